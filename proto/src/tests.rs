@@ -15,23 +15,38 @@ fn an_entry_survives_json() {
     let entry = Entry {
         seq: u64::MAX,
         session_id: "s1".into(),
-        committed_at: Some(well_known::Timestamp { seconds: 1_763_800_000, nanos: 5_000_000 }),
+        committed_at: Some(well_known::Timestamp {
+            seconds: 1_763_800_000,
+            nanos: 5_000_000,
+        }),
         epoch: 3,
         cause: Some(Cause {
             kind: "send_message".into(),
             request_id: "r1".into(),
             principal: "ada".into(),
         }),
-        events: vec![Event { ignorable: false, kind: Some(event::Kind::MessageAdded(added())) }],
+        events: vec![Event {
+            ignorable: false,
+            kind: Some(event::Kind::MessageAdded(added())),
+        }],
         traceparent: String::new(),
     };
 
     let json = serde_json::to_string(&entry).unwrap();
 
-    assert!(json.contains(r#""seq":"18446744073709551615""#), "64-bit numbers are strings: {json}");
-    assert!(json.contains(r#""origin":"MESSAGE_ORIGIN_STEER""#), "enums are names: {json}");
+    assert!(
+        json.contains(r#""seq":"18446744073709551615""#),
+        "64-bit numbers are strings: {json}"
+    );
+    assert!(
+        json.contains(r#""origin":"MESSAGE_ORIGIN_STEER""#),
+        "enums are names: {json}"
+    );
     assert_eq!(serde_json::from_str::<Entry>(&json).unwrap(), entry);
-    assert_eq!(Entry::decode(entry.encode_to_vec().as_slice()).unwrap(), entry);
+    assert_eq!(
+        Entry::decode(entry.encode_to_vec().as_slice()).unwrap(),
+        entry
+    );
 }
 
 #[test]
@@ -51,7 +66,10 @@ fn the_descriptor_set_holds_exactly_what_is_served() {
         .filter(|file| file.package() == "loopwright.v1")
         .flat_map(|file| &file.service)
         .flat_map(|service| {
-            service.method.iter().map(|method| format!("{}.{}", service.name(), method.name()))
+            service
+                .method
+                .iter()
+                .map(|method| format!("{}.{}", service.name(), method.name()))
         })
         .collect();
 
@@ -87,8 +105,17 @@ fn event_kinds_leave_the_envelope_its_numbers() {
         .find(|message| message.name() == "Event")
         .unwrap();
 
-    for field in event.field.iter().filter(|field| field.oneof_index.is_some()) {
-        assert!(field.number() >= 10, "{} = {}", field.name(), field.number());
+    for field in event
+        .field
+        .iter()
+        .filter(|field| field.oneof_index.is_some())
+    {
+        assert!(
+            field.number() >= 10,
+            "{} = {}",
+            field.name(),
+            field.number()
+        );
     }
 }
 
@@ -114,11 +141,17 @@ fn a_command_status_is_a_google_rpc_status() {
 fn added() -> MessageAdded {
     let part = Part {
         kind: Some(part::Kind::Text("Grüße".into())),
-        full: Some(BlobRef { sha256: "ab".repeat(32), bytes: 1 << 20 }),
+        full: Some(BlobRef {
+            sha256: "ab".repeat(32),
+            bytes: 1 << 20,
+        }),
     };
     MessageAdded {
         origin: MessageOrigin::Steer.into(),
-        message: Some(Message { role: Role::User.into(), parts: vec![part] }),
+        message: Some(Message {
+            role: Role::User.into(),
+            parts: vec![part],
+        }),
     }
 }
 
