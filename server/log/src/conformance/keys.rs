@@ -1,0 +1,81 @@
+//! Listing keys, page by page.
+
+use super::{Subject, fill, key, text, topic};
+use crate::{Id, KeyPage, KeyQuery, Log, StreamKey, StreamKind};
+
+pub(super) async fn run(subject: &Subject) {
+    let log = &*subject.log;
+    let ids = ["a", "b-1", "b_2", "c", "d"];
+    for id in ids {
+        fill(log, &key("keys-one", id), 1).await;
+    }
+    for id in ["a", "z"] {
+        fill(log, &key("keys-two", id), 2).await;
+    }
+    let parse = |text: &str| Id::parse(text).expect("good");
+    let ledger = StreamKey::new(StreamKind::Ledger, &parse("keys-one"), &parse("main"));
+    fill(log, &ledger, 1).await;
+    // Looked at, shown progress, never written: not listed.
+    assert_eq!(log.tail(&key("keys-one", "empty")).await, Ok(None));
+    log.publish(&key("keys-one", "noise"), text(topic(1, 1), 0, "x"));
+
+    let query = |namespace: &str| KeyQuery {
+        namespace: Some(parse(namespace)),
+        kind: StreamKind::Session,
+        after: None,
+        limit: 100,
+    };
+    let all: Vec<_> = ids.map(|id| key("keys-one", id)).into();
+    assert_eq!(
+        list(log, query("keys-one")).await,
+        KeyPage {
+            keys: all.clone(),
+            more: false
+        }
+    );
+    assert_eq!(list(log, query("keys-none")).await, KeyPage::default());
+    let ledgers = KeyQuery {
+        kind: StreamKind::Ledger,
+        ..query("keys-one")
+    };
+    assert_eq!(list(log, ledgers).await.keys, [ledger]);
+
+    let (mut paged, mut after) = (Vec::new(), None);
+    loop {
+        let page = list(
+            log,
+            KeyQuery {
+                after,
+                limit: 2,
+                ..query("keys-one")
+            },
+        )
+        .await;
+        paged.extend(page.keys);
+        after = paged.last().cloned();
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(paged, all, "pages add up");
+    let every = list(
+        log,
+        KeyQuery {
+            namespace: None,
+            ..query("keys-one")
+        },
+    )
+    .await
+    .keys;
+    let two = [key("keys-two", "a"), key("keys-two", "z")];
+    let due: Vec<_> = all.into_iter().chain(two).collect();
+    let ours: Vec<_> = every
+        .into_iter()
+        .filter(|k| k.namespace().starts_with("keys-"))
+        .collect();
+    assert_eq!(ours, due, "without a namespace all are listed");
+}
+
+async fn list(log: &dyn Log, query: KeyQuery) -> KeyPage {
+    log.keys(query).await.expect("keys")
+}
