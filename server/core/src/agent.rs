@@ -1,0 +1,222 @@
+//! What a session is asked to be: the agent, its limits, and the tools that its model is offered.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{message::is_false, retry::RetryPolicy};
+
+/// Who answers: the model and how it is asked.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Agent {
+    /// Model to call, an alias or `provider/id`.
+    pub model: String,
+    /// Models to try, in order, when the one before has failed for good.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallbacks: Vec<String>,
+    /// System prompt; empty for none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub system_prompt: String,
+    /// Sampling temperature, where set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Nucleus sampling, where set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f64>,
+    /// The provider's word for how hard to think, where set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning_effort: Option<String>,
+    /// `auto`, `none`, `required`, or a tool's name, where set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_choice: Option<String>,
+    /// JSON object merged into the request to the provider, where set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_options: Option<String>,
+    /// JSON Schema of the result, where the loop must end in JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_schema: Option<String>,
+    /// Tools by name, `<sidecar>__<tool>` or `<sidecar>`; absent: all healthy ones; empty: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Vec<String>>,
+    /// Named budgets that every model call reserves on, beside the loop's own limits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<String>,
+}
+
+/// What to do when nobody can say what became of a call that must not be repeated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownPolicy {
+    /// End the loop as `unknown_outcome`.
+    #[default]
+    End,
+    /// Tell the model that the outcome is unknown, and go on.
+    TellModel,
+}
+
+/// The limits of a session's loops, as they were resolved when it was created.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Model calls in one loop, at least 1.
+    pub max_steps: u32,
+    /// Output cap of one model call, tokens.
+    pub max_output_tokens: u64,
+    /// Recoveries from a reply that the output cap cut.
+    pub max_output_retries: u32,
+    /// Tool calls in flight at once, at least 1.
+    pub max_parallel_tool_calls: u32,
+    /// Calls of one tool in one loop; absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tool_calls_per_name: Option<u32>,
+    /// Wall clock of one loop, milliseconds; absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// Messages that may wait in the queue or to be joined.
+    pub max_waiting_messages: u32,
+    /// Smallest output cap worth a call, tokens.
+    pub min_output_tokens: u64,
+    /// The loop's own budget.
+    #[serde(default)]
+    pub budget: BudgetLimits,
+    /// How failed attempts are repeated.
+    pub retry: RetryPolicy,
+    /// What follows an unknown outcome.
+    #[serde(default)]
+    pub on_unknown: UnknownPolicy,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_steps: 75,
+            max_output_tokens: 4096,
+            max_output_retries: 2,
+            max_parallel_tool_calls: 8,
+            max_tool_calls_per_name: None,
+            deadline_ms: None,
+            max_waiting_messages: 256,
+            min_output_tokens: 64,
+            budget: BudgetLimits::default(),
+            retry: RetryPolicy::default(),
+            on_unknown: UnknownPolicy::End,
+        }
+    }
+}
+
+/// Limits of a budget by dimension: absent is no limit, 0 is nothing allowed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetLimits {
+    /// Prompt tokens, cache reads and writes included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_tokens: Option<u64>,
+    /// Generated tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_tokens: Option<u64>,
+    /// Both together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_tokens: Option<u64>,
+    /// Attempts of model calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_calls: Option<u64>,
+    /// Tool calls dispatched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<u64>,
+}
+
+impl BudgetLimits {
+    /// Whether nothing is limited, so that nothing needs to be reserved.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a repeat of a tool call may do: the tool's own promise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EffectClass {
+    /// Changes nothing.
+    ReadOnly,
+    /// Twice is the same as once.
+    Idempotent,
+    /// The sidecar recognises the call's key for this long and runs it once.
+    Deduplicated {
+        /// How long the key is kept, milliseconds.
+        retention_ms: u64,
+    },
+    /// Must never run twice. What a tool is that declares nothing.
+    #[default]
+    AtMostOnce,
+}
+
+/// A tool as the model is offered it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolSpec {
+    /// Name on the model's wire, `<sidecar>__<tool>`.
+    pub name: String,
+    /// What it does, for the model.
+    pub description: String,
+    /// JSON Schema of its arguments, an object, as JSON text.
+    pub input_schema: String,
+    /// What a repeat may do.
+    #[serde(default)]
+    pub effect: EffectClass,
+    /// Whether it destroys something.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub destructive: bool,
+    /// Whether the sidecar can say what became of a call.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub lookup: bool,
+    /// Deadline of one attempt, milliseconds; progress resets it.
+    pub timeout_ms: u64,
+    /// The longest that one attempt may take whatever its progress, milliseconds.
+    pub absolute_cap_ms: u64,
+}
+
+/// The tools of a session, ordered by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ToolSet(Vec<ToolSpec>);
+
+impl ToolSet {
+    /// A set of `tools`, put in order; of two with one name the first stays.
+    #[must_use]
+    pub fn new(mut tools: Vec<ToolSpec>) -> Arc<Self> {
+        tools.sort_by(|a, b| a.name.cmp(&b.name));
+        tools.dedup_by(|a, b| a.name == b.name);
+        Arc::new(Self(tools))
+    }
+
+    /// The tool of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&ToolSpec> {
+        self.0
+            .binary_search_by(|tool| tool.name.as_str().cmp(name))
+            .ok()
+            .map(|at| &self.0[at])
+    }
+
+    /// All of them, ordered by name.
+    pub fn iter(&self) -> impl Iterator<Item = &ToolSpec> {
+        self.0.iter()
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Bytes that the definitions put into a prompt.
+    #[must_use]
+    pub fn content_bytes(&self) -> u64 {
+        let bytes = |t: &ToolSpec| t.name.len() + t.description.len() + t.input_schema.len();
+        self.0.iter().map(|t| bytes(t) as u64).sum()
+    }
+}

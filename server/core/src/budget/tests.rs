@@ -1,0 +1,147 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn limits(input: Option<u64>, output: Option<u64>, total: Option<u64>) -> BudgetLimits {
+    BudgetLimits {
+        input_tokens: input,
+        output_tokens: output,
+        total_tokens: total,
+        ..BudgetLimits::default()
+    }
+}
+
+fn used(input: u64, output: u64) -> Totals {
+    Totals {
+        usage: Usage {
+            input,
+            output,
+            ..Usage::default()
+        },
+        ..Totals::default()
+    }
+}
+
+const ASK: Ask = Ask {
+    input: 500,
+    output: 4096,
+    min_output: 64,
+};
+
+fn dimension(result: Result<Grant, EndReason>) -> Option<Dimension> {
+    match result {
+        Err(EndReason::BudgetExceeded { dimension, .. }) => Some(dimension),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+#[test]
+fn without_limits_the_cap_is_the_configured_one() {
+    let granted = grant(&BudgetLimits::default(), &used(u64::MAX, u64::MAX), ASK);
+    let reserved = Reservation {
+        input: 500,
+        output: 4096,
+    };
+    assert_eq!(
+        granted,
+        Ok(Grant {
+            reserved,
+            bound: Bound::Configured
+        })
+    );
+}
+
+#[test]
+fn zero_allows_nothing() {
+    assert_eq!(
+        dimension(grant(&limits(Some(0), None, None), &used(0, 0), ASK)),
+        Some(Dimension::InputTokens)
+    );
+    assert_eq!(
+        dimension(grant(&limits(None, Some(0), None), &used(0, 0), ASK)),
+        Some(Dimension::OutputTokens)
+    );
+    assert_eq!(
+        dimension(grant(&limits(None, None, Some(0)), &used(0, 0), ASK)),
+        Some(Dimension::TotalTokens)
+    );
+    let none = BudgetLimits {
+        model_calls: Some(0),
+        ..BudgetLimits::default()
+    };
+    assert_eq!(
+        dimension(grant(&none, &used(0, 0), ASK)),
+        Some(Dimension::ModelCalls)
+    );
+}
+
+#[test]
+fn the_cap_shrinks_to_what_is_left_and_stops_below_the_least() {
+    let granted = grant(&limits(None, None, Some(1_000)), &used(0, 0), ASK);
+    let reserved = Reservation {
+        input: 500,
+        output: 500,
+    };
+    assert_eq!(
+        granted,
+        Ok(Grant {
+            reserved,
+            bound: Bound::Budget(Dimension::TotalTokens)
+        })
+    );
+    let granted = grant(&limits(None, None, Some(1_000)), &used(400, 37), ASK);
+    assert_eq!(
+        granted,
+        Err(EndReason::BudgetExceeded {
+            budget: LOOP_BUDGET.to_owned(),
+            dimension: Dimension::TotalTokens,
+            limit: 1_000,
+            used: 437,
+            requested: 564,
+        })
+    );
+}
+
+#[test]
+fn a_request_for_less_than_the_least_is_still_served() {
+    let small = Ask { output: 16, ..ASK };
+    let granted = grant(&limits(None, Some(16), None), &used(0, 0), small);
+    assert_eq!(granted.map(|g| g.reserved.output), Ok(16));
+}
+
+#[test]
+fn cache_reads_count() {
+    let cached = Totals {
+        usage: Usage {
+            cache_read: 900_000,
+            ..Usage::default()
+        },
+        ..Totals::default()
+    };
+    assert_eq!(
+        dimension(grant(&limits(Some(10_000), None, None), &cached, ASK)),
+        Some(Dimension::InputTokens)
+    );
+}
+
+proptest! {
+    /// Whatever is granted fits: used + reserved never passes a limit.
+    #[test]
+    fn a_grant_never_passes_a_limit(
+        input in proptest::option::of(0_u64..20_000),
+        output in proptest::option::of(0_u64..20_000),
+        total in proptest::option::of(0_u64..20_000),
+        spent_input in 0_u64..20_000, spent_output in 0_u64..20_000,
+        ask_input in 0_u64..20_000, ask_output in 1_u64..20_000, min_output in 0_u64..200,
+    ) {
+        let (limits, used) = (limits(input, output, total), used(spent_input, spent_output));
+        let ask = Ask { input: ask_input, output: ask_output, min_output };
+        if let Ok(Grant { reserved, .. }) = grant(&limits, &used, ask) {
+            prop_assert!(reserved.output >= 1 && reserved.output <= ask_output);
+            prop_assert!(input.is_none_or(|l| spent_input + reserved.input <= l));
+            prop_assert!(output.is_none_or(|l| spent_output + reserved.output <= l));
+            let sum = spent_input + spent_output + reserved.input + reserved.output;
+            prop_assert!(total.is_none_or(|l| sum <= l));
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What follows from an input: one match, one file per family of inputs.
+//!
+//! A decision of several events is made on a draft: each event is applied to a copy of the state as
+//! it is decided, so that the next rule sees what the last one did. The copy shares all content.
+
+use crate::{
+    event::Event,
+    ids::Timestamp,
+    input::{Input, What},
+    rejection::Rejection,
+    state::State,
+};
+
+mod attach;
+mod budget;
+mod cancel;
+mod message;
+mod model;
+mod step;
+mod timer;
+mod tool;
+
+/// The events that `input` causes in `state`; none where it is stale or already answered.
+///
+/// # Errors
+/// A [`Rejection`] where a command is refused. Outcomes and timers are never refused.
+pub fn decide(state: &State, input: Input) -> Result<Vec<Event>, Rejection> {
+    let mut draft = Draft {
+        at: input.at,
+        state: state.clone(),
+        events: Vec::new(),
+    };
+    match input.what {
+        What::Create(create) => message::create(&mut draft, create)?,
+        What::StartLoop(start) => message::start_loop(&mut draft, start)?,
+        What::SendMessage(message) => message::send(&mut draft, message)?,
+        What::CancelLoop { by, guard, reason } => cancel::cancel(&mut draft, by, guard, reason)?,
+        What::Attach { epoch, cut_bytes } => attach::attach(&mut draft, epoch, cut_bytes)?,
+        What::Detach => attach::detach(&mut draft),
+        What::ToolsChanged(tools) => attach::tools_changed(&mut draft, tools),
+        What::ModelCompleted {
+            call,
+            attempt,
+            reply,
+        } => {
+            model::completed(&mut draft, call, attempt, reply);
+        }
+        What::ModelFailed {
+            call,
+            attempt,
+            failure,
+            jitter,
+        } => {
+            model::failed(&mut draft, call, attempt, failure, jitter);
+        }
+        What::ToolCompleted {
+            call,
+            attempt,
+            output,
+        } => {
+            tool::completed(&mut draft, call, attempt, output);
+        }
+        What::ToolFailed {
+            call,
+            attempt,
+            failure,
+            jitter,
+        } => {
+            tool::failed(&mut draft, call, attempt, failure, jitter);
+        }
+        What::LookedUp { call, answer } => tool::looked_up(&mut draft, call, answer),
+        What::BudgetGranted {
+            call,
+            attempt,
+            max_output_tokens,
+        } => {
+            budget::granted(&mut draft, call, attempt, max_output_tokens);
+        }
+        What::BudgetRefused {
+            call,
+            attempt,
+            reason,
+        } => {
+            budget::refused(&mut draft, call, attempt, reason);
+        }
+        What::BudgetSettled { call, attempt } => budget::settled(&mut draft, call, attempt),
+        What::TimerFired(why) => timer::fired(&mut draft, why),
+    }
+    Ok(draft.events)
+}
+
+/// A decision in the making.
+struct Draft {
+    at: Timestamp,
+    state: State,
+    events: Vec<Event>,
+}
+
+impl Draft {
+    fn emit(&mut self, event: impl Into<Event>) {
+        let event = event.into();
+        self.state.apply(&event);
+        self.events.push(event);
+    }
+
+    /// Whether this request was answered already, so that nothing is to be decided again.
+    fn is_answered(&self, request_id: &str) -> bool {
+        !request_id.is_empty() && self.state.answer(request_id).is_some()
+    }
+}

@@ -1,0 +1,79 @@
+//! A driver takes the session, at its first start, after a crash, or from another replica: one path.
+
+use std::sync::Arc;
+
+use super::{Draft, cancel, step, tool};
+use crate::{
+    agent::ToolSet,
+    event::{DriverAttached, DriverDetached, LogRecovered, ToolsChanged},
+    ids::Epoch,
+    outcome::AbandonReason,
+    rejection::Rejection,
+    state::{ModelPhase, ToolCall, ToolPhase},
+};
+
+pub(super) fn attach(
+    draft: &mut Draft,
+    epoch: Epoch,
+    cut_bytes: Option<u64>,
+) -> Result<(), Rejection> {
+    if epoch != draft.state.epoch.saturating_add(1) {
+        return Err(Rejection::StaleEpoch {
+            epoch,
+            current: draft.state.epoch,
+        });
+    }
+    if let Some(cut_bytes) = cut_bytes {
+        draft.emit(LogRecovered { cut_bytes });
+    }
+    draft.emit(DriverAttached { epoch });
+    resume_model(draft);
+    resume_tools(draft);
+    Ok(())
+}
+
+/// The call that the last driver had under way cannot be joined: it is made again.
+fn resume_model(draft: &mut Draft) {
+    let Some(model) = draft
+        .state
+        .active
+        .as_ref()
+        .and_then(|active| active.model.clone())
+    else {
+        return;
+    };
+    match model.phase {
+        ModelPhase::Running { .. } | ModelPhase::Abandoned => {
+            cancel::abandon_model(draft, AbandonReason::DriverLost);
+            step::start_call(draft, model.call, model.attempt.saturating_add(1));
+        }
+        // The ledger knows the reservation by its key, and the timer is set again.
+        ModelPhase::Reserving | ModelPhase::Backoff { .. } => {}
+    }
+}
+
+fn resume_tools(draft: &mut Draft) {
+    let is_running = |tool: &&ToolCall| tool.phase == ToolPhase::Running;
+    let running: Vec<_> = match &draft.state.active {
+        Some(active) => active.tools.iter().filter(is_running).cloned().collect(),
+        None => return,
+    };
+    for call in running {
+        // A call before it may have ended the loop.
+        if draft.state.active.is_some() {
+            tool::resume(draft, &call);
+        }
+    }
+}
+
+pub(super) fn detach(draft: &mut Draft) {
+    if draft.state.epoch > 0 {
+        draft.emit(DriverDetached {});
+    }
+}
+
+pub(super) fn tools_changed(draft: &mut Draft, tools: Arc<ToolSet>) {
+    if tools != draft.state.tools {
+        draft.emit(ToolsChanged { tools });
+    }
+}

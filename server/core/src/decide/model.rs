@@ -1,0 +1,221 @@
+//! What follows from a model call's end.
+
+use std::sync::Arc;
+
+use super::{Draft, budget, step, tool};
+use crate::{
+    event::{MessageAdded, ModelCallCompleted, ModelCallFailed, Origin, RejectReason},
+    ids::{Attempt, CallId},
+    message::Part,
+    outcome::{EndReason, ModelFailure, ModelFailureKind, ModelReply, StopReason},
+    retry::Failed,
+    state::{ModelCall, ModelPhase},
+};
+
+/// What the loop says to a model whose reply was cut.
+const CONTINUE: &str = "Your last reply was cut off at the output limit. Go on exactly where it \
+                        stopped, without repeating anything.";
+
+pub(super) fn completed(draft: &mut Draft, call: CallId, attempt: Attempt, reply: ModelReply) {
+    let Some(model) = running(draft, call, attempt) else {
+        return;
+    };
+    let bound = match model.phase {
+        ModelPhase::Running { bound, .. } => bound,
+        ModelPhase::Reserving | ModelPhase::Backoff { .. } | ModelPhase::Abandoned => return,
+    };
+    let ModelReply {
+        parts,
+        stop,
+        usage,
+        verdicts,
+        ..
+    } = reply;
+    draft.emit(ModelCallCompleted {
+        call,
+        attempt,
+        parts: Arc::clone(&parts),
+        stop: stop.clone(),
+        usage,
+        response_id: reply.response_id,
+        body_crc: reply.body_crc,
+        latency_ms: reply.latency_ms,
+        cost_micro_usd: reply.cost_micro_usd,
+    });
+    budget::settle(draft, call, attempt, usage, true);
+    let asks = parts.iter().any(|part| matches!(part, Part::ToolCall(_)));
+    tool::request(draft, &parts, &verdicts);
+    match stop {
+        StopReason::MaxTokens => cut(draft, bound, asks),
+        StopReason::Refusal | StopReason::ContentFilter => {
+            tool::reject_all(draft, RejectReason::Truncated, "The reply was refused.");
+            step::end(draft, EndReason::Refused);
+        }
+        StopReason::ContextFull => {
+            tool::reject_all(draft, RejectReason::Truncated, "The reply was cut.");
+            step::end(draft, EndReason::ContextExhausted);
+        }
+        StopReason::EndTurn
+        | StopReason::ToolUse
+        | StopReason::StopSequence
+        | StopReason::Pause
+        | StopReason::Other(_)
+            if asks =>
+        {
+            tool::check_and_dispatch(draft, &parts, &verdicts);
+        }
+        StopReason::EndTurn | StopReason::ToolUse | StopReason::StopSequence => {
+            if draft.state.pending.is_empty() {
+                step::end(draft, EndReason::Completed);
+            } else {
+                step::next(draft);
+            }
+        }
+        StopReason::Pause => step::next(draft),
+        StopReason::Other(word) => {
+            let message = format!("the model stopped for a reason that is not known: `{word}`");
+            step::end(draft, EndReason::Error { message });
+        }
+    }
+}
+
+/// A reply that the output cap cut: what it said is kept and continued, but no tool call of it is
+/// dispatched, since the last one may be half of what the model meant.
+fn cut(draft: &mut Draft, bound: crate::budget::Bound, asks: bool) {
+    if asks {
+        let text = "The reply was cut at the output limit, so this call was not made. Make it \
+                    again if it is still needed, with shorter arguments.";
+        tool::reject_all(draft, RejectReason::Truncated, text);
+    }
+    if bound != crate::budget::Bound::Configured {
+        // The next call would need more than the budget had left for this one.
+        let reason = step::own_grant(draft)
+            .err()
+            .unwrap_or_else(|| by_bound(draft, bound));
+        return step::end(draft, reason);
+    }
+    let retries = draft.state.limits.max_output_retries;
+    let cuts = draft.state.active.as_ref().map_or(0, |active| active.cuts);
+    if cuts > retries {
+        return step::end(draft, EndReason::MaxOutput { retries });
+    }
+    if !asks {
+        let parts = Arc::new(vec![Part::Text(CONTINUE.to_owned())]);
+        draft.emit(MessageAdded {
+            origin: Origin::Nudge,
+            parts,
+        });
+    }
+    step::next(draft);
+}
+
+fn by_bound(draft: &Draft, bound: crate::budget::Bound) -> EndReason {
+    use crate::budget::{Bound, Dimension, LOOP_BUDGET};
+    let limits = &draft.state.limits.budget;
+    let usage = draft
+        .state
+        .active
+        .as_ref()
+        .map(|active| active.totals.usage)
+        .unwrap_or_default();
+    let (dimension, limit, used) = match bound {
+        Bound::Budget(Dimension::OutputTokens) => {
+            (Dimension::OutputTokens, limits.output_tokens, usage.output)
+        }
+        Bound::Budget(
+            Dimension::InputTokens
+            | Dimension::TotalTokens
+            | Dimension::ModelCalls
+            | Dimension::ToolCalls,
+        )
+        | Bound::Configured
+        | Bound::NamedBudget => (Dimension::TotalTokens, limits.total_tokens, usage.total()),
+    };
+    EndReason::BudgetExceeded {
+        budget: LOOP_BUDGET.to_owned(),
+        dimension,
+        limit: limit.unwrap_or(used),
+        used,
+        requested: draft.state.limits.min_output_tokens,
+    }
+}
+
+pub(super) fn failed(
+    draft: &mut Draft,
+    call: CallId,
+    attempt: Attempt,
+    failure: ModelFailure,
+    jitter: u32,
+) {
+    let Some(model) = running(draft, call, attempt) else {
+        return;
+    };
+    let due = draft.state.limits.retry.next(Failed {
+        failures: model.failures.saturating_add(1),
+        first_at: model.first_at.unwrap_or(draft.at),
+        at: draft.at,
+        retry_after_ms: failure.retry_after_ms,
+        jitter,
+    });
+    let mut retry_at = due.filter(|_| failure.kind.is_retryable());
+    let next_model = draft
+        .state
+        .active
+        .as_ref()
+        .map_or(0, |active| active.model_index)
+        + 1;
+    let mut fallback = None;
+    if retry_at.is_none() && (next_model as usize) <= draft.state.agent.fallbacks.len() {
+        retry_at = Some(draft.at);
+        fallback = Some(next_model);
+    }
+    draft.emit(ModelCallFailed {
+        call,
+        attempt,
+        kind: failure.kind,
+        message: failure.message.clone(),
+        retry_at,
+        fallback,
+        usage: failure.usage,
+        body_crc: failure.body_crc,
+    });
+    budget::settle(
+        draft,
+        call,
+        attempt,
+        failure.usage,
+        failure.kind.may_have_run(),
+    );
+    if fallback.is_some() {
+        return step::start_call(draft, call, attempt.saturating_add(1));
+    }
+    if retry_at.is_none() {
+        let reason = match failure.kind {
+            ModelFailureKind::ContextTooLong => EndReason::ContextExhausted,
+            kind @ (ModelFailureKind::RateLimited
+            | ModelFailureKind::Overloaded
+            | ModelFailureKind::Server
+            | ModelFailureKind::TryAgain
+            | ModelFailureKind::Connect
+            | ModelFailureKind::Cut
+            | ModelFailureKind::Stalled
+            | ModelFailureKind::Malformed
+            | ModelFailureKind::TooLarge
+            | ModelFailureKind::Quota
+            | ModelFailureKind::Auth
+            | ModelFailureKind::NoSuchModel
+            | ModelFailureKind::InvalidRequest) => EndReason::ModelFailed {
+                kind,
+                message: failure.message,
+            },
+        };
+        step::end(draft, reason);
+    }
+}
+
+/// The model call, if exactly this attempt of it is licensed to run.
+fn running(draft: &Draft, call: CallId, attempt: Attempt) -> Option<ModelCall> {
+    let model = draft.state.active.as_ref()?.model.as_ref()?;
+    let is_it = model.call == call && model.attempt == attempt;
+    (is_it && matches!(model.phase, ModelPhase::Running { .. })).then(|| model.clone())
+}

@@ -1,0 +1,141 @@
+//! One step: the limits in order, then the model call; and the one place where a loop ends.
+
+use super::{Draft, cancel, message};
+use crate::{
+    budget::{Ask, Grant, grant},
+    event::{BudgetReserved, LoopEnded, ModelCallReserving, ModelCallStarted},
+    ids::{Attempt, CallId},
+    message::{clamp, text_of},
+    outcome::{AbandonReason, DeadlineKind, EndReason},
+};
+
+/// Most text that an ended loop repeats from its last reply, bytes.
+const END_TEXT_BYTES: usize = 64 * 1024;
+
+/// Goes on to the next model call, or ends the loop where a limit says so. No model call and no
+/// tool call may be open.
+pub(super) fn next(draft: &mut Draft) {
+    let call = CallId(draft.state.next_call);
+    let Some(active) = &draft.state.active else {
+        return;
+    };
+    let limits = &draft.state.limits;
+    if active
+        .deadline_at
+        .is_some_and(|deadline| draft.at >= deadline)
+    {
+        return end(
+            draft,
+            EndReason::Deadline {
+                kind: DeadlineKind::Loop,
+            },
+        );
+    }
+    if active.over_tool_budget {
+        let limit = limits.budget.tool_calls.unwrap_or(0);
+        let used = active.totals.tool_calls;
+        return end(draft, tool_budget_exceeded(limit, used));
+    }
+    if active.totals.steps >= limits.max_steps {
+        let limit = limits.max_steps;
+        return end(draft, EndReason::MaxSteps { limit });
+    }
+    start_call(draft, call, 1);
+}
+
+/// Starts an attempt of a model call: asks named budgets first where there are some.
+pub(super) fn start_call(draft: &mut Draft, call: CallId, attempt: Attempt) {
+    match own_grant(draft) {
+        Err(reason) => end(draft, reason),
+        Ok(_) if !draft.state.agent.budgets.is_empty() => {
+            draft.emit(ModelCallReserving { call, attempt });
+        }
+        Ok(granted) => license(draft, call, attempt, granted),
+    }
+}
+
+/// Writes the licence of a model call whose tokens are granted.
+pub(super) fn license(draft: &mut Draft, call: CallId, attempt: Attempt, granted: Grant) {
+    let limited = !draft.state.limits.budget.is_open() || !draft.state.agent.budgets.is_empty();
+    if limited {
+        draft.emit(BudgetReserved {
+            call,
+            attempt,
+            reserved: granted.reserved,
+        });
+    }
+    let index = draft
+        .state
+        .active
+        .as_ref()
+        .map_or(0, |active| active.model_index);
+    draft.emit(ModelCallStarted {
+        call,
+        attempt,
+        at: draft.at,
+        model: draft.state.model_name(index).to_owned(),
+        max_output_tokens: granted.reserved.output,
+        bound: granted.bound,
+    });
+}
+
+/// What the loop's own limits allow the next model call.
+pub(super) fn own_grant(draft: &Draft) -> Result<Grant, EndReason> {
+    let limits = &draft.state.limits;
+    let totals = draft
+        .state
+        .active
+        .as_ref()
+        .map(|active| active.totals)
+        .unwrap_or_default();
+    let ask = Ask {
+        input: draft.state.prompt_bound(),
+        output: limits.max_output_tokens,
+        min_output: limits.min_output_tokens,
+    };
+    grant(&limits.budget, &totals, ask)
+}
+
+pub(super) fn tool_budget_exceeded(limit: u64, used: u64) -> EndReason {
+    EndReason::BudgetExceeded {
+        budget: crate::budget::LOOP_BUDGET.to_owned(),
+        dimension: crate::budget::Dimension::ToolCalls,
+        limit,
+        used,
+        requested: 1,
+    }
+}
+
+/// Ends the running loop: gives up what is open, says why, and starts what is queued.
+pub(super) fn end(draft: &mut Draft, reason: EndReason) {
+    let abandon = match &reason {
+        EndReason::Deadline { .. } => AbandonReason::Deadline,
+        EndReason::Completed
+        | EndReason::MaxSteps { .. }
+        | EndReason::MaxOutput { .. }
+        | EndReason::BudgetExceeded { .. }
+        | EndReason::Refused
+        | EndReason::ContextExhausted
+        | EndReason::Cancelled { .. }
+        | EndReason::ModelFailed { .. }
+        | EndReason::UnknownOutcome { .. }
+        | EndReason::Error { .. } => AbandonReason::Cancelled,
+    };
+    cancel::abandon_model(draft, abandon);
+    cancel::cancel_tools(draft);
+    let Some(active) = &draft.state.active else {
+        return;
+    };
+    let completed = reason == EndReason::Completed;
+    let text = text_of(&active.said);
+    draft.emit(LoopEnded {
+        id: active.id,
+        at: draft.at,
+        reason,
+        text: clamp(&text, END_TEXT_BYTES).to_owned(),
+        totals: active.totals,
+    });
+    if completed {
+        message::start_queued(draft);
+    }
+}

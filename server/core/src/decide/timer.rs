@@ -1,0 +1,46 @@
+//! Timers: a retry is due, or a loop's time is up. A timer that the state no longer wants, or whose
+//! time has not come, decides to nothing.
+
+use super::{Draft, step};
+use crate::{
+    effect::{EffectKey, wanted},
+    event::ToolCallStarted,
+    input::TimerWhy,
+    outcome::{DeadlineKind, EndReason},
+};
+
+pub(super) fn fired(draft: &mut Draft, fired: TimerWhy) {
+    let due = wanted(&draft.state).into_iter().any(|key| match key {
+        EffectKey::Timer { at, why } => why == fired && at <= draft.at,
+        EffectKey::Model { .. }
+        | EffectKey::Tool { .. }
+        | EffectKey::Lookup { .. }
+        | EffectKey::Reserve { .. }
+        | EffectKey::Settle { .. } => false,
+    });
+    let Some(active) = draft.state.active.as_ref().filter(|_| due) else {
+        return;
+    };
+    match fired {
+        TimerWhy::RetryModel(call) => {
+            let attempt = active.model.as_ref().map_or(1, |model| model.attempt);
+            step::start_call(draft, call, attempt);
+        }
+        TimerWhy::RetryTool(call) => {
+            let attempt = active.tool(call).map_or(1, |tool| tool.attempt);
+            draft.emit(ToolCallStarted {
+                call,
+                attempt,
+                at: draft.at,
+            });
+        }
+        TimerWhy::Deadline(_) => {
+            step::end(
+                draft,
+                EndReason::Deadline {
+                    kind: DeadlineKind::Loop,
+                },
+            );
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! Tool calls: checked, dispatched within the limits, repeated where that is safe, in doubt where
+//! it is not.
+
+use std::sync::Arc;
+
+use super::{Draft, cancel, step};
+use crate::{
+    agent::{EffectClass, UnknownPolicy},
+    event::{
+        RejectReason, ToolCallCompleted, ToolCallFailed, ToolCallInDoubt, ToolCallRejected,
+        ToolCallRequested, ToolCallStarted, ToolCallUnknown, effect_class,
+    },
+    ids::{Attempt, CallId},
+    message::{CallPart, Part, ToolOutput},
+    outcome::{EndReason, LookupAnswer, ToolFailure, ToolFailureKind, Verdict},
+    retry::Failed,
+    state::{ToolCall, ToolPhase},
+};
+
+/// What a model is told of a call whose outcome nobody knows.
+const UNKNOWN: &str = "It is not known whether this call ran: the connection to the tool was lost \
+                       and the call must not be repeated. Do not assume either outcome.";
+
+/// Writes down every call that the reply asks for.
+pub(super) fn request(draft: &mut Draft, parts: &[Part], verdicts: &[Verdict]) {
+    let asked = parts
+        .iter()
+        .filter(|part| matches!(part, Part::ToolCall(_)))
+        .count();
+    let first = draft
+        .state
+        .next_call
+        .saturating_sub(u32::try_from(asked).unwrap_or(u32::MAX));
+    for (at, (index, _)) in calls_of(parts).enumerate() {
+        draft.emit(ToolCallRequested {
+            call: CallId(first.saturating_add(u32::try_from(at).unwrap_or(u32::MAX))),
+            index,
+            args_hash: verdicts
+                .get(at)
+                .map(|v| v.args_hash.clone())
+                .unwrap_or_default(),
+        });
+    }
+}
+
+/// Refuses every open call of the reply.
+pub(super) fn reject_all(draft: &mut Draft, reason: RejectReason, message: &str) {
+    for call in waiting(draft) {
+        draft.emit(ToolCallRejected {
+            call,
+            reason,
+            message: message.to_owned(),
+        });
+    }
+}
+
+/// Checks each requested call, refuses what may not run, dispatches the rest.
+pub(super) fn check_and_dispatch(draft: &mut Draft, parts: &[Part], verdicts: &[Verdict]) {
+    let mut per_name = draft
+        .state
+        .active
+        .as_ref()
+        .map(|active| active.per_name.clone())
+        .unwrap_or_default();
+    let mut dispatched = draft
+        .state
+        .active
+        .as_ref()
+        .map_or(0, |a| a.totals.tool_calls);
+    let calls = waiting(draft);
+    for (at, (call, (_, part))) in calls.into_iter().zip(calls_of(parts)).enumerate() {
+        let invalid = verdicts
+            .get(at)
+            .and_then(|verdict| verdict.invalid.as_deref());
+        let count = per_name.entry(Arc::from(part.tool.as_str())).or_default();
+        match refusal(draft, part, invalid, *count, dispatched) {
+            Some((reason, message)) => draft.emit(ToolCallRejected {
+                call,
+                reason,
+                message,
+            }),
+            None => {
+                *count = count.saturating_add(1);
+                dispatched = dispatched.saturating_add(1);
+            }
+        }
+    }
+    go_on(draft);
+}
+
+fn refusal(
+    draft: &Draft,
+    part: &CallPart,
+    invalid: Option<&str>,
+    of_name: u32,
+    dispatched: u64,
+) -> Option<(RejectReason, String)> {
+    let limits = &draft.state.limits;
+    if draft.state.tools.get(&part.tool).is_none() {
+        let message = format!("There is no tool named `{}`.", part.tool);
+        return Some((RejectReason::UnknownTool, message));
+    }
+    if let Some(problem) = invalid {
+        return Some((RejectReason::InvalidArguments, problem.to_owned()));
+    }
+    if let Some(limit) = limits
+        .max_tool_calls_per_name
+        .filter(|&limit| of_name >= limit)
+    {
+        let message = format!(
+            "`{}` was called {limit} times, as often as allowed.",
+            part.tool
+        );
+        return Some((RejectReason::TooManyCalls, message));
+    }
+    if let Some(limit) = limits
+        .budget
+        .tool_calls
+        .filter(|&limit| dispatched >= limit)
+    {
+        let message = format!("The budget of {limit} tool calls is used up.");
+        return Some((RejectReason::Budget, message));
+    }
+    None
+}
+
+/// Fills the free slots in call order; once every call has ended, goes on to the next step.
+fn go_on(draft: &mut Draft) {
+    let Some(active) = &draft.state.active else {
+        return;
+    };
+    if active.tools.is_empty() && active.model.is_none() {
+        return step::next(draft);
+    }
+    let limit = draft.state.limits.max_parallel_tool_calls.max(1) as usize;
+    let busy = |t: &&ToolCall| !t.phase.has_ended() && t.phase != ToolPhase::Waiting;
+    let free = limit.saturating_sub(active.tools.iter().filter(busy).count());
+    for call in waiting(draft).into_iter().take(free) {
+        draft.emit(ToolCallStarted {
+            call,
+            attempt: 1,
+            at: draft.at,
+        });
+    }
+}
+
+pub(super) fn completed(
+    draft: &mut Draft,
+    call: CallId,
+    attempt: Attempt,
+    output: Arc<ToolOutput>,
+) {
+    if running(draft, call, attempt).is_some() {
+        draft.emit(ToolCallCompleted {
+            call,
+            attempt,
+            output,
+        });
+        go_on(draft);
+    }
+}
+
+pub(super) fn failed(
+    draft: &mut Draft,
+    call: CallId,
+    attempt: Attempt,
+    failure: ToolFailure,
+    jitter: u32,
+) {
+    let Some(tool) = running(draft, call, attempt) else {
+        return;
+    };
+    let ToolFailure {
+        kind,
+        message,
+        retryable,
+    } = failure;
+    let due = draft.state.limits.retry.next(Failed {
+        failures: tool.failures.saturating_add(1),
+        first_at: tool.first_at.unwrap_or(draft.at),
+        at: draft.at,
+        retry_after_ms: None,
+        jitter,
+    });
+    let retry_at = match kind {
+        ToolFailureKind::NotExecuted => due.filter(|_| retryable),
+        ToolFailureKind::Ambiguous if may_repeat(draft, &tool, due.unwrap_or(draft.at)) => due,
+        ToolFailureKind::Ambiguous => return doubt(draft, &tool, message),
+    };
+    draft.emit(ToolCallFailed {
+        call,
+        attempt,
+        kind,
+        message,
+        retry_at,
+    });
+    go_on(draft);
+}
+
+pub(super) fn looked_up(draft: &mut Draft, call: CallId, answer: LookupAnswer) {
+    let tool = draft
+        .state
+        .active
+        .as_ref()
+        .and_then(|active| active.tool(call))
+        .cloned();
+    let Some(tool) = tool.filter(|tool| tool.phase == ToolPhase::InDoubt) else {
+        return;
+    };
+    match answer {
+        LookupAnswer::Completed(output) => {
+            draft.emit(ToolCallCompleted {
+                call,
+                attempt: tool.attempt,
+                output,
+            });
+            go_on(draft);
+        }
+        LookupAnswer::NeverStarted => {
+            let attempt = tool.attempt.saturating_add(1);
+            draft.emit(ToolCallStarted {
+                call,
+                attempt,
+                at: draft.at,
+            });
+        }
+        LookupAnswer::NotKnown(_) => unknown(draft, call),
+    }
+}
+
+/// A driver took over while this call was running: it runs again where that is safe.
+pub(super) fn resume(draft: &mut Draft, tool: &ToolCall) {
+    if may_repeat(draft, tool, draft.at) {
+        let attempt = tool.attempt.saturating_add(1);
+        draft.emit(ToolCallStarted {
+            call: tool.call,
+            attempt,
+            at: draft.at,
+        });
+    } else {
+        doubt(
+            draft,
+            tool,
+            "the server stopped while the call was running".to_owned(),
+        );
+    }
+}
+
+/// Whether running the call again at `when` cannot do harm.
+pub(super) fn may_repeat(draft: &Draft, tool: &ToolCall, when: crate::ids::Timestamp) -> bool {
+    let name = draft
+        .state
+        .active
+        .as_ref()
+        .map_or("", |active| active.tool_name(tool));
+    match effect_class(&draft.state.tools, name) {
+        EffectClass::ReadOnly | EffectClass::Idempotent => true,
+        EffectClass::Deduplicated { retention_ms } => {
+            when.since(tool.first_at.unwrap_or(when)) < retention_ms
+        }
+        EffectClass::AtMostOnce => false,
+    }
+}
+
+fn doubt(draft: &mut Draft, tool: &ToolCall, message: String) {
+    let name = draft
+        .state
+        .active
+        .as_ref()
+        .map_or("", |active| active.tool_name(tool));
+    let lookup = draft.state.tools.get(name).is_some_and(|spec| spec.lookup);
+    draft.emit(ToolCallInDoubt {
+        call: tool.call,
+        attempt: tool.attempt,
+        message,
+    });
+    if !lookup {
+        unknown(draft, tool.call);
+    }
+}
+
+fn unknown(draft: &mut Draft, call: CallId) {
+    draft.emit(ToolCallUnknown {
+        call,
+        message: UNKNOWN.to_owned(),
+    });
+    match draft.state.limits.on_unknown {
+        UnknownPolicy::TellModel => go_on(draft),
+        UnknownPolicy::End => {
+            cancel::cancel_tools(draft);
+            step::end(draft, EndReason::UnknownOutcome { call });
+        }
+    }
+}
+
+/// Requested calls that have not been dispatched, in call order.
+fn waiting(draft: &Draft) -> Vec<CallId> {
+    let Some(active) = &draft.state.active else {
+        return Vec::new();
+    };
+    let is_waiting = |tool: &&ToolCall| tool.phase == ToolPhase::Waiting;
+    active
+        .tools
+        .iter()
+        .filter(is_waiting)
+        .map(|tool| tool.call)
+        .collect()
+}
+
+/// The tool calls among `parts`, with their places.
+fn calls_of(parts: &[Part]) -> impl Iterator<Item = (u32, &CallPart)> {
+    parts
+        .iter()
+        .enumerate()
+        .filter_map(|(at, part)| match part {
+            Part::ToolCall(call) => Some((u32::try_from(at).unwrap_or(u32::MAX), call)),
+            Part::Text(_) | Part::Thinking(_) | Part::Opaque(_) | Part::Blob(_) => None,
+        })
+}
+
+/// The tool call, if exactly this attempt of it is licensed to run.
+fn running(draft: &Draft, call: CallId, attempt: Attempt) -> Option<ToolCall> {
+    let tool = draft.state.active.as_ref()?.tool(call)?;
+    (tool.attempt == attempt && tool.phase == ToolPhase::Running).then(|| tool.clone())
+}

@@ -1,0 +1,112 @@
+//! What the state wants done outside: keys only. The payload is rendered when an effect starts.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    ids::{Attempt, CallId, Timestamp},
+    input::TimerWhy,
+    state::{ModelPhase, State, ToolPhase},
+};
+
+/// One effect: small, `Copy`, ordered. Two effects with one key are the same effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EffectKey {
+    /// Call the model.
+    Model {
+        /// The call.
+        call: CallId,
+        /// Its attempt.
+        attempt: Attempt,
+    },
+    /// Dispatch the tool.
+    Tool {
+        /// The call.
+        call: CallId,
+        /// Its attempt.
+        attempt: Attempt,
+    },
+    /// Ask the sidecar what became of a call.
+    Lookup {
+        /// The call.
+        call: CallId,
+    },
+    /// Reserve on named budgets.
+    Reserve {
+        /// The call.
+        call: CallId,
+        /// Its attempt.
+        attempt: Attempt,
+    },
+    /// Settle on named budgets.
+    Settle {
+        /// The call.
+        call: CallId,
+        /// Its attempt.
+        attempt: Attempt,
+    },
+    /// Wait.
+    Timer {
+        /// Until then.
+        at: Timestamp,
+        /// What for.
+        why: TimerWhy,
+    },
+}
+
+impl EffectKey {
+    /// Whether it only waits: a driver that wants nothing else may detach.
+    #[must_use]
+    pub fn is_timer(&self) -> bool {
+        matches!(self, Self::Timer { .. })
+    }
+}
+
+/// What `state` wants to be running, all of it: whatever else runs is to be aborted.
+#[must_use]
+pub fn wanted(state: &State) -> BTreeSet<EffectKey> {
+    let mut keys: BTreeSet<EffectKey> = state
+        .settling
+        .iter()
+        .map(|&(call, attempt)| EffectKey::Settle { call, attempt })
+        .collect();
+    let Some(active) = &state.active else {
+        return keys;
+    };
+    if let Some(at) = active.deadline_at {
+        keys.insert(EffectKey::Timer {
+            at,
+            why: TimerWhy::Deadline(active.id),
+        });
+    }
+    if let Some(model) = &active.model {
+        let (call, attempt) = (model.call, model.attempt);
+        keys.extend(match model.phase {
+            ModelPhase::Reserving => Some(EffectKey::Reserve { call, attempt }),
+            ModelPhase::Running { .. } => Some(EffectKey::Model { call, attempt }),
+            ModelPhase::Backoff { until } => Some(EffectKey::Timer {
+                at: until,
+                why: TimerWhy::RetryModel(call),
+            }),
+            ModelPhase::Abandoned => None,
+        });
+    }
+    for tool in &active.tools {
+        let (call, attempt) = (tool.call, tool.attempt);
+        match tool.phase {
+            ToolPhase::Running => {
+                keys.insert(EffectKey::Tool { call, attempt });
+            }
+            ToolPhase::InDoubt => {
+                keys.insert(EffectKey::Lookup { call });
+            }
+            ToolPhase::Backoff { until } => {
+                keys.insert(EffectKey::Timer {
+                    at: until,
+                    why: TimerWhy::RetryTool(call),
+                });
+            }
+            ToolPhase::Waiting | ToolPhase::Ended(_) => {}
+        }
+    }
+    keys
+}

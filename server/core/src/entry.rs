@@ -1,0 +1,166 @@
+//! The atomic commit of one transition: what caused it and what happened.
+//!
+//! An entry is the body of one record of the log. Whatever an input carried that its events do not
+//! say stands in the cause, so that the input can be read back (`Input::from_entry`).
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    event::Event,
+    ids::{Attempt, CallId, LoopId},
+    input::{Command, Mode, TimerWhy},
+};
+
+/// One entry of a session's log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// What caused it.
+    pub cause: Cause,
+    /// What happened, in order; never empty.
+    pub events: Vec<Event>,
+}
+
+/// What reached the driver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// A session was created for a command.
+    Create(Command),
+    /// StartLoop.
+    StartLoop(Command),
+    /// SendMessage.
+    SendMessage {
+        /// Who and under which request.
+        by: Command,
+        /// How the message joins.
+        mode: Mode,
+        /// The loop that it was meant for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        guard: Option<LoopId>,
+    },
+    /// CancelLoop.
+    CancelLoop {
+        /// Who and under which request.
+        by: Command,
+        /// The loop that it was meant for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        guard: Option<LoopId>,
+    },
+    /// A driver took the session.
+    Attach,
+    /// The driver was told to let go.
+    Detach,
+    /// The catalog of tools changed.
+    Tools,
+    /// A model call ended.
+    Model {
+        /// The call.
+        call: CallId,
+        /// Its attempt.
+        attempt: Attempt,
+        /// The share of the backoff that was drawn, in millionths.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        jitter: u32,
+        /// The floor that the provider set, milliseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+    },
+    /// A tool call ended.
+    Tool {
+        /// The call.
+        call: CallId,
+        /// Its attempt.
+        attempt: Attempt,
+        /// The share of the backoff that was drawn, in millionths.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        jitter: u32,
+        /// Whether the edge held a repeat for useful.
+        #[serde(default, skip_serializing_if = "crate::message::is_false")]
+        retryable: bool,
+    },
+    /// A sidecar said what became of a call.
+    Lookup {
+        /// The call.
+        call: CallId,
+        /// The words of a sidecar that does not know.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        not_known: Option<String>,
+    },
+    /// Named budgets granted a reservation.
+    BudgetGranted {
+        /// The call.
+        call: CallId,
+        /// Its attempt.
+        attempt: Attempt,
+        /// The output cap that they allow.
+        max_output_tokens: u64,
+    },
+    /// Named budgets refused a reservation.
+    BudgetRefused {
+        /// The call.
+        call: CallId,
+        /// Its attempt.
+        attempt: Attempt,
+    },
+    /// Named budgets took a settlement.
+    BudgetSettled {
+        /// The call.
+        call: CallId,
+        /// Its attempt.
+        attempt: Attempt,
+    },
+    /// A timer fired.
+    Timer(TimerWhy),
+}
+
+impl Cause {
+    /// The command behind it, where there is one.
+    #[must_use]
+    pub fn command(&self) -> Option<&Command> {
+        match self {
+            Self::Create(by)
+            | Self::StartLoop(by)
+            | Self::SendMessage { by, .. }
+            | Self::CancelLoop { by, .. } => Some(by),
+            Self::Attach
+            | Self::Detach
+            | Self::Tools
+            | Self::Model { .. }
+            | Self::Tool { .. }
+            | Self::Lookup { .. }
+            | Self::BudgetGranted { .. }
+            | Self::BudgetRefused { .. }
+            | Self::BudgetSettled { .. }
+            | Self::Timer(_) => None,
+        }
+    }
+
+    /// Its name, as in the log.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Create(_) => "create",
+            Self::StartLoop(_) => "start_loop",
+            Self::SendMessage { .. } => "send_message",
+            Self::CancelLoop { .. } => "cancel_loop",
+            Self::Attach => "attach",
+            Self::Detach => "detach",
+            Self::Tools => "tools",
+            Self::Model { .. } => "model",
+            Self::Tool { .. } => "tool",
+            Self::Lookup { .. } => "lookup",
+            Self::BudgetGranted { .. } => "budget_granted",
+            Self::BudgetRefused { .. } => "budget_refused",
+            Self::BudgetSettled { .. } => "budget_settled",
+            Self::Timer(_) => "timer",
+        }
+    }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it by reference"
+)]
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}

@@ -1,0 +1,519 @@
+//! What happened: facts in the past tense, one struct each.
+//!
+//! An event is externally tagged in JSON, `{"ModelCallStarted":{..}}`. A kind that this version does
+//! not know is kept to the letter as [`Unknown`] and written back unchanged.
+
+use std::{fmt, sync::Arc};
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, MapAccess, Visitor},
+    ser::SerializeMap,
+};
+use serde_json::value::RawValue;
+
+use crate::{
+    agent::{Agent, EffectClass, Limits, ToolSet},
+    budget::{Bound, Reservation},
+    ids::{Attempt, CallId, Epoch, LoopId, Timestamp},
+    message::{Parts, ToolOutput},
+    outcome::{AbandonReason, EndReason, ModelFailureKind, StopReason, ToolFailureKind},
+    usage::{Totals, Usage},
+};
+
+macro_rules! events {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// One fact.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Event {
+            $($(#[$doc])* $name($name),)+
+            /// A kind that this version does not know.
+            Unknown(Unknown),
+        }
+
+        impl Event {
+            /// The kinds that this version knows, in the order of their declaration.
+            pub const KINDS: &'static [&'static str] = &[$(stringify!($name)),+];
+
+            /// The kind's name, as in the log.
+            #[must_use]
+            pub fn kind(&self) -> &str {
+                match self {
+                    $(Self::$name(_) => stringify!($name),)+
+                    Self::Unknown(unknown) => &unknown.kind,
+                }
+            }
+        }
+
+        $(impl From<$name> for Event {
+            fn from(event: $name) -> Self {
+                Self::$name(event)
+            }
+        })+
+
+        impl Serialize for Event {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let mut map = serializer.serialize_map(Some(1))?;
+                match self {
+                    $(Self::$name(event) => map.serialize_entry(stringify!($name), event)?,)+
+                    Self::Unknown(unknown) => {
+                        let raw: &RawValue =
+                            serde_json::from_str(&unknown.json).map_err(serde::ser::Error::custom)?;
+                        map.serialize_entry(&unknown.kind, raw)?;
+                    }
+                }
+                map.end()
+            }
+        }
+
+        impl<'de> Visitor<'de> for EventVisitor {
+            type Value = Event;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an event: an object with one member, named by its kind")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Event, A::Error> {
+                let kind: std::borrow::Cow<'de, str> =
+                    map.next_key()?.ok_or_else(|| de::Error::custom("an event without a kind"))?;
+                let event = match kind.as_ref() {
+                    $(stringify!($name) => Event::$name(map.next_value()?),)+
+                    _ => Event::Unknown(Unknown {
+                        kind: kind.into_owned(),
+                        json: map.next_value::<Box<RawValue>>()?.get().to_owned(),
+                    }),
+                };
+                match map.next_key::<std::borrow::Cow<'de, str>>()? {
+                    None => Ok(event),
+                    Some(extra) => Err(de::Error::custom(format!(
+                        "an event of two kinds, {} and {extra}", event.kind()
+                    ))),
+                }
+            }
+        }
+    };
+}
+
+struct EventVisitor;
+
+impl<'de> Deserialize<'de> for Event {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(EventVisitor)
+    }
+}
+
+events! {
+    /// The session began.
+    SessionCreated,
+    /// A driver took the session; every fact after it is of its epoch.
+    DriverAttached,
+    /// The driver let go for a drain.
+    DriverDetached,
+    /// The log was cut back to its last good entry before this attach.
+    LogRecovered,
+    /// The tools that the model is offered from its next call on.
+    ToolsChanged,
+    /// A message was accepted.
+    MessageAdded,
+    /// A loop began.
+    LoopStarted,
+    /// A model call waits for its reservation on named budgets.
+    ModelCallReserving,
+    /// Tokens were set aside for a model call.
+    BudgetReserved,
+    /// The licence to make a model call.
+    ModelCallStarted,
+    /// A model answered.
+    ModelCallCompleted,
+    /// An attempt of a model call failed.
+    ModelCallFailed,
+    /// An attempt of a model call was given up: its text does not count.
+    ModelCallAbandoned,
+    /// A reservation was replaced by what was used.
+    BudgetSettled,
+    /// Named budgets have taken a settlement.
+    SettlementAcknowledged,
+    /// A budget passed its warning share.
+    BudgetWarning,
+    /// A provider counted more than was reserved.
+    BudgetOverrun,
+    /// The model asked for a tool.
+    ToolCallRequested,
+    /// A requested tool call was refused before it was dispatched.
+    ToolCallRejected,
+    /// The licence to dispatch a tool call.
+    ToolCallStarted,
+    /// A tool answered.
+    ToolCallCompleted,
+    /// An attempt of a tool call failed.
+    ToolCallFailed,
+    /// It is not known whether a call that must not be repeated has run.
+    ToolCallInDoubt,
+    /// Nobody could say what became of a call in doubt.
+    ToolCallUnknown,
+    /// A result came after its call had ended.
+    ToolCallResultLate,
+    /// A tool call was cancelled.
+    ToolCallCancelled,
+    /// The loop ended.
+    LoopEnded,
+}
+
+/// An event kind of a later version, kept as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unknown {
+    /// Its kind.
+    pub kind: String,
+    /// Its JSON text.
+    pub json: String,
+}
+
+impl Unknown {
+    /// Whether its writer says that a reader that does not know it may skip it.
+    #[must_use]
+    pub fn is_ignorable(&self) -> bool {
+        #[derive(Deserialize)]
+        struct Mark {
+            #[serde(default)]
+            ignorable: bool,
+        }
+        serde_json::from_str::<Mark>(&self.json).is_ok_and(|mark| mark.ignorable)
+    }
+}
+
+macro_rules! facts {
+    ($($(#[$doc:meta])* $name:ident { $($body:tt)* })+) => {
+        $($(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        pub struct $name { $($body)* })+
+    };
+}
+
+facts! {
+    /// See [`Event::SessionCreated`].
+    SessionCreated {
+        /// The session's id.
+        pub session: String,
+        /// The tenant that it belongs to.
+        pub namespace: String,
+        /// When.
+        pub at: Timestamp,
+        /// Who answers.
+        pub agent: Arc<Agent>,
+        /// Within which limits.
+        pub limits: Arc<Limits>,
+        /// The creator's labels.
+        #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+        pub labels: std::collections::BTreeMap<String, String>,
+    }
+    /// See [`Event::DriverAttached`].
+    DriverAttached {
+        /// Its generation.
+        pub epoch: Epoch,
+    }
+    /// See [`Event::DriverDetached`].
+    DriverDetached {}
+    /// See [`Event::LogRecovered`].
+    LogRecovered {
+        /// Bytes that were set aside.
+        pub cut_bytes: u64,
+    }
+    /// See [`Event::ToolsChanged`].
+    ToolsChanged {
+        /// All of them.
+        pub tools: Arc<ToolSet>,
+    }
+    /// See [`Event::MessageAdded`].
+    MessageAdded {
+        /// Where it came from and where it goes.
+        pub origin: Origin,
+        /// What it says.
+        pub parts: Parts,
+    }
+    /// See [`Event::LoopStarted`].
+    LoopStarted {
+        /// Its id.
+        #[serde(rename = "loop")]
+        pub id: LoopId,
+        /// When.
+        pub at: Timestamp,
+        /// The trace that all of its spans belong to, as a W3C `traceparent`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub traceparent: Option<String>,
+        /// The agent from here on, where it is not the one before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub agent: Option<Arc<Agent>>,
+        /// The limits from here on, where they are not the ones before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub limits: Option<Arc<Limits>>,
+    }
+    /// See [`Event::ModelCallReserving`].
+    ModelCallReserving {
+        /// The call.
+        pub call: CallId,
+        /// Its attempt.
+        pub attempt: Attempt,
+    }
+    /// See [`Event::BudgetReserved`].
+    BudgetReserved {
+        /// For this call.
+        pub call: CallId,
+        /// And this attempt of it.
+        pub attempt: Attempt,
+        /// So much.
+        pub reserved: Reservation,
+    }
+    /// See [`Event::ModelCallStarted`].
+    ModelCallStarted {
+        /// The call.
+        pub call: CallId,
+        /// Its attempt, from 1.
+        pub attempt: Attempt,
+        /// When.
+        pub at: Timestamp,
+        /// The model that is called.
+        pub model: String,
+        /// Its output cap, tokens.
+        pub max_output_tokens: u64,
+        /// What set the cap.
+        #[serde(default, skip_serializing_if = "Bound::is_configured")]
+        pub bound: Bound,
+    }
+    /// See [`Event::ModelCallCompleted`].
+    ModelCallCompleted {
+        /// The call.
+        pub call: CallId,
+        /// The attempt that answered.
+        pub attempt: Attempt,
+        /// What it said.
+        pub parts: Parts,
+        /// Why it stopped.
+        pub stop: StopReason,
+        /// What the provider counted, where it did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub usage: Option<Usage>,
+        /// The provider's id of the request, where it gave one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub response_id: Option<String>,
+        /// CRC32C of the request body, 8 hexadecimal digits.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        pub body_crc: String,
+        /// From the request to the end of the reply, milliseconds.
+        #[serde(default)]
+        pub latency_ms: u64,
+        /// What it cost, micro-USD, where the model has a price.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub cost_micro_usd: Option<u64>,
+    }
+    /// See [`Event::ModelCallFailed`].
+    ModelCallFailed {
+        /// The call.
+        pub call: CallId,
+        /// The attempt that failed.
+        pub attempt: Attempt,
+        /// In which way.
+        pub kind: ModelFailureKind,
+        /// In the provider's words, clamped.
+        pub message: String,
+        /// When it is tried again; absent: it is not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub retry_at: Option<Timestamp>,
+        /// The model of the next attempt, where it is another one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub fallback: Option<u32>,
+        /// What the provider counted before it failed, where it did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub usage: Option<Usage>,
+        /// CRC32C of the request body, where one was sent.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        pub body_crc: String,
+    }
+    /// See [`Event::ModelCallAbandoned`].
+    ModelCallAbandoned {
+        /// The call.
+        pub call: CallId,
+        /// The attempt that is given up.
+        pub attempt: Attempt,
+        /// Why.
+        pub reason: AbandonReason,
+    }
+    /// See [`Event::BudgetSettled`].
+    BudgetSettled {
+        /// The call.
+        pub call: CallId,
+        /// Its attempt.
+        pub attempt: Attempt,
+        /// What counts against the budgets.
+        pub usage: Usage,
+        /// True where no provider reported it: the whole reservation counts.
+        #[serde(default, skip_serializing_if = "crate::message::is_false")]
+        pub estimated: bool,
+    }
+    /// See [`Event::SettlementAcknowledged`].
+    SettlementAcknowledged {
+        /// The call.
+        pub call: CallId,
+        /// Its attempt.
+        pub attempt: Attempt,
+    }
+    /// See [`Event::BudgetWarning`].
+    BudgetWarning {
+        /// The budget, `loop` for the loop's own.
+        pub budget: String,
+        /// Its dimension.
+        pub dimension: crate::budget::Dimension,
+        /// Its limit.
+        pub limit: u64,
+        /// What is used of it.
+        pub used: u64,
+    }
+    /// See [`Event::BudgetOverrun`].
+    BudgetOverrun {
+        /// The call that used more.
+        pub call: CallId,
+        /// Its attempt.
+        pub attempt: Attempt,
+        /// What was reserved.
+        pub reserved: Reservation,
+        /// What was used.
+        pub usage: Usage,
+    }
+    /// See [`Event::ToolCallRequested`].
+    ToolCallRequested {
+        /// Our id of it.
+        pub call: CallId,
+        /// Its place among the parts of the reply, from 0.
+        pub index: u32,
+        /// First 64 bits of the SHA-256 of its arguments, 16 hexadecimal digits.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        pub args_hash: String,
+    }
+    /// See [`Event::ToolCallRejected`].
+    ToolCallRejected {
+        /// The call.
+        pub call: CallId,
+        /// Why.
+        pub reason: RejectReason,
+        /// In words, for the model.
+        pub message: String,
+    }
+    /// See [`Event::ToolCallStarted`].
+    ToolCallStarted {
+        /// The call.
+        pub call: CallId,
+        /// Its attempt, from 1.
+        pub attempt: Attempt,
+        /// When.
+        pub at: Timestamp,
+    }
+    /// See [`Event::ToolCallCompleted`].
+    ToolCallCompleted {
+        /// The call.
+        pub call: CallId,
+        /// The attempt that answered.
+        pub attempt: Attempt,
+        /// What it gave back.
+        pub output: Arc<ToolOutput>,
+    }
+    /// See [`Event::ToolCallFailed`].
+    ToolCallFailed {
+        /// The call.
+        pub call: CallId,
+        /// The attempt that failed.
+        pub attempt: Attempt,
+        /// In which way.
+        pub kind: ToolFailureKind,
+        /// In words.
+        pub message: String,
+        /// When it is tried again; absent: it is not, and the call has ended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub retry_at: Option<Timestamp>,
+    }
+    /// See [`Event::ToolCallInDoubt`].
+    ToolCallInDoubt {
+        /// The call.
+        pub call: CallId,
+        /// The attempt whose end nobody saw.
+        pub attempt: Attempt,
+        /// In words.
+        pub message: String,
+    }
+    /// See [`Event::ToolCallUnknown`].
+    ToolCallUnknown {
+        /// The call, ended by this.
+        pub call: CallId,
+        /// In words, for the model and for people.
+        pub message: String,
+    }
+    /// See [`Event::ToolCallResultLate`].
+    ToolCallResultLate {
+        /// The call.
+        pub call: CallId,
+        /// The attempt that answered late.
+        pub attempt: Attempt,
+        /// What it gave back: for people, never for the model.
+        pub output: Arc<ToolOutput>,
+    }
+    /// See [`Event::ToolCallCancelled`].
+    ToolCallCancelled {
+        /// The call, ended by this.
+        pub call: CallId,
+        /// True where it had been dispatched and so may have run.
+        #[serde(default, skip_serializing_if = "crate::message::is_false")]
+        pub dispatched: bool,
+    }
+    /// See [`Event::LoopEnded`].
+    LoopEnded {
+        /// The loop.
+        #[serde(rename = "loop")]
+        pub id: LoopId,
+        /// When.
+        pub at: Timestamp,
+        /// Why.
+        pub reason: EndReason,
+        /// What it said last: the result, or as much of it as there is; clamped to 64 KiB.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        pub text: String,
+        /// What it consumed.
+        pub totals: Totals,
+    }
+}
+
+/// Where a message came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// It starts a loop.
+    User,
+    /// It joins the running loop at its next model call.
+    Steer,
+    /// It waits for the next loop.
+    Queue,
+    /// The loop itself says it, to keep the model going.
+    Nudge,
+}
+
+/// Why a requested tool call was not dispatched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RejectReason {
+    /// No offered tool has this name.
+    UnknownTool,
+    /// The arguments are not JSON, or not what the tool's schema asks for.
+    InvalidArguments,
+    /// The reply was cut before the call was surely whole.
+    Truncated,
+    /// The tool was called as often as one loop may.
+    TooManyCalls,
+    /// Dispatching it would pass a budget.
+    Budget,
+}
+
+/// What a repeat of the call may do, read from the tools in force: at most once where the tool is
+/// gone.
+#[must_use]
+pub fn effect_class(tools: &ToolSet, tool: &str) -> EffectClass {
+    tools
+        .get(tool)
+        .map_or(EffectClass::AtMostOnce, |spec| spec.effect)
+}

@@ -1,0 +1,213 @@
+//! What reaches a driver: commands, outcomes of effects, timers, attach and detach.
+//!
+//! Time, chance and the state of the world come in here and nowhere else.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    agent::{Agent, Limits, ToolSet},
+    ids::{Attempt, CallId, Epoch, LoopId, Timestamp},
+    message::{Parts, ToolOutput},
+    outcome::{EndReason, LookupAnswer, ModelFailure, ModelReply, ToolFailure},
+};
+
+/// Who asks, and under which request: a repeat of the request gets the same answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// The client's id of the request; empty where it gave none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub request_id: String,
+    /// The caller.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub principal: String,
+}
+
+/// How a message joins a session whose loop is running.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// It waits for the next loop.
+    #[default]
+    Queue,
+    /// It joins at the next model call.
+    Steer,
+    /// The running model call is given up, then as `Steer`.
+    Interrupt,
+}
+
+/// What a timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimerWhy {
+    /// The next attempt of a model call is due.
+    RetryModel(CallId),
+    /// The next attempt of a tool call is due.
+    RetryTool(CallId),
+    /// The loop's time is up.
+    Deadline(LoopId),
+}
+
+/// A new session: identity and terms.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Create {
+    /// For whom.
+    pub by: Command,
+    /// The session's id.
+    pub session: String,
+    /// The tenant that it belongs to.
+    pub namespace: String,
+    /// Who answers.
+    pub agent: Arc<Agent>,
+    /// Within which limits.
+    pub limits: Arc<Limits>,
+    /// The creator's labels.
+    pub labels: BTreeMap<String, String>,
+    /// The tools on offer.
+    pub tools: Arc<ToolSet>,
+}
+
+/// A new loop.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StartLoop {
+    /// For whom.
+    pub by: Command,
+    /// What to do.
+    pub parts: Parts,
+    /// Another agent from here on.
+    pub agent: Option<Arc<Agent>>,
+    /// Other limits from here on.
+    pub limits: Option<Arc<Limits>>,
+    /// The trace that the loop belongs to.
+    pub traceparent: Option<String>,
+}
+
+/// A message for a session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SendMessage {
+    /// From whom.
+    pub by: Command,
+    /// What it says.
+    pub parts: Parts,
+    /// How it joins a running loop.
+    pub mode: Mode,
+    /// The loop that it is meant for, refused where another one runs.
+    pub guard: Option<LoopId>,
+    /// The trace that a loop which it starts belongs to.
+    pub traceparent: Option<String>,
+}
+
+/// Something that reached the driver, at `at`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Input {
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub what: What,
+}
+
+/// What reached the driver.
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    /// Create the session.
+    Create(Create),
+    /// Start a loop.
+    StartLoop(StartLoop),
+    /// Take a message.
+    SendMessage(SendMessage),
+    /// Cancel the running loop.
+    CancelLoop {
+        /// For whom.
+        by: Command,
+        /// The loop meant, refused where another one runs.
+        guard: Option<LoopId>,
+        /// Why, in their words.
+        reason: String,
+    },
+    /// A driver takes the session.
+    Attach {
+        /// Its generation: one above the state's.
+        epoch: Epoch,
+        /// Bytes that recovery set aside, where it did.
+        cut_bytes: Option<u64>,
+    },
+    /// The driver lets go.
+    Detach,
+    /// The catalog of tools changed.
+    ToolsChanged(Arc<ToolSet>),
+    /// A model answered.
+    ModelCompleted {
+        /// The call.
+        call: CallId,
+        /// Its attempt.
+        attempt: Attempt,
+        /// The answer.
+        reply: ModelReply,
+    },
+    /// An attempt of a model call failed.
+    ModelFailed {
+        /// The call.
+        call: CallId,
+        /// Its attempt.
+        attempt: Attempt,
+        /// How.
+        failure: ModelFailure,
+        /// A number drawn from 0..=1_000_000, for the backoff.
+        jitter: u32,
+    },
+    /// A tool answered.
+    ToolCompleted {
+        /// The call.
+        call: CallId,
+        /// Its attempt.
+        attempt: Attempt,
+        /// The answer.
+        output: Arc<ToolOutput>,
+    },
+    /// An attempt of a tool call failed.
+    ToolFailed {
+        /// The call.
+        call: CallId,
+        /// Its attempt.
+        attempt: Attempt,
+        /// How.
+        failure: ToolFailure,
+        /// A number drawn from 0..=1_000_000, for the backoff.
+        jitter: u32,
+    },
+    /// A sidecar said what became of a call in doubt.
+    LookedUp {
+        /// The call.
+        call: CallId,
+        /// Its word.
+        answer: LookupAnswer,
+    },
+    /// Named budgets granted a reservation.
+    BudgetGranted {
+        /// The call.
+        call: CallId,
+        /// Its attempt.
+        attempt: Attempt,
+        /// The output cap that they allow, tokens.
+        max_output_tokens: u64,
+    },
+    /// Named budgets refused a reservation.
+    BudgetRefused {
+        /// The call.
+        call: CallId,
+        /// Its attempt.
+        attempt: Attempt,
+        /// Which budget, and how it stands: always `EndReason::BudgetExceeded`.
+        reason: EndReason,
+    },
+    /// Named budgets took a settlement.
+    BudgetSettled {
+        /// The call.
+        call: CallId,
+        /// Its attempt.
+        attempt: Attempt,
+    },
+    /// A timer fired.
+    TimerFired(TimerWhy),
+}

@@ -1,0 +1,92 @@
+//! What a model call is asked: a view of the state, rendered by a provider when the call starts.
+
+use std::sync::Arc;
+
+use crate::{
+    agent::{Agent, ToolSet},
+    ids::{Attempt, CallId, Epoch, Timestamp},
+    message::CallPart,
+    state::{Conversation, ModelPhase, State, ToolPhase},
+};
+
+/// One request to a model. Cheap to make: everything in it is shared with the state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelRequest {
+    /// The call.
+    pub call: CallId,
+    /// Its attempt.
+    pub attempt: Attempt,
+    /// The model, an alias or `provider/id`.
+    pub model: String,
+    /// System prompt, sampling and the rest.
+    pub agent: Arc<Agent>,
+    /// The tools on offer, ordered by name.
+    pub tools: Arc<ToolSet>,
+    /// What was said, oldest first.
+    pub conversation: Conversation,
+    /// Output cap, tokens.
+    pub max_output_tokens: u64,
+}
+
+/// One request to a tool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolRequest {
+    /// The call; with the session it is the key, stable over attempts.
+    pub call: CallId,
+    /// Its attempt.
+    pub attempt: Attempt,
+    /// Generation of the driver that dispatches it.
+    pub epoch: Epoch,
+    /// What the model asked for: the tool's name on its wire, and the arguments.
+    pub part: CallPart,
+    /// When its first attempt started.
+    pub first_at: Timestamp,
+}
+
+impl State {
+    /// The request of the model call that is licensed to run.
+    #[must_use]
+    pub fn model_request(&self) -> Option<ModelRequest> {
+        let active = self.active.as_ref()?;
+        let model = active.model.as_ref()?;
+        let ModelPhase::Running {
+            max_output_tokens, ..
+        } = model.phase
+        else {
+            return None;
+        };
+        Some(ModelRequest {
+            call: model.call,
+            attempt: model.attempt,
+            model: self.model_name(active.model_index).to_owned(),
+            agent: Arc::clone(&self.agent),
+            tools: Arc::clone(&self.tools),
+            conversation: self.conversation.clone(),
+            max_output_tokens,
+        })
+    }
+
+    /// The request of a tool call that is licensed to run.
+    #[must_use]
+    pub fn tool_request(&self, call: CallId) -> Option<ToolRequest> {
+        let active = self.active.as_ref()?;
+        let tool = active.tool(call)?;
+        let dispatched = matches!(tool.phase, ToolPhase::Running | ToolPhase::InDoubt);
+        Some(ToolRequest {
+            call,
+            attempt: tool.attempt,
+            epoch: self.epoch,
+            part: active.call_part(tool.index).filter(|_| dispatched)?.clone(),
+            first_at: tool.first_at?,
+        })
+    }
+
+    /// The agent's model (0) or one of its fallbacks (from 1).
+    #[must_use]
+    pub fn model_name(&self, index: u32) -> &str {
+        let fallback = (index as usize)
+            .checked_sub(1)
+            .and_then(|i| self.agent.fallbacks.get(i));
+        fallback.unwrap_or(&self.agent.model)
+    }
+}

@@ -1,0 +1,372 @@
+//! From the log back: the input behind each entry, and the fold.
+//!
+//! Folding needs `apply` alone, so old logs replay under new rules. Deciding the recovered inputs
+//! again shows where today's rules would decide otherwise.
+
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "each search is for one kind among all"
+)]
+
+use crate::{
+    decide::decide,
+    entry::{Cause, Entry},
+    event::{Event, MessageAdded, RejectReason},
+    ids::{Seq, Timestamp},
+    input::{Create, Input, SendMessage, StartLoop, What},
+    outcome::{
+        EndReason, LookupAnswer, ModelFailure, ModelReply, ToolFailure, ToolFailureKind, Verdict,
+    },
+    state::State,
+};
+
+/// Why an entry does not say which input caused it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an entry caused by `{cause}` does not hold the event that tells its input")]
+pub struct NoInput {
+    cause: &'static str,
+}
+
+/// Where deciding again parts from the log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Divergence {
+    /// The entry.
+    pub seq: Seq,
+    /// What the log says.
+    pub logged: Vec<Event>,
+    /// What is decided now, or why it is refused.
+    pub decided: Result<Vec<Event>, String>,
+}
+
+/// Folds entries, the first of them at seq 1.
+#[must_use]
+pub fn fold<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> State {
+    let mut state = State::default();
+    for (at, entry) in entries.into_iter().enumerate() {
+        state.apply_entry(at as Seq + 1, entry);
+    }
+    state
+}
+
+/// Kinds of events that this version does not know and may not skip: a session that has one can be
+/// read, but not driven, by this version.
+pub fn newer_kinds(entry: &Entry) -> impl Iterator<Item = &str> {
+    entry.events.iter().filter_map(|event| match event {
+        Event::Unknown(unknown) if !unknown.is_ignorable() => Some(unknown.kind.as_str()),
+        _ => None,
+    })
+}
+
+/// Decides the input behind `entry` again, in the state before it.
+///
+/// # Errors
+/// The divergence, where what is decided is not what was logged.
+pub fn redecide(state: &State, at: Timestamp, entry: &Entry) -> Result<(), Box<Divergence>> {
+    let decided = Input::from_entry(at, entry)
+        .map_err(|e| e.to_string())
+        .and_then(|input| decide(state, input).map_err(|e| e.to_string()));
+    if decided.as_ref() == Ok(&entry.events) {
+        return Ok(());
+    }
+    Err(Box::new(Divergence {
+        seq: state.seq + 1,
+        logged: entry.events.clone(),
+        decided,
+    }))
+}
+
+impl Input {
+    /// The input that caused `entry`, committed at `at`.
+    ///
+    /// # Errors
+    /// [`NoInput`] where the entry was not written by `decide`.
+    pub fn from_entry(at: Timestamp, entry: &Entry) -> Result<Self, NoInput> {
+        let missing = || NoInput {
+            cause: entry.cause.label(),
+        };
+        what_of(entry)
+            .map(|what| Self { at, what })
+            .ok_or_else(missing)
+    }
+
+    /// The cause that an entry of this input carries.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        match &self.what {
+            What::Create(create) => Cause::Create(create.by.clone()),
+            What::StartLoop(start) => Cause::StartLoop(start.by.clone()),
+            What::SendMessage(message) => Cause::SendMessage {
+                by: message.by.clone(),
+                mode: message.mode,
+                guard: message.guard,
+            },
+            What::CancelLoop { by, guard, .. } => Cause::CancelLoop {
+                by: by.clone(),
+                guard: *guard,
+            },
+            What::Attach { .. } => Cause::Attach,
+            What::Detach => Cause::Detach,
+            What::ToolsChanged(_) => Cause::Tools,
+            &What::ModelCompleted { call, attempt, .. } => Cause::Model {
+                call,
+                attempt,
+                jitter: 0,
+                retry_after_ms: None,
+            },
+            What::ModelFailed {
+                call,
+                attempt,
+                failure,
+                jitter,
+            } => Cause::Model {
+                call: *call,
+                attempt: *attempt,
+                jitter: *jitter,
+                retry_after_ms: failure.retry_after_ms,
+            },
+            &What::ToolCompleted { call, attempt, .. } => Cause::Tool {
+                call,
+                attempt,
+                jitter: 0,
+                retryable: false,
+            },
+            What::ToolFailed {
+                call,
+                attempt,
+                failure,
+                jitter,
+            } => Cause::Tool {
+                call: *call,
+                attempt: *attempt,
+                jitter: *jitter,
+                retryable: failure.retryable,
+            },
+            What::LookedUp { call, answer } => Cause::Lookup {
+                call: *call,
+                not_known: match answer {
+                    LookupAnswer::NotKnown(words) => Some(words.clone()),
+                    LookupAnswer::Completed(_) | LookupAnswer::NeverStarted => None,
+                },
+            },
+            &What::BudgetGranted {
+                call,
+                attempt,
+                max_output_tokens,
+            } => Cause::BudgetGranted {
+                call,
+                attempt,
+                max_output_tokens,
+            },
+            &What::BudgetRefused { call, attempt, .. } => Cause::BudgetRefused { call, attempt },
+            &What::BudgetSettled { call, attempt } => Cause::BudgetSettled { call, attempt },
+            &What::TimerFired(why) => Cause::Timer(why),
+        }
+    }
+}
+
+/// The first value that `of` finds among the events.
+fn find<'a, T>(entry: &'a Entry, of: impl Fn(&'a Event) -> Option<T>) -> Option<T> {
+    entry.events.iter().find_map(of)
+}
+
+macro_rules! find {
+    ($entry:expr, $kind:ident) => {
+        find($entry, |event| {
+            if let Event::$kind(e) = event {
+                Some(e)
+            } else {
+                None
+            }
+        })
+    };
+}
+
+fn what_of(entry: &Entry) -> Option<What> {
+    Some(match &entry.cause {
+        Cause::Create(by) => {
+            let created = find!(entry, SessionCreated)?;
+            What::Create(Create {
+                by: by.clone(),
+                session: created.session.clone(),
+                namespace: created.namespace.clone(),
+                agent: created.agent.clone(),
+                limits: created.limits.clone(),
+                labels: created.labels.clone(),
+                tools: find!(entry, ToolsChanged)
+                    .map(|e| e.tools.clone())
+                    .unwrap_or_default(),
+            })
+        }
+        Cause::StartLoop(by) => {
+            let started = find!(entry, LoopStarted)?;
+            What::StartLoop(StartLoop {
+                by: by.clone(),
+                parts: message(entry)?.parts.clone(),
+                agent: started.agent.clone(),
+                limits: started.limits.clone(),
+                traceparent: started.traceparent.clone(),
+            })
+        }
+        Cause::SendMessage { by, mode, guard } => What::SendMessage(SendMessage {
+            by: by.clone(),
+            parts: message(entry)?.parts.clone(),
+            mode: *mode,
+            guard: *guard,
+            traceparent: find!(entry, LoopStarted).and_then(|e| e.traceparent.clone()),
+        }),
+        Cause::CancelLoop { by, guard } => {
+            let EndReason::Cancelled { reason, .. } = &find!(entry, LoopEnded)?.reason else {
+                return None;
+            };
+            What::CancelLoop {
+                by: by.clone(),
+                guard: *guard,
+                reason: reason.clone(),
+            }
+        }
+        Cause::Attach => What::Attach {
+            epoch: find!(entry, DriverAttached)?.epoch,
+            cut_bytes: find!(entry, LogRecovered).map(|e| e.cut_bytes),
+        },
+        Cause::Detach => What::Detach,
+        Cause::Tools => What::ToolsChanged(find!(entry, ToolsChanged)?.tools.clone()),
+        Cause::Model { .. } => model_what(entry)?,
+        Cause::Tool { .. } => tool_what(entry)?,
+        Cause::Lookup { call, not_known } => What::LookedUp {
+            call: *call,
+            answer: answer(entry, not_known.as_ref())?,
+        },
+        &Cause::BudgetGranted {
+            call,
+            attempt,
+            max_output_tokens,
+        } => What::BudgetGranted {
+            call,
+            attempt,
+            max_output_tokens,
+        },
+        &Cause::BudgetRefused { call, attempt } => {
+            let reason = find!(entry, LoopEnded)?.reason.clone();
+            What::BudgetRefused {
+                call,
+                attempt,
+                reason,
+            }
+        }
+        &Cause::BudgetSettled { call, attempt } => What::BudgetSettled { call, attempt },
+        &Cause::Timer(why) => What::TimerFired(why),
+    })
+}
+
+fn message(entry: &Entry) -> Option<&MessageAdded> {
+    find!(entry, MessageAdded)
+}
+
+fn model_what(entry: &Entry) -> Option<What> {
+    let &Cause::Model {
+        jitter,
+        retry_after_ms,
+        ..
+    } = &entry.cause
+    else {
+        return None;
+    };
+    if let Some(e) = find!(entry, ModelCallFailed) {
+        let failure = ModelFailure {
+            kind: e.kind,
+            message: e.message.clone(),
+            retry_after_ms,
+            usage: e.usage,
+            body_crc: e.body_crc.clone(),
+        };
+        return Some(What::ModelFailed {
+            call: e.call,
+            attempt: e.attempt,
+            failure,
+            jitter,
+        });
+    }
+    let e = find!(entry, ModelCallCompleted)?;
+    let reply = ModelReply {
+        parts: e.parts.clone(),
+        stop: e.stop.clone(),
+        usage: e.usage,
+        response_id: e.response_id.clone(),
+        body_crc: e.body_crc.clone(),
+        latency_ms: e.latency_ms,
+        cost_micro_usd: e.cost_micro_usd,
+        verdicts: verdicts(entry),
+    };
+    Some(What::ModelCompleted {
+        call: e.call,
+        attempt: e.attempt,
+        reply,
+    })
+}
+
+fn verdicts(entry: &Entry) -> Vec<Verdict> {
+    let invalid = |call| {
+        find(entry, |event| match event {
+            Event::ToolCallRejected(e)
+                if e.call == call && e.reason == RejectReason::InvalidArguments =>
+            {
+                Some(e.message.clone())
+            }
+            _ => None,
+        })
+    };
+    let verdict = |event: &Event| match event {
+        Event::ToolCallRequested(e) => Some(Verdict {
+            args_hash: e.args_hash.clone(),
+            invalid: invalid(e.call),
+        }),
+        _ => None,
+    };
+    entry.events.iter().filter_map(verdict).collect()
+}
+
+fn tool_what(entry: &Entry) -> Option<What> {
+    let &Cause::Tool {
+        call,
+        attempt,
+        jitter,
+        retryable,
+    } = &entry.cause
+    else {
+        return None;
+    };
+    let failed = |kind, message: &str| {
+        let failure = ToolFailure {
+            kind,
+            message: message.to_owned(),
+            retryable,
+        };
+        What::ToolFailed {
+            call,
+            attempt,
+            failure,
+            jitter,
+        }
+    };
+    find(entry, |event| match event {
+        Event::ToolCallCompleted(e) => Some(What::ToolCompleted {
+            call,
+            attempt,
+            output: e.output.clone(),
+        }),
+        Event::ToolCallFailed(e) => Some(failed(e.kind, &e.message)),
+        Event::ToolCallInDoubt(e) => Some(failed(ToolFailureKind::Ambiguous, &e.message)),
+        _ => None,
+    })
+}
+
+fn answer(entry: &Entry, not_known: Option<&String>) -> Option<LookupAnswer> {
+    if let Some(words) = not_known {
+        return Some(LookupAnswer::NotKnown(words.clone()));
+    }
+    find(entry, |event| match event {
+        Event::ToolCallCompleted(e) => Some(LookupAnswer::Completed(e.output.clone())),
+        Event::ToolCallStarted(_) => Some(LookupAnswer::NeverStarted),
+        _ => None,
+    })
+}

@@ -1,0 +1,237 @@
+//! The state of a session: a fold of its log by [`State::apply_entry`].
+//!
+//! `apply` knows no clock and refuses nothing: what it does follows from the event alone. The
+//! conversation and every larger value sit behind `Arc`, so that a clone costs the same at step 1
+//! and at step 1,000.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use crate::{
+    agent::{Agent, Limits, ToolSet},
+    entry::Entry,
+    ids::{Attempt, CallId, Epoch, LoopId, Seq, Timestamp},
+    message::Parts,
+    outcome::EndReason,
+    usage::Totals,
+};
+
+mod apply;
+mod conversation;
+mod run;
+
+pub use conversation::{Conversation, ToolResult, Turn};
+pub use run::{LoopRun, ModelCall, ModelPhase, ToolCall, ToolPhase};
+
+/// Answers to requests that a session remembers, so that a repeat gets the same one.
+pub const ANSWERS_KEPT: usize = 1_024;
+/// Ended loops that a session's state remembers; older ones are read from its log.
+pub const ENDED_KEPT: usize = 64;
+
+/// A session, as its log says it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    /// Identity and terms; `None` before `SessionCreated`.
+    pub session: Option<Arc<Head>>,
+    /// Position of the last entry applied.
+    pub seq: Seq,
+    /// Generation of the last driver that attached.
+    pub epoch: Epoch,
+    /// Who answers.
+    pub agent: Arc<Agent>,
+    /// Within which limits.
+    pub limits: Arc<Limits>,
+    /// The tools on offer.
+    pub tools: Arc<ToolSet>,
+    /// What was said.
+    pub conversation: Conversation,
+    /// Messages that join at the next model call, in accept order.
+    pub pending: Vec<Pending>,
+    /// Messages that wait for a loop of their own, in accept order.
+    pub queue: VecDeque<Parts>,
+    /// The running loop.
+    pub active: Option<LoopRun>,
+    /// The last loops that ended, oldest first.
+    pub ended: Arc<VecDeque<EndedLoop>>,
+    /// Settlements that named budgets have not yet taken.
+    pub settling: BTreeSet<(CallId, Attempt)>,
+    /// Everything that the session's loops consumed.
+    pub totals: Totals,
+    /// The number of the next call.
+    pub next_call: u32,
+    /// The number of the next loop.
+    pub next_loop: u32,
+    /// What the last prompt that a provider counted came to.
+    pub counted: Option<Counted>,
+    answers: Arc<Answers>,
+}
+
+/// A session's identity and terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its id.
+    pub session: String,
+    /// The tenant that it belongs to.
+    pub namespace: String,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A message that has been accepted and not yet joined the conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// True for a nudge of the loop's own, which goes with its loop.
+    pub nudge: bool,
+    /// What it says.
+    pub parts: Parts,
+}
+
+/// A loop that ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedLoop {
+    /// Its id.
+    pub id: LoopId,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Timestamp,
+    /// Why.
+    pub reason: EndReason,
+    /// What it said last.
+    pub text: String,
+    /// What it consumed.
+    pub totals: Totals,
+}
+
+/// A prompt whose size a provider reported, and what it was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// What the provider counted, all classes of the prompt.
+    pub tokens: u64,
+    /// Content bytes of the conversation then.
+    pub bytes: u64,
+    /// Its turns then.
+    pub turns: u64,
+    /// Content bytes of the tools then.
+    pub tool_bytes: u64,
+}
+
+/// The answer to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The entry that it caused.
+    pub seq: Seq,
+    /// The loop that it started, or that was running.
+    pub loop_id: LoopId,
+}
+
+/// The last [`ANSWERS_KEPT`] answers by request id.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Answers {
+    by_request: BTreeMap<Arc<str>, Answer>,
+    order: VecDeque<Arc<str>>,
+}
+
+impl State {
+    /// Applies one entry, the next of the log.
+    pub fn apply_entry(&mut self, seq: Seq, entry: &Entry) {
+        self.seq = seq;
+        for event in &entry.events {
+            self.apply(event);
+        }
+        if let Some(command) = entry.cause.command() {
+            let creates = matches!(entry.cause, crate::entry::Cause::Create(_));
+            if !command.request_id.is_empty() && !creates {
+                let answer = Answer {
+                    seq,
+                    loop_id: self.current_loop(),
+                };
+                Arc::make_mut(&mut self.answers).remember(&command.request_id, answer);
+            }
+        }
+    }
+
+    /// The answer that a request has had already.
+    #[must_use]
+    pub fn answer(&self, request_id: &str) -> Option<Answer> {
+        self.answers.by_request.get(request_id).copied()
+    }
+
+    /// The running loop, or else the last one.
+    #[must_use]
+    pub fn current_loop(&self) -> LoopId {
+        match (&self.active, self.ended.back()) {
+            (Some(active), _) => active.id,
+            (None, Some(ended)) => ended.id,
+            (None, None) => LoopId(0),
+        }
+    }
+
+    /// When the session must be looked at again although nothing happens to it: the earliest timer.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Timestamp> {
+        let at = |key| match key {
+            crate::effect::EffectKey::Timer { at, .. } => Some(at),
+            crate::effect::EffectKey::Model { .. }
+            | crate::effect::EffectKey::Tool { .. }
+            | crate::effect::EffectKey::Lookup { .. }
+            | crate::effect::EffectKey::Reserve { .. }
+            | crate::effect::EffectKey::Settle { .. } => None,
+        };
+        crate::effect::wanted(self).into_iter().filter_map(at).min()
+    }
+
+    /// An upper bound of the tokens of the next prompt, every waiting message that would join it
+    /// included. See [`crate::budget`] for why it holds.
+    #[must_use]
+    pub fn prompt_bound(&self) -> u64 {
+        use crate::{
+            budget::{MARGIN_PER_MESSAGE, MARGIN_PER_PROMPT, MARGIN_PER_TOOL},
+            message::content_bytes,
+        };
+        let waiting: u64 = self
+            .pending
+            .iter()
+            .flat_map(|p| p.parts.iter())
+            .map(content_bytes)
+            .sum();
+        let bytes = self.conversation.bytes().saturating_add(waiting);
+        let turns = (self.conversation.len() + self.pending.len()) as u64;
+        let tool_bytes = self.tools.content_bytes();
+        let tools = tool_bytes + MARGIN_PER_TOOL * self.tools.len() as u64;
+        match self.counted {
+            Some(c) => c
+                .tokens
+                .saturating_add(bytes.saturating_sub(c.bytes))
+                .saturating_add(MARGIN_PER_MESSAGE * turns.saturating_sub(c.turns))
+                .saturating_add(if tool_bytes == c.tool_bytes { 0 } else { tools }),
+            None => (self.agent.system_prompt.len() as u64)
+                .saturating_add(bytes)
+                .saturating_add(MARGIN_PER_MESSAGE * turns)
+                .saturating_add(tools)
+                .saturating_add(MARGIN_PER_PROMPT),
+        }
+    }
+}
+
+impl Answers {
+    fn remember(&mut self, request_id: &str, answer: Answer) {
+        let key: Arc<str> = request_id.into();
+        if self.by_request.insert(Arc::clone(&key), answer).is_some() {
+            return;
+        }
+        self.order.push_back(key);
+        if self.order.len() > ANSWERS_KEPT
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.by_request.remove(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,410 @@
+//! The fold: what each event makes of the state. No event is refused, and none needs a clock.
+
+use std::sync::Arc;
+
+use super::{
+    Counted, ENDED_KEPT, EndedLoop, Head, LoopRun, ModelCall, ModelPhase, Pending, State, ToolCall,
+    ToolPhase, ToolResult, Turn,
+};
+use crate::{
+    event::{
+        BudgetSettled, Event, LoopEnded, LoopStarted, MessageAdded, ModelCallCompleted,
+        ModelCallFailed, ModelCallReserving, ModelCallStarted, Origin, SessionCreated,
+        ToolCallFailed, ToolCallRequested, ToolCallStarted,
+    },
+    ids::CallId,
+    message::{Part, ToolOutput},
+    outcome::StopReason,
+};
+
+impl State {
+    /// Applies one event. It cannot fail on a log that `decide` wrote; an event that speaks of what
+    /// the state does not have changes nothing.
+    pub fn apply(&mut self, event: &Event) {
+        match event {
+            Event::SessionCreated(e) => self.created(e),
+            Event::DriverAttached(e) => self.epoch = e.epoch,
+            Event::ToolsChanged(e) => self.tools = Arc::clone(&e.tools),
+            Event::MessageAdded(e) => self.message_added(e),
+            Event::LoopStarted(e) => self.loop_started(e),
+            Event::ModelCallReserving(e) => self.reserving(e),
+            Event::BudgetReserved(e) => {
+                if let Some(active) = &mut self.active {
+                    active.reserved = Some(e.reserved);
+                }
+            }
+            Event::ModelCallStarted(e) => self.model_started(e),
+            Event::ModelCallCompleted(e) => self.model_completed(e),
+            Event::ModelCallFailed(e) => self.model_failed(e),
+            Event::ModelCallAbandoned(e) => {
+                if let Some(model) = self.model_mut(e.call) {
+                    model.phase = ModelPhase::Abandoned;
+                }
+            }
+            Event::BudgetSettled(e) => self.settled(e),
+            Event::SettlementAcknowledged(e) => {
+                self.settling.remove(&(e.call, e.attempt));
+            }
+            Event::ToolCallRequested(e) => self.tool_requested(e),
+            Event::ToolCallRejected(e) => {
+                if e.reason == crate::event::RejectReason::Budget
+                    && let Some(active) = &mut self.active
+                {
+                    active.over_tool_budget = true;
+                }
+                self.tool_ended(e.call, Arc::new(ToolOutput::error(&*e.message)));
+            }
+            Event::ToolCallStarted(e) => self.tool_started(e),
+            Event::ToolCallCompleted(e) => self.tool_ended(e.call, Arc::clone(&e.output)),
+            Event::ToolCallFailed(e) => self.tool_failed(e),
+            Event::ToolCallInDoubt(e) => {
+                if let Some(tool) = self.tool_mut(e.call) {
+                    tool.phase = ToolPhase::InDoubt;
+                }
+            }
+            Event::ToolCallUnknown(e) => {
+                self.tool_ended(e.call, Arc::new(ToolOutput::error(&*e.message)));
+            }
+            Event::ToolCallCancelled(e) => {
+                let text = "The call was cancelled before it gave a result.";
+                self.tool_ended(e.call, Arc::new(ToolOutput::error(text)));
+            }
+            Event::LoopEnded(e) => self.loop_ended(e),
+            Event::DriverDetached(_)
+            | Event::LogRecovered(_)
+            | Event::BudgetWarning(_)
+            | Event::BudgetOverrun(_)
+            | Event::ToolCallResultLate(_)
+            | Event::Unknown(_) => {}
+        }
+    }
+
+    fn created(&mut self, e: &SessionCreated) {
+        self.session = Some(Arc::new(Head {
+            session: e.session.clone(),
+            namespace: e.namespace.clone(),
+            created_at: e.at,
+            labels: e.labels.clone(),
+        }));
+        self.agent = Arc::clone(&e.agent);
+        self.limits = Arc::clone(&e.limits);
+        self.next_call = 1;
+        self.next_loop = 1;
+    }
+
+    fn message_added(&mut self, e: &MessageAdded) {
+        let parts = Arc::clone(&e.parts);
+        match e.origin {
+            Origin::Queue => self.queue.push_back(parts),
+            Origin::User | Origin::Steer => self.pending.push(Pending {
+                nudge: false,
+                parts,
+            }),
+            Origin::Nudge => self.pending.push(Pending { nudge: true, parts }),
+        }
+    }
+
+    fn loop_started(&mut self, e: &LoopStarted) {
+        if let Some(agent) = &e.agent {
+            // Another model counts otherwise, and another system prompt is another prompt.
+            self.counted = None;
+            self.agent = Arc::clone(agent);
+        }
+        if let Some(limits) = &e.limits {
+            self.limits = Arc::clone(limits);
+        }
+        if self.pending.is_empty()
+            && let Some(parts) = self.queue.pop_front()
+        {
+            self.pending.push(Pending {
+                nudge: false,
+                parts,
+            });
+        }
+        self.next_loop = e.id.0.saturating_add(1);
+        self.active = Some(LoopRun {
+            id: e.id,
+            started_at: e.at,
+            deadline_at: self.limits.deadline_ms.map(|ms| e.at.plus(ms)),
+            traceparent: e.traceparent.as_deref().map(Arc::from),
+            totals: crate::usage::Totals::default(),
+            model: None,
+            reserved: None,
+            reply: Arc::default(),
+            said: Arc::default(),
+            tools: Vec::new(),
+            asked: 0,
+            per_name: std::collections::BTreeMap::new(),
+            cuts: 0,
+            model_index: 0,
+            over_tool_budget: false,
+        });
+    }
+
+    fn reserving(&mut self, e: &ModelCallReserving) {
+        self.next_call = self.next_call.max(e.call.0.saturating_add(1));
+        let joining = self.pending.len();
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        let model = active.model.take().filter(|model| model.call == e.call);
+        let model = model.unwrap_or(ModelCall {
+            call: e.call,
+            attempt: e.attempt,
+            failures: 0,
+            first_at: None,
+            joining,
+            phase: ModelPhase::Reserving,
+        });
+        active.model = Some(ModelCall {
+            attempt: e.attempt,
+            phase: ModelPhase::Reserving,
+            ..model
+        });
+    }
+
+    fn model_started(&mut self, e: &ModelCallStarted) {
+        self.next_call = self.next_call.max(e.call.0.saturating_add(1));
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        let before = active.model.take().filter(|model| model.call == e.call);
+        if e.attempt == 1 {
+            let joining = before
+                .as_ref()
+                .map_or(self.pending.len(), |model| model.joining);
+            for message in self.pending.drain(..joining.min(self.pending.len())) {
+                self.conversation.push(Turn::User(message.parts));
+            }
+            active.totals.steps = active.totals.steps.saturating_add(1);
+            self.totals.steps = self.totals.steps.saturating_add(1);
+        }
+        for totals in [&mut active.totals, &mut self.totals] {
+            totals.model_calls = totals.model_calls.saturating_add(1);
+        }
+        active.model = Some(ModelCall {
+            call: e.call,
+            attempt: e.attempt,
+            failures: before.as_ref().map_or(0, |model| model.failures),
+            first_at: before.and_then(|model| model.first_at).or(Some(e.at)),
+            joining: 0,
+            phase: ModelPhase::Running {
+                max_output_tokens: e.max_output_tokens,
+                bound: e.bound,
+                turns: self.conversation.len(),
+                bytes: self.conversation.bytes(),
+            },
+        });
+    }
+
+    fn model_completed(&mut self, e: &ModelCallCompleted) {
+        let first_call = CallId(self.next_call);
+        let asked = e
+            .parts
+            .iter()
+            .filter(|part| matches!(part, Part::ToolCall(_)))
+            .count();
+        self.next_call = self
+            .next_call
+            .saturating_add(u32::try_from(asked).unwrap_or(u32::MAX));
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        let model = active.model.take();
+        if let (
+            Some(usage),
+            Some(ModelCall {
+                phase: ModelPhase::Running { bytes, turns, .. },
+                ..
+            }),
+        ) = (e.usage, model)
+        {
+            self.counted = Some(Counted {
+                tokens: usage.prompt(),
+                bytes,
+                turns: turns as u64,
+                tool_bytes: self.tools.content_bytes(),
+            });
+        }
+        active.reply = Arc::clone(&e.parts);
+        active.asked = asked;
+        active.over_tool_budget = false;
+        active.cuts = if e.stop == StopReason::MaxTokens {
+            active.cuts + 1
+        } else {
+            0
+        };
+        if e.parts
+            .iter()
+            .any(|part| matches!(part, Part::Text(text) if !text.is_empty()))
+        {
+            active.said = Arc::clone(&e.parts);
+        }
+        if !e.parts.is_empty() {
+            self.conversation.push(Turn::Assistant {
+                parts: Arc::clone(&e.parts),
+                first_call,
+            });
+        }
+        let unreserved = active.reserved.is_none();
+        for totals in [&mut active.totals, &mut self.totals] {
+            let cost = e.cost_micro_usd.unwrap_or(0);
+            totals.cost_micro_usd = totals.cost_micro_usd.saturating_add(cost);
+            if let Some(usage) = e.usage.filter(|_| unreserved) {
+                totals.usage = totals.usage.plus(&usage);
+            }
+        }
+    }
+
+    fn model_failed(&mut self, e: &ModelCallFailed) {
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        if let Some(usage) = e.usage.filter(|_| active.reserved.is_none()) {
+            active.totals.usage = active.totals.usage.plus(&usage);
+            self.totals.usage = self.totals.usage.plus(&usage);
+        }
+        let Some(mut model) = active.model.take().filter(|model| model.call == e.call) else {
+            return;
+        };
+        let Some(until) = e.retry_at else { return };
+        model.attempt = e.attempt.saturating_add(1);
+        model.failures = model.failures.saturating_add(1);
+        model.phase = ModelPhase::Backoff { until };
+        if let Some(index) = e.fallback {
+            active.model_index = index;
+            model.failures = 0;
+            self.counted = None;
+        }
+        active.model = Some(model);
+    }
+
+    fn settled(&mut self, e: &BudgetSettled) {
+        if !self.agent.budgets.is_empty() {
+            self.settling.insert((e.call, e.attempt));
+        }
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        active.reserved = None;
+        for totals in [&mut active.totals, &mut self.totals] {
+            totals.usage = totals.usage.plus(&e.usage);
+            if e.estimated {
+                totals.estimated = totals.estimated.saturating_add(e.usage.total());
+            }
+        }
+    }
+
+    fn tool_requested(&mut self, e: &ToolCallRequested) {
+        if let Some(active) = &mut self.active {
+            active.tools.push(ToolCall {
+                call: e.call,
+                index: e.index,
+                attempt: 0,
+                failures: 0,
+                first_at: None,
+                phase: ToolPhase::Waiting,
+            });
+        }
+    }
+
+    fn tool_started(&mut self, e: &ToolCallStarted) {
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        let reply = Arc::clone(&active.reply);
+        let Some(tool) = active.tools.iter_mut().find(|tool| tool.call == e.call) else {
+            return;
+        };
+        if tool.attempt == 0 {
+            let name = match reply.get(tool.index as usize) {
+                Some(Part::ToolCall(part)) => Arc::from(part.tool.as_str()),
+                Some(Part::Text(_) | Part::Thinking(_) | Part::Opaque(_) | Part::Blob(_))
+                | None => Arc::from(""),
+            };
+            let count = active.per_name.entry(name).or_default();
+            *count = count.saturating_add(1);
+            for totals in [&mut active.totals, &mut self.totals] {
+                totals.tool_calls = totals.tool_calls.saturating_add(1);
+            }
+        }
+        tool.attempt = e.attempt;
+        tool.first_at = tool.first_at.or(Some(e.at));
+        tool.phase = ToolPhase::Running;
+    }
+
+    fn tool_failed(&mut self, e: &ToolCallFailed) {
+        let Some(until) = e.retry_at else {
+            return self.tool_ended(e.call, Arc::new(ToolOutput::error(&*e.message)));
+        };
+        if let Some(tool) = self.tool_mut(e.call) {
+            tool.failures = tool.failures.saturating_add(1);
+            tool.attempt = e.attempt.saturating_add(1);
+            tool.phase = ToolPhase::Backoff { until };
+        }
+    }
+
+    /// Gives a call its one result; the last result of a step joins all of them to the conversation.
+    fn tool_ended(&mut self, call: CallId, output: Arc<ToolOutput>) {
+        if let Some(tool) = self.tool_mut(call) {
+            tool.phase = ToolPhase::Ended(output);
+        }
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        if active.tools.len() < active.asked || !active.tools.iter().all(|t| t.phase.has_ended()) {
+            return;
+        }
+        let result = |tool: ToolCall| match tool.phase {
+            ToolPhase::Ended(output) => Some(ToolResult {
+                call: tool.call,
+                output,
+            }),
+            ToolPhase::Waiting
+            | ToolPhase::Running
+            | ToolPhase::Backoff { .. }
+            | ToolPhase::InDoubt => None,
+        };
+        let results = std::mem::take(&mut active.tools)
+            .into_iter()
+            .filter_map(result)
+            .collect();
+        active.asked = 0;
+        self.conversation.push(Turn::Results(Arc::new(results)));
+    }
+
+    fn loop_ended(&mut self, e: &LoopEnded) {
+        let Some(active) = self.active.take() else {
+            return;
+        };
+        self.pending.retain(|message| !message.nudge);
+        let ended = Arc::make_mut(&mut self.ended);
+        ended.push_back(EndedLoop {
+            id: e.id,
+            started_at: active.started_at,
+            ended_at: e.at,
+            reason: e.reason.clone(),
+            text: e.text.clone(),
+            totals: e.totals,
+        });
+        if ended.len() > ENDED_KEPT {
+            ended.pop_front();
+        }
+    }
+
+    fn model_mut(&mut self, call: CallId) -> Option<&mut ModelCall> {
+        self.active
+            .as_mut()?
+            .model
+            .as_mut()
+            .filter(|model| model.call == call)
+    }
+
+    fn tool_mut(&mut self, call: CallId) -> Option<&mut ToolCall> {
+        self.active
+            .as_mut()?
+            .tools
+            .iter_mut()
+            .find(|tool| tool.call == call)
+    }
+}

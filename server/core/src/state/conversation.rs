@@ -1,0 +1,163 @@
+//! What was said, as a persistent list: pushing and cloning cost the same at any length.
+
+use std::sync::Arc;
+
+use crate::{
+    ids::CallId,
+    message::{Parts, ToolOutput, content_bytes},
+};
+
+/// One turn of the conversation, as a model is shown it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Somebody speaks to the model.
+    User(Parts),
+    /// The model speaks.
+    Assistant {
+        /// What it said.
+        parts: Parts,
+        /// The session's id of its first tool call; the others follow in order.
+        first_call: CallId,
+    },
+    /// The results of the tool calls of the turn before, all of them, in call order.
+    Results(Arc<Vec<ToolResult>>),
+}
+
+/// The one result of a tool call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolResult {
+    /// The call.
+    pub call: CallId,
+    /// What the model is told.
+    pub output: Arc<ToolOutput>,
+}
+
+impl Turn {
+    /// Bytes of content that it puts into a prompt.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::User(parts) | Self::Assistant { parts, .. } => {
+                parts.iter().map(content_bytes).sum()
+            }
+            // Our own ids go to the provider with each result: at most 11 bytes.
+            Self::Results(all) => all.iter().map(|r| r.output.text.len() as u64 + 16).sum(),
+        }
+    }
+}
+
+/// The turns of a session, newest at hand.
+#[derive(Clone, Debug, Default)]
+pub struct Conversation {
+    last: Option<Arc<Node>>,
+    len: usize,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Node {
+    turn: Arc<Turn>,
+    before: Option<Arc<Node>>,
+}
+
+impl Conversation {
+    /// How many turns there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing was said.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes of content of all turns.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The last turn.
+    #[must_use]
+    pub fn last(&self) -> Option<&Arc<Turn>> {
+        self.last.as_ref().map(|node| &node.turn)
+    }
+
+    /// The turns from number `from` on (counted from 0), oldest first. Costs what it returns.
+    #[must_use]
+    pub fn since(&self, from: usize) -> Vec<Arc<Turn>> {
+        let mut turns = Vec::with_capacity(self.len.saturating_sub(from));
+        let mut node = self.last.as_ref();
+        while let Some(at) = node.filter(|_| turns.len() + from < self.len) {
+            turns.push(Arc::clone(&at.turn));
+            node = at.before.as_ref();
+        }
+        turns.reverse();
+        turns
+    }
+
+    /// All turns, oldest first.
+    #[must_use]
+    pub fn turns(&self) -> Vec<Arc<Turn>> {
+        self.since(0)
+    }
+
+    pub(super) fn push(&mut self, turn: Turn) {
+        self.len += 1;
+        self.bytes = self.bytes.saturating_add(turn.bytes());
+        self.last = Some(Arc::new(Node {
+            turn: Arc::new(turn),
+            before: self.last.take(),
+        }));
+    }
+}
+
+impl PartialEq for Conversation {
+    fn eq(&self, other: &Self) -> bool {
+        self.len == other.len && self.turns() == other.turns()
+    }
+}
+
+impl Drop for Node {
+    // A long list must not be dropped by recursion: the stack would not hold it.
+    fn drop(&mut self) {
+        let mut next = self.before.take();
+        while let Some(mut node) = next.and_then(Arc::into_inner) {
+            next = node.before.take();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Part;
+
+    fn said(text: &str) -> Turn {
+        Turn::User(Arc::new(vec![Part::Text(text.to_owned())]))
+    }
+
+    #[test]
+    fn a_clone_does_not_see_later_turns() {
+        let mut now = Conversation::default();
+        now.push(said("one"));
+        let then = now.clone();
+        now.push(said("two"));
+        assert_eq!(then.len(), 1);
+        assert_eq!(now.since(1), vec![Arc::new(said("two"))]);
+        assert_eq!(now.turns().len(), 2);
+        assert_eq!(now.since(7), Vec::new());
+        assert_eq!(now.bytes(), 6);
+    }
+
+    #[test]
+    fn a_long_conversation_is_dropped_without_recursion() {
+        let mut long = Conversation::default();
+        for _ in 0..300_000 {
+            long.push(said("x"));
+        }
+        drop(long);
+    }
+}

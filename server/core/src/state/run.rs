@@ -1,0 +1,155 @@
+//! A running loop: the phases of its model call and of its tool calls.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    budget::{Bound, Reservation},
+    ids::{Attempt, CallId, LoopId, Timestamp},
+    message::{CallPart, Part, Parts, ToolOutput},
+    usage::Totals,
+};
+
+/// A loop that has not ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoopRun {
+    /// Its id.
+    pub id: LoopId,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When its time is up.
+    pub deadline_at: Option<Timestamp>,
+    /// The trace that its spans belong to.
+    pub traceparent: Option<Arc<str>>,
+    /// What it consumed.
+    pub totals: Totals,
+    /// Its model call, from the reservation to the outcome.
+    pub model: Option<ModelCall>,
+    /// What is set aside for that call.
+    pub reserved: Option<Reservation>,
+    /// The last reply; its tool calls are the open ones.
+    pub reply: Parts,
+    /// The last text that the model said.
+    pub said: Parts,
+    /// Tool calls of the last reply, in call order; empty once all have ended.
+    pub tools: Vec<ToolCall>,
+    /// How many tool calls the last reply asked for.
+    pub asked: usize,
+    /// Calls dispatched by tool name.
+    pub per_name: BTreeMap<Arc<str>, u32>,
+    /// Replies cut by the output cap, in a row.
+    pub cuts: u32,
+    /// Which model is called: 0 the agent's, then its fallbacks.
+    pub model_index: u32,
+    /// Whether a tool call of the last reply was refused by a budget.
+    pub over_tool_budget: bool,
+}
+
+/// A model call under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelCall {
+    /// Its id.
+    pub call: CallId,
+    /// The attempt that is under way, or the next one in `Backoff`.
+    pub attempt: Attempt,
+    /// Failures of the current model so far.
+    pub failures: u32,
+    /// When its first attempt started.
+    pub first_at: Option<Timestamp>,
+    /// Waiting messages that join when it starts.
+    pub joining: usize,
+    /// How far it is.
+    pub phase: ModelPhase,
+}
+
+/// How far a model call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelPhase {
+    /// Named budgets are asked.
+    Reserving,
+    /// It is licensed to run.
+    Running {
+        /// Its output cap, tokens.
+        max_output_tokens: u64,
+        /// What set the cap.
+        bound: Bound,
+        /// Turns of the conversation that it is shown.
+        turns: usize,
+        /// Their content bytes.
+        bytes: u64,
+    },
+    /// The next attempt is due then.
+    Backoff {
+        /// When.
+        until: Timestamp,
+    },
+    /// The attempt was given up; what follows is decided in the same entry.
+    Abandoned,
+}
+
+/// A tool call of the last reply.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolCall {
+    /// Its id.
+    pub call: CallId,
+    /// Its place among the parts of the reply.
+    pub index: u32,
+    /// The attempt that is under way, or the next one in `Backoff`; 0 before the first.
+    pub attempt: Attempt,
+    /// Failures so far.
+    pub failures: u32,
+    /// When its first attempt started.
+    pub first_at: Option<Timestamp>,
+    /// How far it is.
+    pub phase: ToolPhase,
+}
+
+/// How far a tool call is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ToolPhase {
+    /// It waits for a free slot.
+    Waiting,
+    /// It is licensed to run.
+    Running,
+    /// The next attempt is due then.
+    Backoff {
+        /// When.
+        until: Timestamp,
+    },
+    /// The sidecar is asked what became of it.
+    InDoubt,
+    /// It has its one result.
+    Ended(Arc<ToolOutput>),
+}
+
+impl LoopRun {
+    /// The tool call of this id among the open step's.
+    #[must_use]
+    pub fn tool(&self, call: CallId) -> Option<&ToolCall> {
+        self.tools.iter().find(|tool| tool.call == call)
+    }
+
+    /// What the model wrote for a tool call of the open step.
+    #[must_use]
+    pub fn call_part(&self, index: u32) -> Option<&CallPart> {
+        match self.reply.get(index as usize) {
+            Some(Part::ToolCall(part)) => Some(part),
+            Some(Part::Text(_) | Part::Thinking(_) | Part::Opaque(_) | Part::Blob(_)) | None => {
+                None
+            }
+        }
+    }
+
+    /// The name of the tool that a call of the open step asks for; empty where it has none.
+    #[must_use]
+    pub fn tool_name(&self, tool: &ToolCall) -> &str {
+        self.call_part(tool.index).map_or("", |part| &part.tool)
+    }
+}
+
+impl ToolPhase {
+    /// Whether it has its result.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        matches!(self, Self::Ended(_))
+    }
+}
