@@ -1,1 +1,3 @@
 //! Loopwright.
+
+pub mod config;

@@ -1,0 +1,202 @@
+//! Keys that shape a loop: its caps, budgets, context, retries and the bounds above them.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::units::{ByteSize, Period};
+
+/// `loop.*`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoopConfig {
+    /// The model of a loop whose request names none: an alias of `models`, or `provider/id`. None =
+    /// by the key that is set: ANTHROPIC_API_KEY, then OPENAI_API_KEY.
+    pub model: Option<String>,
+    /// Model calls in one loop.
+    #[schemars(extend("x-min" = 1, "x-max" = 1_000_000))]
+    pub max_steps: u32,
+    /// Output tokens of one model call.
+    #[schemars(extend("x-min" = 1, "x-max" = 10_000_000))]
+    pub max_output_tokens: u64,
+    /// Recoveries from a reply that was cut by the output cap: the part is kept and continued.
+    #[schemars(extend("x-min" = 0, "x-max" = 100))]
+    pub max_output_retries: u32,
+    /// Calls of one tool in one loop; further ones get an error result. None = no limit, 0 =
+    /// nothing allowed.
+    #[schemars(extend("x-min" = 0, "x-max" = 1_000_000))]
+    pub max_tool_calls_per_name: Option<u32>,
+    /// Tool calls that run at once, started in call order.
+    #[schemars(extend("x-min" = 1, "x-max" = 1024))]
+    pub max_parallel_tool_calls: u32,
+    /// Wall clock of one loop, after which it ends as deadline. None = no limit.
+    #[schemars(extend("x-min" = "1ms", "x-max" = "365d"))]
+    pub deadline: Option<Period>,
+}
+
+impl Default for LoopConfig {
+    fn default() -> Self {
+        Self {
+            model: None,
+            max_steps: 75,
+            max_output_tokens: 4096,
+            max_output_retries: 2,
+            max_tool_calls_per_name: None,
+            max_parallel_tool_calls: 8,
+            deadline: None,
+        }
+    }
+}
+
+/// `budget.*`: per loop.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct BudgetConfig {
+    /// Input tokens of one loop, cache writes and reads included.
+    pub max_input_tokens: Option<u64>,
+    /// Output tokens of one loop.
+    pub max_output_tokens: Option<u64>,
+    /// Input and output tokens of one loop together.
+    pub max_total_tokens: Option<u64>,
+    /// Model calls of one loop, retries included.
+    pub max_model_calls: Option<u64>,
+    /// Tool calls of one loop.
+    pub max_tool_calls: Option<u64>,
+    /// No model call is made when less than this many output tokens are left.
+    #[schemars(extend("x-min" = 1, "x-max" = 1_000_000))]
+    pub min_output_tokens: u64,
+}
+
+impl Default for BudgetConfig {
+    fn default() -> Self {
+        Self {
+            max_input_tokens: None,
+            max_output_tokens: None,
+            max_total_tokens: None,
+            max_model_calls: None,
+            max_tool_calls: None,
+            min_output_tokens: 64,
+        }
+    }
+}
+
+/// `context.*`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ContextConfig {
+    /// Characters of one tool result that the model sees: the head (2/3), a notice, the tail (1/3).
+    #[schemars(extend("x-min" = 200, "x-max" = 1_000_000))]
+    pub max_tool_output_chars: u32,
+}
+
+impl Default for ContextConfig {
+    fn default() -> Self {
+        Self {
+            max_tool_output_chars: 30_000,
+        }
+    }
+}
+
+/// `limits.*`: none = no bound.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// The log of one session; it is never trimmed: a session that reaches this takes no more
+    /// messages.
+    #[schemars(extend("x-min" = "1MiB", "x-max" = "1TiB"))]
+    pub session_bytes: ByteSize,
+    /// The highest `loop.max_steps` that a request may ask for.
+    #[schemars(extend("x-min" = 1, "x-max" = 1_000_000))]
+    pub max_steps: Option<u32>,
+    /// The highest `loop.max_output_tokens` that a request may ask for.
+    #[schemars(extend("x-min" = 1, "x-max" = 10_000_000))]
+    pub max_output_tokens: Option<u64>,
+    /// The highest `loop.max_parallel_tool_calls` that a request may ask for.
+    #[schemars(extend("x-min" = 1, "x-max" = 1024))]
+    pub max_parallel_tool_calls: Option<u32>,
+    /// The highest `context.max_tool_output_chars` that a request may ask for.
+    #[schemars(extend("x-min" = 200, "x-max" = 1_000_000))]
+    pub max_tool_output_chars: Option<u32>,
+    /// Sessions driven at once by this server; the loops of further ones are refused.
+    #[schemars(extend("x-min" = 1, "x-max" = 10_000_000))]
+    pub sessions: u32,
+    /// One message from a client.
+    #[schemars(extend("x-min" = "1KiB", "x-max" = "800KiB"))]
+    pub message_bytes: ByteSize,
+    /// Streams open at once that watch sessions, on this server.
+    #[schemars(extend("x-min" = 1, "x-max" = 10_000_000))]
+    pub watchers: u32,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            session_bytes: ByteSize::mib(1024),
+            max_steps: Some(10_000),
+            max_output_tokens: None,
+            max_parallel_tool_calls: Some(64),
+            max_tool_output_chars: None,
+            sessions: 10_000,
+            message_bytes: ByteSize::new(256 << 10),
+            watchers: 10_000,
+        }
+    }
+}
+
+/// `retry.*`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetryConfig {
+    /// Attempts of one call, the first included.
+    #[schemars(extend("x-min" = 1, "x-max" = 100))]
+    pub max_attempts: u32,
+    /// The wait before the second attempt; it doubles with each further one.
+    #[schemars(extend("x-min" = "1ms", "x-max" = "1h"))]
+    pub base_delay: Period,
+    /// The longest wait between two attempts. A Retry-After of the provider may be longer.
+    #[schemars(extend("x-min" = "1ms", "x-max" = "1d"))]
+    pub max_delay: Period,
+    /// No further attempt starts when this much time has passed since the first one.
+    #[schemars(extend("x-min" = "1ms", "x-max" = "7d"))]
+    pub total_deadline: Period,
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self {
+            max_attempts: 6,
+            base_delay: Period::from_secs(1),
+            max_delay: Period::from_secs(60),
+            total_deadline: Period::from_secs(600),
+        }
+    }
+}
+
+/// `prompt_cache.*`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PromptCacheConfig {
+    /// Whether requests to Anthropic carry cache breakpoints.
+    pub enabled: bool,
+    /// How long Anthropic keeps a cached prefix.
+    pub ttl: CacheTtl,
+}
+
+impl Default for PromptCacheConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            ttl: CacheTtl::FiveMinutes,
+        }
+    }
+}
+
+/// The two lifetimes that Anthropic offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CacheTtl {
+    /// Five minutes.
+    #[serde(rename = "5m")]
+    FiveMinutes,
+    /// One hour; writing costs more.
+    #[serde(rename = "1h")]
+    OneHour,
+}
