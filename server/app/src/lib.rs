@@ -1,3 +1,4 @@
 //! Loopwright.
 
 pub mod config;
+pub mod telemetry;

@@ -67,7 +67,7 @@ pub(super) fn expectation(key: &Key) -> String {
         Kind::Count(..) => format!("a whole number in plain digits, {range}"),
         Kind::Size(..) => format!("bytes, plain or with KiB, MiB or GiB (such as 64MiB), {range}"),
         Kind::Period(..) => format!("a time with its unit (such as 50ms, 120s, 10m, 2h), {range}"),
-        Kind::Sync(..) => format!("always, none, or an interval (such as 50ms), {range}"),
+        Kind::Sync(..) => format!("one of {range}"),
         Kind::Price => format!("US dollars per million tokens, {range}"),
         Kind::Choice(_) => format!("one of {range}"),
         Kind::Text => "a text".to_owned(),

@@ -37,7 +37,7 @@ pub fn show(loaded: &Loaded) -> String {
     for (path, value, source) in lines {
         let setting = format!("{path} = {value}");
         // Writing to a String cannot fail.
-        let _ = writeln!(out, "{setting:<48} # {source}");
+        let _ = writeln!(out, "{setting:<56} # {source}");
     }
     out
 }
@@ -48,8 +48,8 @@ pub fn init_text() -> String {
     let mut out = String::from(
         "# Configuration of Loopwright. Every line is commented out and shows the default.\n\
          # LOOPWRIGHT_LOOP__MAX_STEPS=20 in the environment, or --set loop.max_steps=20, go\n\
-         # before this file. `loopwright config show` prints what is in force, `loopwright config check`\n\
-         # validates it.\n",
+         # before this file. `loopwright config show` prints what is in force,\n\
+         # `loopwright config check` validates it.\n",
     );
     for (section, doc) in sections() {
         let _ = write!(out, "\n# {}\n", wrapped(doc, "# "));

@@ -110,13 +110,9 @@ fn numbers_times_and_sizes_say_what_they_take() {
         (
             "session_log.sync",
             "sometimes",
-            "always, none, or an interval (such as 50ms), 1ms to 10s",
+            "one of always, none, 1ms to 10s",
         ),
-        (
-            "session_log.sync",
-            "11s",
-            "always, none, or an interval (such as 50ms), 1ms to 10s",
-        ),
+        ("session_log.sync", "11s", "one of always, none, 1ms to 10s"),
         (
             "models.fast.price.input",
             "-1",

@@ -47,13 +47,13 @@ pub struct ModelConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PriceConfig {
-    /// Uncached input.
+    /// US dollars per million tokens of uncached input.
     pub input: Option<f64>,
-    /// Output.
+    /// US dollars per million tokens of output.
     pub output: Option<f64>,
-    /// Input written to the prompt cache.
+    /// US dollars per million tokens written to the prompt cache.
     pub cache_write: Option<f64>,
-    /// Input read from the prompt cache.
+    /// US dollars per million tokens read from the prompt cache.
     pub cache_read: Option<f64>,
 }
 
