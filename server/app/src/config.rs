@@ -9,6 +9,7 @@
 //! derives from them what the reader, [`show`], [`init_text`] and [`markdown`] go by.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use figment::value::{Dict, Map, Value};
@@ -67,19 +68,19 @@ pub struct Loaded {
 }
 
 impl Sources {
-    /// The real environment and working directory. A variable that is not UTF-8 is left out.
+    /// The real environment and working directory. A foreign variable that is not UTF-8 is left
+    /// out.
     ///
     /// # Errors
-    /// The working directory is gone.
+    /// The working directory is gone, or a `LOOPWRIGHT_` variable is not UTF-8.
     pub fn from_process(
         config_path: Option<PathBuf>,
         flags: BTreeMap<String, String>,
     ) -> std::io::Result<Self> {
-        let text = |os: std::ffi::OsString| os.into_string().ok();
-        let env = std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?)));
+        let env = readable(std::env::vars_os())?;
         Ok(Self {
             config_path,
-            env: env.collect(),
+            env,
             cwd: std::env::current_dir()?,
             flags,
         })
@@ -175,6 +176,26 @@ pub fn check(loaded: &Loaded, env: &BTreeMap<String, String>) -> Result<(), Vec<
     } else {
         Err(problems)
     }
+}
+
+fn readable(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> std::io::Result<BTreeMap<String, String>> {
+    let mut env = BTreeMap::new();
+    for (name, value) in variables {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => drop(env.insert(name, value)),
+            (Ok(name), Err(_)) if name.starts_with("LOOPWRIGHT_") => {
+                let problem = format!("{name} is not UTF-8; set it anew");
+                return Err(std::io::Error::new(
+                    std::io::ErrorKind::InvalidData,
+                    problem,
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(env)
 }
 
 fn merge(layers: &[Layer]) -> Result<(Config, Provenance), ConfigErrors> {

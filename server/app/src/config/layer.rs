@@ -12,7 +12,7 @@ use super::error::{ConfigError, Source};
 use super::file::{Document, Node};
 use super::kind::{self, Raw};
 use super::nearest::nearest;
-use super::schema::{Key, schema, variable};
+use super::schema::{Key, Kind, schema, variable};
 
 /// One checked value.
 #[derive(Debug, Clone, PartialEq)]
@@ -112,7 +112,11 @@ impl Layer {
         }
     }
 
-    fn set(&mut self, key: &Key, path: Vec<String>, raw: &Raw, source: Source) {
+    fn set(&mut self, key: &Key, mut path: Vec<String>, raw: &Raw, source: Source) {
+        if let (Kind::Header, Some(name)) = (&key.kind, path.last_mut()) {
+            // Two spellings of one header would both be sent.
+            name.make_ascii_lowercase();
+        }
         match kind::read(key, raw) {
             Ok(value) => self.settings.push(Setting {
                 path,

@@ -231,3 +231,34 @@ fn set_arguments_are_split_at_the_first_equals_sign() {
     assert!(parse_set("a.b").unwrap_err().contains("KEY=VALUE"));
     assert!(parse_set("=x").is_err());
 }
+
+#[test]
+fn a_header_is_one_header_however_its_name_is_spelled() {
+    let dir = tempfile::tempdir().unwrap();
+    let file =
+        "[models.fast]\nprovider = \"openai\"\nid = \"m\"\nheaders = { X-Team = \"file\" }\n";
+    let mut sources = with_file(dir.path(), "c.toml", file);
+    sources.env.insert(
+        "LOOPWRIGHT_MODELS__FAST__HEADERS__X_TEAM".into(),
+        "env".into(),
+    );
+    let headers = load(&sources).unwrap().config.models["fast"]
+        .headers
+        .clone();
+    assert_eq!(headers, map(&[("x-team", "env")]));
+}
+
+#[test]
+fn a_variable_of_ours_that_is_not_text_is_an_error_and_a_foreign_one_is_not() {
+    use std::os::unix::ffi::OsStringExt;
+    let variable = |name: &str| (OsString::from(name), OsString::from_vec(vec![0xff]));
+    assert_eq!(
+        readable([variable("OTHER")].into_iter()).unwrap(),
+        BTreeMap::new()
+    );
+    let error = readable([variable("LOOPWRIGHT_LOOP__MODEL")].into_iter()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "LOOPWRIGHT_LOOP__MODEL is not UTF-8; set it anew"
+    );
+}
