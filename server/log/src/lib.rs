@@ -29,7 +29,9 @@
 
 mod blob;
 pub mod conformance;
+pub mod disk;
 mod error;
+mod jsonl;
 mod key;
 mod live;
 mod memory;
@@ -46,6 +48,10 @@ use futures_util::stream::BoxStream;
 
 pub use blob::{BlobRef, MAX_BLOB_BYTES};
 pub use error::{AppendError, BlobError, Corruption, Failure, LogError};
+pub use jsonl::{
+    Found, JsonlLog, JsonlOptions, OpenError, RecoveryReport, SetAside, SyncPolicy, Verdict,
+    verify_stream,
+};
 pub use key::{Id, InvalidId, KeyPage, KeyQuery, StreamKey, StreamKind};
 pub use memory::MemoryLog;
 pub use progress::{Keep, Progress, ProgressTopic};

@@ -1,0 +1,192 @@
+//! All I/O of the file-based log, behind one small trait, so that a simulated disk can do to it
+//! what real ones do: lose what was not synced, tear, flip, fill up, and fail.
+//!
+//! Boundary: bytes, names and syncs; no notion of a record. Invariant: what `sync` and `sync_dir`
+//! have answered `Ok` for survives a loss of power, and nothing else is assumed to.
+
+mod real;
+pub mod sim;
+
+use std::any::Any;
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use real::RealDisk;
+
+/// An open file. Appends go to its end; reads name their offset.
+pub trait DiskFile: Send + Sync {
+    /// Writes at the end; may write less than it was given.
+    ///
+    /// # Errors
+    /// As the disk says; bytes may have been written nevertheless.
+    fn append(&self, parts: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Reads from an offset; less than asked for at the end of the file.
+    ///
+    /// # Errors
+    /// As the disk says.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Bytes in the file.
+    ///
+    /// # Errors
+    /// As the disk says.
+    fn size(&self) -> io::Result<u64>;
+
+    /// Cuts the file.
+    ///
+    /// # Errors
+    /// As the disk says.
+    fn cut(&self, size: u64) -> io::Result<()>;
+
+    /// Makes the content durable. After an error nothing is known of what was not durable before,
+    /// and a second call proves nothing.
+    ///
+    /// # Errors
+    /// As the disk says.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// How to open a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenAs {
+    /// It exists; only reads.
+    Read,
+    /// Reads and appends; made (mode 0600) if it does not exist.
+    Append,
+    /// Reads and appends; made anew and empty (mode 0600).
+    Fresh,
+}
+
+/// An entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name; names that are not UTF-8 are not listed.
+    pub name: String,
+    /// Whether it is a directory.
+    pub is_dir: bool,
+}
+
+/// Held by another process, or by another log of this one.
+#[derive(Debug)]
+pub enum LockError {
+    /// Somebody holds it.
+    Held {
+        /// The holder's process id, where it could be read.
+        pid: Option<u32>,
+    },
+    /// The disk failed.
+    Io(io::Error),
+}
+
+/// Keeps a lock until it is dropped.
+pub type Lock = Box<dyn Any + Send + Sync>;
+
+/// A disk.
+pub trait Disk: Send + Sync + 'static {
+    /// Makes one directory, mode 0700; says whether it is new.
+    ///
+    /// # Errors
+    /// As the disk says.
+    fn create_dir(&self, path: &Path) -> io::Result<bool>;
+
+    /// Makes the names in a directory durable.
+    ///
+    /// # Errors
+    /// As the disk says.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// `NotFound` if it does not exist and is not to be made; else as the disk says.
+    fn open(&self, path: &Path, how: OpenAs) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Whether the name exists.
+    ///
+    /// # Errors
+    /// As the disk says.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
+
+    /// Renames a file, replacing what has the new name.
+    ///
+    /// # Errors
+    /// As the disk says.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// As the disk says.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// The entries of a directory in no order; none if it does not exist.
+    ///
+    /// # Errors
+    /// As the disk says.
+    fn list(&self, path: &Path) -> io::Result<Vec<Listed>>;
+
+    /// Takes the exclusive lock of a directory through the file at `path`, or says who has it.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] if it is taken; never waits for its release.
+    fn lock(&self, path: &Path) -> Result<Lock, LockError>;
+}
+
+/// Appends all of it, however often the disk takes less.
+pub(crate) fn append_all(file: &dyn DiskFile, parts: &[Bytes]) -> io::Result<()> {
+    /// Linux takes at most 1024 parts in one call.
+    const PARTS: usize = 1024;
+    for parts in parts.chunks(PARTS) {
+        let mut slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let mut rest = &mut slices[..];
+        while rest.iter().any(|part| !part.is_empty()) {
+            match file.append(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => IoSlice::advance_slices(&mut rest, written),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads `len` bytes from `offset`, or what there is up to the end of the file.
+pub(crate) fn read_range(file: &dyn DiskFile, offset: u64, len: usize) -> io::Result<Bytes> {
+    let mut buffer = vec![0; len];
+    let mut filled = 0;
+    while filled < len {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    buffer.truncate(filled);
+    Ok(buffer.into())
+}
+
+/// Reads a whole file.
+pub(crate) fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Bytes> {
+    let file = disk.open(path, OpenAs::Read)?;
+    let size = usize::try_from(file.size()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    read_range(&*file, 0, size)
+}
+
+/// Puts a file in place so that a crash leaves the old one or the new one, whole and durable.
+pub(crate) fn replace_file(disk: &dyn Disk, path: &Path, content: &Bytes) -> io::Result<()> {
+    let draft = path.with_extension("draft");
+    let file = disk.open(&draft, OpenAs::Fresh)?;
+    append_all(&*file, std::slice::from_ref(content))?;
+    file.sync()?;
+    disk.rename(&draft, path)?;
+    match path.parent() {
+        Some(parent) => disk.sync_dir(parent),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,270 @@
+//! What the two threads and the callers share: the streams in memory, the queues, the failure.
+//!
+//! Boundary: no thread and no future here; the simulated-disk tests drive the same code by hand.
+//! Invariant: a failure is final. Once set, nothing is acknowledged any more.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::JsonlOptions;
+use super::damage;
+use super::path::Layout;
+use super::queue::{Filing, Queue};
+use super::session_file;
+use super::stream::Stream;
+use crate::blob::BlobRef;
+use crate::disk::{Disk, DiskFile, OpenAs, append_all, read_file};
+use crate::error::{BlobError, Corruption, Failure, LogError};
+use crate::key::{Id, KeyPage, KeyQuery, StreamKey};
+use crate::live::lock;
+use crate::record::Fault;
+use crate::stats::{Counters, Stats};
+
+/// What the threads and the callers of one log share.
+pub(crate) struct Engine {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) layout: Layout,
+    pub(crate) options: JsonlOptions,
+    pub(crate) queue: Queue,
+    pub(crate) filing: Filing,
+    pub(crate) counters: Counters,
+    /// Bytes acknowledged and not filed.
+    pub(crate) unfiled: AtomicU64,
+    streams: Mutex<HashMap<StreamKey, Arc<Stream>>>,
+    failure: watch::Sender<Option<Failure>>,
+    started: Instant,
+    drafts: AtomicU64,
+    /// The segment that takes records now, for syncs outside the writer.
+    journal: Mutex<Option<Arc<dyn DiskFile>>>,
+}
+
+impl Engine {
+    pub(crate) fn new(disk: Arc<dyn Disk>, options: JsonlOptions) -> Engine {
+        Engine {
+            disk,
+            layout: Layout::new(options.dir.clone()),
+            options,
+            queue: Queue::default(),
+            filing: Filing::default(),
+            counters: Counters::default(),
+            unfiled: AtomicU64::new(0),
+            streams: Mutex::default(),
+            failure: watch::Sender::new(None),
+            started: Instant::now(),
+            drafts: AtomicU64::new(0),
+            journal: Mutex::default(),
+        }
+    }
+
+    /// The stream, perhaps not loaded yet.
+    pub(crate) fn stream(&self, key: &StreamKey) -> Arc<Stream> {
+        let mut streams = lock(&self.streams);
+        let stream = match streams.get(key) {
+            Some(stream) => stream.clone(),
+            None => {
+                let stream = Arc::new(Stream::new(key.clone()));
+                streams.insert(key.clone(), stream.clone());
+                stream
+            }
+        };
+        stream.touch(self.started.elapsed().as_secs());
+        stream
+    }
+
+    pub(crate) fn is_resident(&self, key: &StreamKey) -> bool {
+        lock(&self.streams).contains_key(key)
+    }
+
+    /// Reads the end of the stream's file into memory, once.
+    pub(crate) fn load(&self, stream: &Stream) -> Result<(), LogError> {
+        if stream.is_loaded() {
+            return Ok(());
+        }
+        let key = &stream.key;
+        let failed =
+            |error: io::Error| LogError::unavailable(format!("cannot read {key}: {error}"));
+        let condemned = damage::read(&*self.disk, &self.layout, key).map_err(failed)?;
+        let path = self.layout.file(key);
+        let (mark, epoch, verdict) = session_file::load(&*self.disk, &path, key).map_err(failed)?;
+        let fault = verdict.and_then(|verdict| verdict.fault);
+        if let Some(Fault::Version { found }) = fault.as_ref().map(|found| &found.fault) {
+            let supported = crate::record::VERSION;
+            return Err(LogError::NewerVersion {
+                found: *found,
+                supported,
+            });
+        }
+        let found = fault.map(|found| format!("at byte {}: {}", found.offset, found.fault));
+        stream.load(mark, epoch);
+        if let Some(reason) = condemned.or(found) {
+            let good_through = mark.seq;
+            stream.live.condemn(Corruption {
+                stream: key.clone(),
+                good_through,
+                reason,
+            });
+        }
+        Ok(())
+    }
+
+    /// Lets go of streams that nobody holds and nobody has asked for lately.
+    pub(crate) fn evict(&self) {
+        let now = self.started.elapsed().as_secs();
+        let patience = self.options.idle.as_secs();
+        lock(&self.streams)
+            .retain(|_, stream| Arc::strong_count(stream) > 1 || !stream.is_idle(now, patience));
+    }
+
+    pub(crate) fn set_journal(&self, file: Arc<dyn DiskFile>) {
+        *lock(&self.journal) = Some(file);
+    }
+
+    pub(crate) fn journal(&self) -> Option<Arc<dyn DiskFile>> {
+        lock(&self.journal).clone()
+    }
+
+    /// Ends the log for good; the first reason counts.
+    pub(crate) fn fail(&self, reason: String) {
+        tracing::error!(reason, "the log has stopped for good");
+        self.failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            failure.get_or_insert(Failure { reason });
+            first
+        });
+        self.queue.close();
+    }
+
+    pub(crate) fn failed(&self) -> Option<Failure> {
+        self.failure.borrow().clone()
+    }
+
+    pub(crate) fn watch_failure(&self) -> watch::Receiver<Option<Failure>> {
+        self.failure.subscribe()
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let resident = lock(&self.streams).len() as u64;
+        self.counters
+            .snapshot(resident, self.unfiled.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn keys(&self, query: &KeyQuery) -> Result<KeyPage, LogError> {
+        let failed = |error: io::Error| LogError::unavailable(format!("cannot list keys: {error}"));
+        let mut found = self.keys_on_disk(query).map_err(failed)?;
+        let in_scope = |key: &StreamKey| {
+            key.kind() == query.kind
+                && query
+                    .namespace
+                    .as_ref()
+                    .is_none_or(|only| only.as_str() == key.namespace())
+        };
+        {
+            let streams = lock(&self.streams);
+            let fresh = streams.iter().filter(|(key, _)| in_scope(key));
+            found.extend(
+                fresh
+                    .filter(|(_, s)| s.live.tail().0 > 0)
+                    .map(|(key, _)| key.clone()),
+            );
+        }
+        found.retain(|key| query.after.as_ref().is_none_or(|after| key > after));
+        found.sort_unstable();
+        found.dedup();
+        let mut page = KeyPage::default();
+        for key in found {
+            if page.keys.len() == query.limit {
+                page.more = true;
+                break;
+            }
+            let written = || self.disk.exists(&self.layout.file(&key));
+            let resident = lock(&self.streams)
+                .get(&key)
+                .is_some_and(|s| s.live.tail().0 > 0);
+            if resident || written().map_err(failed)? {
+                page.keys.push(key);
+            }
+        }
+        Ok(page)
+    }
+
+    fn keys_on_disk(&self, query: &KeyQuery) -> io::Result<Vec<StreamKey>> {
+        let namespaces = match &query.namespace {
+            Some(namespace) => vec![namespace.clone()],
+            None => self.ids_in(self.layout.root().into())?,
+        };
+        let mut keys = Vec::new();
+        for namespace in namespaces {
+            let ids = self.ids_in(self.layout.kind(namespace.as_str(), query.kind))?;
+            keys.extend(
+                ids.iter()
+                    .map(|id| StreamKey::new(query.kind, &namespace, id)),
+            );
+        }
+        Ok(keys)
+    }
+
+    fn ids_in(&self, dir: PathBuf) -> io::Result<Vec<Id>> {
+        let listed = self.disk.list(&dir)?;
+        let dirs = listed.iter().filter(|entry| entry.is_dir);
+        Ok(dirs
+            .filter_map(|entry| Id::parse(&entry.name).ok())
+            .collect())
+    }
+
+    pub(crate) fn put_blob(&self, key: &StreamKey, payload: Bytes) -> Result<BlobRef, BlobError> {
+        let blob = BlobRef::of(&payload)?;
+        self.keep_blob(key, &blob, payload)
+            .map_err(|error| BlobError::Unavailable {
+                reason: format!("cannot keep a blob of {key}: {error}"),
+            })?;
+        Ok(blob)
+    }
+
+    fn keep_blob(&self, key: &StreamKey, blob: &BlobRef, payload: Bytes) -> io::Result<()> {
+        let (disk, path, dir) = (
+            &*self.disk,
+            self.layout.blob(key, blob),
+            self.layout.blobs(key),
+        );
+        if disk.exists(&path)? {
+            return Ok(());
+        }
+        self.layout.create_dirs(disk, &dir, &mut Vec::new())?;
+        let number = self.drafts.fetch_add(1, Ordering::Relaxed);
+        let draft = dir.join(format!("draft-{number}"));
+        let file = disk.open(&draft, OpenAs::Fresh)?;
+        let written = append_all(&*file, &[payload])
+            .and_then(|()| file.sync())
+            .and_then(|()| disk.rename(&draft, &path));
+        if let Err(error) = written {
+            // Best effort: a draft that stays takes room and harms nothing.
+            let _ = disk.remove(&draft);
+            return Err(error);
+        }
+        // Each name up to the root: the directories may be as new as the blob.
+        let mut below = dir
+            .ancestors()
+            .take_while(|at| at.starts_with(self.layout.root()));
+        below.try_for_each(|at| disk.sync_dir(at))
+    }
+
+    pub(crate) fn get_blob(&self, key: &StreamKey, blob: &BlobRef) -> Result<Bytes, BlobError> {
+        if !blob.is_well_formed() {
+            return Err(blob.missing());
+        }
+        match read_file(&*self.disk, &self.layout.blob(key, blob)) {
+            Ok(payload) => blob.check(payload),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(blob.missing()),
+            Err(error) => Err(BlobError::Unavailable {
+                reason: error.to_string(),
+            }),
+        }
+    }
+}

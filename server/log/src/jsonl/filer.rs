@@ -1,0 +1,235 @@
+//! The second thread's work: acknowledged records go from memory to the file of their stream, many
+//! in one write; checkpoints make the files durable and let segments of the journal go.
+//!
+//! Invariant: a file never runs ahead of the durable journal, so whatever is bad in it above the
+//! last checkpoint can be written again from the journal.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::SyncPolicy;
+use super::checkpoint::{self, Manifest};
+use super::engine::Engine;
+use super::queue::Work;
+use super::stream::{Mark, Stream};
+use crate::disk::{DiskFile, OpenAs, append_all};
+use crate::error::Corruption;
+use crate::key::StreamKey;
+use crate::stats::Counters;
+
+/// Files kept open.
+const OPEN_FILES: usize = 256;
+/// Bytes of records that stay in memory for the readers of a stream after they are filed.
+const KEEP_BYTES: u64 = 256 * 1024;
+
+/// What the filing thread knows. One owner.
+#[derive(Default)]
+pub(crate) struct Filer {
+    files: HashMap<StreamKey, OpenFile>,
+    clock: u64,
+    /// Streams whose files were written since the last checkpoint.
+    dirty: Manifest,
+    unsynced_dirs: Vec<PathBuf>,
+    manifest: Manifest,
+    /// Segments that the next checkpoint makes superfluous.
+    closed: Vec<u64>,
+}
+
+struct OpenFile {
+    file: Arc<dyn DiskFile>,
+    used: u64,
+}
+
+/// Why a stream was not filed.
+enum Trouble {
+    /// Try again later: the records stay in memory and in the journal.
+    Later(String),
+    /// The file is not what it was.
+    Gone(Corruption),
+    /// The log cannot go on.
+    Final(String),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Trouble {
+        Trouble::Later(format!("the files of streams cannot be written: {error}"))
+    }
+}
+
+impl Filer {
+    pub(crate) fn new(manifest: Manifest) -> Filer {
+        Filer {
+            manifest,
+            ..Filer::default()
+        }
+    }
+}
+
+impl Engine {
+    /// Files what waits, and makes a checkpoint if a segment was closed.
+    pub(crate) fn file_pass(&self, filer: &mut Filer) {
+        let Work { streams, closed } = self.filing.take();
+        filer.closed.extend(closed);
+        let mut stalled = None;
+        if !streams.is_empty() && self.options.sync != SyncPolicy::Always {
+            let journal = self.journal();
+            if journal.is_some_and(|file| self.sync_journal(&*file).is_err()) {
+                return;
+            }
+        }
+        for stream in streams {
+            if stalled.is_some() {
+                self.filing.push(stream);
+                continue;
+            }
+            match self.file_stream(filer, &stream) {
+                Ok(()) => {}
+                Err(Trouble::Gone(corruption)) => stream.live.condemn(corruption),
+                Err(Trouble::Final(reason)) => return self.fail(reason),
+                Err(Trouble::Later(reason)) => {
+                    stalled = Some(reason);
+                    self.filing.push(stream);
+                }
+            }
+        }
+        if stalled.is_none() && !filer.closed.is_empty() {
+            match self.checkpoint(filer) {
+                Ok(()) => {}
+                Err(Trouble::Final(reason)) => return self.fail(reason),
+                Err(Trouble::Later(reason)) => stalled = Some(reason),
+                Err(Trouble::Gone(corruption)) => stalled = Some(corruption.to_string()),
+            }
+        }
+        if let Some(reason) = &stalled {
+            tracing::warn!(reason, "filing waits");
+        }
+        self.filing.report(stalled);
+    }
+
+    fn file_stream(&self, filer: &mut Filer, stream: &Arc<Stream>) -> Result<(), Trouble> {
+        let mut mark = stream.begin_filing();
+        let records = stream.live.since(mark.seq);
+        if records.is_empty() {
+            return Ok(());
+        }
+        let file = self.open_file(filer, stream, mark)?;
+        let lines: Vec<Bytes> = records.iter().map(|record| record.raw().clone()).collect();
+        if let Err(error) = append_all(&*file, &lines) {
+            return Err(match file.cut(mark.bytes) {
+                Ok(()) => error.into(),
+                Err(cut) => Trouble::Final(format!(
+                    "the file of {} cannot be written: {error}; and cannot be cut back: {cut}",
+                    stream.key
+                )),
+            });
+        }
+        let before = mark.bytes;
+        for record in &records {
+            mark = mark.after(record);
+        }
+        stream.set_filed(mark);
+        stream.live.forget(mark.seq, KEEP_BYTES);
+        filer.dirty.insert(stream.key.clone(), mark);
+        self.unfiled
+            .fetch_sub(mark.bytes - before, Ordering::Relaxed);
+        Counters::add(&self.counters.filed_bytes, mark.bytes - before);
+        Ok(())
+    }
+
+    /// The stream's file, open, with the size that it ought to have.
+    fn open_file(
+        &self,
+        filer: &mut Filer,
+        stream: &Stream,
+        mark: Mark,
+    ) -> Result<Arc<dyn DiskFile>, Trouble> {
+        filer.clock += 1;
+        if let Some(open) = filer.files.get_mut(&stream.key) {
+            open.used = filer.clock;
+            return Ok(open.file.clone());
+        }
+        let (disk, key) = (&*self.disk, &stream.key);
+        if mark.seq == 0 {
+            let dir = self.layout.stream(key);
+            self.layout
+                .create_dirs(disk, &dir, &mut filer.unsynced_dirs)?;
+            filer.unsynced_dirs.push(dir);
+        }
+        let file = disk.open(&self.layout.file(key), OpenAs::Append)?;
+        let size = file.size()?;
+        if size > mark.bytes {
+            // A write that failed and could not be cut back, before this process knew the file.
+            file.cut(mark.bytes)?;
+        } else if size < mark.bytes {
+            let reason = format!("its file has {size} bytes, {} were written", mark.bytes);
+            let (stream, good_through) = (key.clone(), 0);
+            return Err(Trouble::Gone(Corruption {
+                stream,
+                good_through,
+                reason,
+            }));
+        }
+        if filer.files.len() >= OPEN_FILES {
+            filer.close_oldest();
+        }
+        filer.files.insert(
+            key.clone(),
+            OpenFile {
+                file: file.clone(),
+                used: filer.clock,
+            },
+        );
+        Ok(file)
+    }
+
+    /// Makes all files durable, says so in the manifest, and lets the closed segments go.
+    fn checkpoint(&self, filer: &mut Filer) -> Result<(), Trouble> {
+        let last = |what: &str, error: io::Error| Trouble::Final(format!("{what}: {error}"));
+        for key in filer.dirty.keys() {
+            let file = match filer.files.get(key) {
+                Some(open) => open.file.clone(),
+                None => self.disk.open(&self.layout.file(key), OpenAs::Append)?,
+            };
+            file.sync()
+                .map_err(|error| last("the file of a stream cannot be synced", error))?;
+        }
+        for dir in &filer.unsynced_dirs {
+            let synced = self.disk.sync_dir(dir);
+            synced.map_err(|error| last("a directory cannot be synced", error))?;
+        }
+        let mut manifest: Manifest = filer
+            .manifest
+            .iter()
+            .filter(|(key, _)| self.is_resident(key))
+            .map(|(key, mark)| (key.clone(), *mark))
+            .collect();
+        manifest.extend(filer.dirty.iter().map(|(key, mark)| (key.clone(), *mark)));
+        checkpoint::write(&*self.disk, &self.layout, &manifest)?;
+        filer.manifest = manifest;
+        filer.dirty = BTreeMap::new();
+        filer.unsynced_dirs.clear();
+        Counters::add(&self.counters.checkpoints, 1);
+        // In order, so that what a crash leaves is the journal's newest part.
+        filer.closed.sort_unstable();
+        while let Some(number) = filer.closed.first() {
+            self.disk.remove(&self.layout.segment(*number))?;
+            filer.closed.remove(0);
+        }
+        self.disk.sync_dir(&self.layout.journal())?;
+        Ok(())
+    }
+}
+
+impl Filer {
+    fn close_oldest(&mut self) {
+        let mut used: Vec<u64> = self.files.values().map(|open| open.used).collect();
+        used.sort_unstable();
+        let middle = used[used.len() / 2];
+        self.files.retain(|_, open| open.used > middle);
+    }
+}

@@ -1,0 +1,222 @@
+//! The journal: one writer, one write and one sync a batch, for all streams. Its sync is the
+//! acknowledgement.
+//!
+//! An empty line in a segment says: what stands before was durable when this was written. A writer
+//! puts one at the beginning of each batch after a sync, so that recovery can tell a batch that was
+//! torn (bad bytes with no such line and good record after them) from rot in one that was
+//! acknowledged. Invariant: a batch is acknowledged as a whole after its sync, or not at all.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::SyncPolicy;
+use super::engine::Engine;
+use super::path::Layout;
+use super::queue::Pending;
+use super::stream::{Mark, Stream};
+use crate::disk::{Disk, DiskFile, OpenAs, append_all};
+use crate::error::AppendError;
+use crate::progress::ProgressTopic;
+use crate::record::{Record, Seq};
+use crate::stats::Counters;
+
+/// Unfiled bytes at which the filing thread no longer waits for more.
+const UNFILED_SOFT: u64 = 8 * 1024 * 1024;
+/// Unfiled bytes at which appends wait for the filing thread.
+const UNFILED_HARD: u64 = 64 * 1024 * 1024;
+
+/// The journal's last segment. One owner: the writer's thread.
+pub(crate) struct Writer {
+    segment: Segment,
+    size: u64,
+    mark_due: bool,
+}
+
+/// A segment that takes records.
+#[derive(Clone)]
+pub(crate) struct Segment {
+    pub(crate) number: u64,
+    pub(crate) file: Arc<dyn DiskFile>,
+}
+
+struct Admitted {
+    stream: Arc<Stream>,
+    record: Arc<Record>,
+    mark: Mark,
+    ends: Vec<ProgressTopic>,
+    done: oneshot::Sender<Result<Seq, AppendError>>,
+}
+
+impl Segment {
+    /// Makes a segment, durable by name.
+    pub(crate) fn create(disk: &dyn Disk, layout: &Layout, number: u64) -> io::Result<Segment> {
+        let file = disk.open(&layout.segment(number), OpenAs::Fresh)?;
+        disk.sync_dir(&layout.journal())?;
+        Ok(Segment { number, file })
+    }
+}
+
+impl Writer {
+    pub(crate) fn new(segment: Segment) -> Writer {
+        Writer {
+            segment,
+            size: 0,
+            mark_due: true,
+        }
+    }
+
+    pub(crate) fn segment(&self) -> &Segment {
+        &self.segment
+    }
+}
+
+impl Engine {
+    /// Blocks while too much is acknowledged and not filed.
+    pub(crate) fn wait_for_room(&self) {
+        self.filing
+            .wait_for_room(|| self.unfiled.load(Ordering::Relaxed) > UNFILED_HARD);
+    }
+
+    /// Writes one batch and answers each append of it.
+    pub(crate) fn write_batch(&self, writer: &mut Writer, batch: Vec<Pending>) {
+        let refusal = self.refusal();
+        let mut admitted = Vec::with_capacity(batch.len());
+        for Pending {
+            stream,
+            expected,
+            record,
+            done,
+        } in batch
+        {
+            let made = match &refusal {
+                Some(refusal) => Err(refusal.clone()),
+                None => stream.admit(expected, &record, self.options.session_bytes),
+            };
+            match made {
+                Ok((made, mark)) => {
+                    admitted.push(Admitted {
+                        stream,
+                        record: made,
+                        mark,
+                        ends: record.ends,
+                        done,
+                    });
+                }
+                // A caller that has gone away needs no answer, here and below.
+                Err(error) => drop(done.send(Err(error))),
+            }
+        }
+        if admitted.is_empty() {
+            return;
+        }
+        match self.persist(writer, &admitted) {
+            Ok(bytes) => self.acknowledge(admitted, bytes),
+            Err(error) => {
+                for Admitted { stream, done, .. } in admitted {
+                    stream.roll_back();
+                    drop(done.send(Err(error.clone())));
+                }
+            }
+        }
+        if writer.size >= self.options.segment_bytes && self.failed().is_none() {
+            self.rotate(writer);
+        }
+    }
+
+    fn refusal(&self) -> Option<AppendError> {
+        if let Some(failure) = self.failed() {
+            return Some(AppendError::unavailable(failure.to_string()));
+        }
+        if self.unfiled.load(Ordering::Relaxed) <= UNFILED_HARD {
+            return None;
+        }
+        self.filing.stalled().map(AppendError::unavailable)
+    }
+
+    /// One write and, if the policy wants it, one sync. On an error of the write the segment is
+    /// cut back to where it was.
+    fn persist(&self, writer: &mut Writer, admitted: &[Admitted]) -> Result<u64, AppendError> {
+        let mut parts = Vec::with_capacity(admitted.len() + 1);
+        if writer.mark_due {
+            parts.push(Bytes::from_static(b"\n"));
+        }
+        parts.extend(admitted.iter().map(|one| one.record.raw().clone()));
+        let bytes: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        let file = &*writer.segment.file;
+        if let Err(error) = append_all(file, &parts) {
+            let reason = format!("the journal cannot be written: {error}");
+            if let Err(cut) = file.cut(writer.size) {
+                self.fail(format!("{reason}; and cannot be cut back: {cut}"));
+                return Err(AppendError::ambiguous(reason));
+            }
+            return Err(AppendError::unavailable(reason));
+        }
+        writer.size += bytes;
+        writer.mark_due = false;
+        Counters::add(&self.counters.batches, 1);
+        Counters::add(&self.counters.journal_bytes, bytes);
+        if self.options.sync == SyncPolicy::Always {
+            self.sync_journal(file).map_err(AppendError::ambiguous)?;
+            writer.mark_due = true;
+        }
+        Ok(bytes)
+    }
+
+    /// A failed sync is final: what it left unwritten counts as clean from then on.
+    pub(crate) fn sync_journal(&self, file: &dyn DiskFile) -> Result<(), String> {
+        Counters::add(&self.counters.syncs, 1);
+        file.sync().map_err(|error| {
+            let reason = format!("the journal cannot be synced: {error}");
+            self.fail(reason.clone());
+            reason
+        })
+    }
+
+    fn acknowledge(&self, admitted: Vec<Admitted>, bytes: u64) {
+        Counters::add(&self.counters.appends, admitted.len() as u64);
+        let unfiled = self.unfiled.fetch_add(
+            admitted.iter().map(|one| one.record.stored_bytes()).sum(),
+            Ordering::Relaxed,
+        );
+        for Admitted {
+            stream,
+            record,
+            mark,
+            ends,
+            done,
+        } in admitted
+        {
+            let seq = record.seq;
+            if stream.acknowledge(record, mark, &ends) {
+                self.filing.push(stream);
+            }
+            drop(done.send(Ok(seq)));
+        }
+        if unfiled + bytes > UNFILED_SOFT {
+            self.filing.urge();
+        }
+    }
+
+    /// Goes on in a new segment. Without room for one, the old one goes on.
+    fn rotate(&self, writer: &mut Writer) {
+        // Only the last segment may be torn.
+        let durable = self.options.sync == SyncPolicy::Always
+            || self.sync_journal(&*writer.segment.file).is_ok();
+        if !durable {
+            return;
+        }
+        match Segment::create(&*self.disk, &self.layout, writer.segment.number + 1) {
+            Ok(segment) => {
+                let closed = writer.segment.number;
+                *writer = Writer::new(segment);
+                self.set_journal(writer.segment.file.clone());
+                self.filing.push_segment(closed);
+            }
+            Err(error) => tracing::warn!(%error, "no new journal segment can be made"),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Where things lie in the data directory. Invariant: a path is built from parsed ids and fixed
+//! words only.
+//!
+//! ```text
+//! <dir>/LOCK                                   who serves this directory
+//! <dir>/checkpoint.json                        what needs no journal any more
+//! <dir>/journal/0000000001.jsonl               acknowledged records of all streams, in order
+//! <dir>/quarantine/                            bytes that recovery has set aside
+//! <dir>/NAMESPACE/session/ID/log.jsonl         the readable image of one stream
+//! <dir>/NAMESPACE/session/ID/damage.json       present: the stream is condemned
+//! <dir>/NAMESPACE/session/ID/blobs/SHA256      its large payloads
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::blob::BlobRef;
+use crate::disk::Disk;
+use crate::key::{StreamKey, StreamKind};
+
+/// The data directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn new(root: PathBuf) -> Layout {
+        Layout { root }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.root.join("LOCK")
+    }
+
+    pub(crate) fn checkpoint(&self) -> PathBuf {
+        self.root.join("checkpoint.json")
+    }
+
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.root.join("journal")
+    }
+
+    pub(crate) fn segment(&self, number: u64) -> PathBuf {
+        self.journal().join(format!("{number:010}.jsonl"))
+    }
+
+    pub(crate) fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    pub(crate) fn kind(&self, namespace: &str, kind: StreamKind) -> PathBuf {
+        self.root.join(namespace).join(kind.as_str())
+    }
+
+    pub(crate) fn stream(&self, key: &StreamKey) -> PathBuf {
+        self.kind(key.namespace(), key.kind()).join(key.id())
+    }
+
+    pub(crate) fn file(&self, key: &StreamKey) -> PathBuf {
+        self.stream(key).join("log.jsonl")
+    }
+
+    pub(crate) fn damage(&self, key: &StreamKey) -> PathBuf {
+        self.stream(key).join("damage.json")
+    }
+
+    pub(crate) fn blobs(&self, key: &StreamKey) -> PathBuf {
+        self.stream(key).join("blobs")
+    }
+
+    /// `blob` is well-formed.
+    pub(crate) fn blob(&self, key: &StreamKey, blob: &BlobRef) -> PathBuf {
+        self.blobs(key).join(&blob.sha256)
+    }
+
+    /// The numbers of the journal's segments, ascending.
+    pub(crate) fn segments(&self, disk: &dyn Disk) -> io::Result<Vec<u64>> {
+        let listed = disk.list(&self.journal())?;
+        let mut numbers: Vec<u64> = listed
+            .iter()
+            .filter(|entry| !entry.is_dir)
+            .filter_map(|entry| entry.name.strip_suffix(".jsonl")?.parse().ok())
+            .collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Makes a directory below the root with all above it. The directories whose names are to be
+    /// synced for it to last are added to `unsynced`.
+    pub(crate) fn create_dirs(
+        &self,
+        disk: &dyn Disk,
+        path: &Path,
+        unsynced: &mut Vec<PathBuf>,
+    ) -> io::Result<()> {
+        let below = path
+            .strip_prefix(&self.root)
+            .map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mut at = self.root.clone();
+        for name in below {
+            let parent = at.clone();
+            at.push(name);
+            if disk.create_dir(&at)? && !unsynced.contains(&parent) {
+                unsynced.push(parent);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,342 @@
+//! Recovery: what the journal and the files of streams say after any end, made one again.
+//!
+//! Every start takes this path. The journal is read; each stream that it names, or that the last
+//! checkpoint names, gets its file written again above the last checkpoint; the files are synced, a
+//! checkpoint is made, and the segments go. Nothing that may be good is ever cut: bytes that are
+//! are set aside, and where acknowledged records are missing the stream is condemned, its journal
+//! kept in quarantine. Invariant: interrupted at any point, recovery run again ends the same way.
+
+mod refile;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::checkpoint::{self, Found, Manifest};
+use super::damage;
+use super::path::Layout;
+use super::segment::{self, Traces};
+use super::session_file;
+use super::{OpenError, RecoveryReport, SetAside};
+use crate::disk::{Disk, DiskFile, OpenAs, append_all, read_file};
+use crate::error::Corruption;
+use crate::key::StreamKey;
+use crate::record::{Record, Seq};
+
+/// Files that wait for their sync, at most: each is an open descriptor.
+const UNSYNCED: usize = 128;
+
+/// What recovery hands to the log that opens.
+pub(crate) struct Recovered {
+    pub(crate) report: RecoveryReport,
+    pub(crate) manifest: Manifest,
+    pub(crate) next_segment: u64,
+}
+
+struct Recovery<'a> {
+    disk: &'a dyn Disk,
+    layout: &'a Layout,
+    report: RecoveryReport,
+    before: Manifest,
+    replay: BTreeMap<StreamKey, Vec<Record>>,
+    /// Damaged stretches of the journal.
+    rot: Vec<Rot>,
+    /// Where each stream stands now.
+    marks: Manifest,
+    condemned: BTreeMap<StreamKey, Corruption>,
+    /// `prev` of records that only the file still had.
+    healed: HashSet<u32>,
+    unsynced: Vec<Arc<dyn DiskFile>>,
+    unsynced_dirs: Vec<PathBuf>,
+}
+
+struct Rot {
+    segment: PathBuf,
+    offset: u64,
+    bytes: Bytes,
+}
+
+/// Brings the data directory in order.
+pub(crate) fn recover(
+    disk: &dyn Disk,
+    layout: &Layout,
+    accept_damage: bool,
+) -> Result<Recovered, OpenError> {
+    let mut recovery = Recovery {
+        disk,
+        layout,
+        report: RecoveryReport::default(),
+        before: Manifest::new(),
+        replay: BTreeMap::new(),
+        rot: Vec::new(),
+        marks: Manifest::new(),
+        condemned: BTreeMap::new(),
+        healed: HashSet::new(),
+        unsynced: Vec::new(),
+        unsynced_dirs: Vec::new(),
+    };
+    let failed = |error| OpenError::io(layout.root(), error);
+    recovery.read_manifest()?;
+    let segments = layout.segments(disk).map_err(failed)?;
+    for (number, place) in segments.iter().zip(1..) {
+        recovery.read_segment(*number, place == segments.len())?;
+    }
+    let replay = std::mem::take(&mut recovery.replay);
+    let named: BTreeSet<StreamKey> = replay
+        .keys()
+        .chain(recovery.before.keys())
+        .cloned()
+        .collect();
+    for key in named {
+        let records = replay.get(&key).map_or(&[][..], Vec::as_slice);
+        recovery.refile(&key, records).map_err(failed)?;
+    }
+    recovery.attribute(accept_damage)?;
+    recovery.finish(&segments).map_err(failed)?;
+    let next_segment = segments.last().map_or(1, |last| last + 1);
+    Ok(Recovered {
+        report: recovery.report,
+        manifest: recovery.marks,
+        next_segment,
+    })
+}
+
+/// Makes the data directory and what it always holds, durable by name.
+pub(crate) fn make_root(disk: &dyn Disk, layout: &Layout) -> io::Result<()> {
+    let root = layout.root();
+    let missing = root
+        .ancestors()
+        .take_while(|at| !matches!(disk.exists(at), Ok(true)));
+    for dir in missing.collect::<Vec<_>>().into_iter().rev() {
+        if dir.as_os_str().is_empty() {
+            continue;
+        }
+        disk.create_dir(dir)?;
+        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            disk.sync_dir(parent)?;
+        }
+    }
+    disk.create_dir(&layout.journal())?;
+    disk.sync_dir(root)
+}
+
+impl Recovery<'_> {
+    fn read_manifest(&mut self) -> Result<(), OpenError> {
+        let path = self.layout.checkpoint();
+        match checkpoint::read(self.disk, self.layout) {
+            Ok(Found::Missing) => {}
+            Ok(Found::Good(manifest)) => self.before = manifest,
+            Ok(Found::Newer(found)) => return Err(OpenError::NewerVersion { path, found }),
+            // The journal alone says enough, but for the loss of what it no longer has.
+            Ok(Found::Damaged) => self.report.manifest_damaged = true,
+            Err(error) => return Err(OpenError::io(&path, error)),
+        }
+        Ok(())
+    }
+
+    fn read_segment(&mut self, number: u64, is_last: bool) -> Result<(), OpenError> {
+        let path = self.layout.segment(number);
+        let failed = |error| OpenError::io(&path, error);
+        let bytes = read_file(self.disk, &path).map_err(failed)?;
+        let scan = segment::scan(&bytes, is_last).map_err(|found| OpenError::NewerVersion {
+            path: path.clone(),
+            found,
+        })?;
+        self.report.segments += 1;
+        self.report.records += scan.records.len() as u64;
+        for record in scan.records {
+            self.replay
+                .entry(record.key.clone())
+                .or_default()
+                .push(record);
+        }
+        if let Some(from) = scan.torn_from {
+            let name = format!("segment-{number:010}-at-{from}.torn");
+            let torn = bytes.slice(from..);
+            let set_aside = self.set_aside(&name, path.clone(), from as u64, &torn);
+            set_aside.map_err(failed)?;
+        }
+        let rot = scan.bad.into_iter().map(|range| Rot {
+            segment: path.clone(),
+            offset: range.start as u64,
+            bytes: bytes.slice(range),
+        });
+        self.rot.extend(rot);
+        Ok(())
+    }
+
+    /// Keeps bytes in quarantine under a name that a repeated recovery gives again.
+    fn set_aside(
+        &mut self,
+        name: &str,
+        from: PathBuf,
+        offset: u64,
+        bytes: &Bytes,
+    ) -> io::Result<()> {
+        let dir = self.layout.quarantine();
+        self.disk.create_dir(&dir)?;
+        self.disk.sync_dir(self.layout.root())?;
+        let path = dir.join(name);
+        let file = self.disk.open(&path, OpenAs::Fresh)?;
+        append_all(&*file, std::slice::from_ref(bytes))?;
+        file.sync()?;
+        self.disk.sync_dir(&dir)?;
+        let size = bytes.len() as u64;
+        self.report.set_aside.push(SetAside {
+            from,
+            offset,
+            bytes: size,
+            kept_in: path,
+        });
+        Ok(())
+    }
+
+    fn condemn(&mut self, key: &StreamKey, good_through: Seq, reason: String) {
+        self.marks.remove(key);
+        let corruption = Corruption {
+            stream: key.clone(),
+            good_through,
+            reason,
+        };
+        self.condemned.entry(key.clone()).or_insert(corruption);
+    }
+
+    /// Says whose the records in the damaged stretches were. A damaged stretch that is nobody's may
+    /// have held the last record of any stream, so the log does not open on it unasked.
+    fn attribute(&mut self, accept_damage: bool) -> Result<(), OpenError> {
+        for Rot {
+            segment,
+            offset,
+            bytes,
+        } in std::mem::take(&mut self.rot)
+        {
+            let traces = segment::traces(&bytes);
+            let place = format!(
+                "{} bytes are damaged in {} at byte {offset}",
+                bytes.len(),
+                segment.display()
+            );
+            let failed = |error| OpenError::io(&segment, error);
+            let owned = self.owned_by_prev(&traces, &place)
+                || self.owned_by_head(&traces, &place).map_err(failed)?;
+            let size = bytes.len() as u64;
+            if !owned && !accept_damage {
+                return Err(OpenError::Damaged {
+                    path: segment,
+                    offset,
+                    bytes: size,
+                });
+            }
+            let number = segment
+                .file_stem()
+                .map(|stem| stem.to_string_lossy().into_owned());
+            let name = format!("segment-{}-at-{offset}.damaged", number.unwrap_or_default());
+            self.set_aside(&name, segment.clone(), offset, &bytes)
+                .map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// By the checksum of the record before: whose chain ends there?
+    fn owned_by_prev(&mut self, traces: &Traces, place: &str) -> bool {
+        let mut owned = !traces.prevs.is_empty();
+        for prev in &traces.prevs {
+            let ends_here = |found: &(&StreamKey, &super::stream::Mark)| found.1.crc == *prev;
+            let owner = self
+                .marks
+                .iter()
+                .find(ends_here)
+                .map(|(key, mark)| (key.clone(), mark.seq));
+            match owner {
+                Some((key, seq)) if seq > 0 => self.condemn(&key, seq, place.into()),
+                _ => owned &= self.healed.contains(prev) || self.is_gap(*prev),
+            }
+        }
+        owned
+    }
+
+    /// Whether the record after the one with this checksum is known to be missing.
+    fn is_gap(&self, prev: u32) -> bool {
+        let mut gaps = self
+            .condemned
+            .keys()
+            .filter_map(|key| session_file::load(self.disk, &self.layout.file(key), key).ok());
+        prev != 0 && gaps.any(|(mark, _, _)| mark.crc == prev)
+    }
+
+    /// By the stream and seq that it begins with: a record that the stream ought to have.
+    fn owned_by_head(&mut self, traces: &Traces, place: &str) -> io::Result<bool> {
+        let mut owned = !traces.heads.is_empty();
+        for (name, seq) in &traces.heads {
+            let Ok(key) = StreamKey::parse(name) else {
+                owned = false;
+                continue;
+            };
+            let condemned = self.condemned.contains_key(&key);
+            let tail = match self.marks.get(&key) {
+                Some(mark) => mark.seq,
+                None => {
+                    session_file::load(self.disk, &self.layout.file(&key), &key)?
+                        .0
+                        .seq
+                }
+            };
+            // The first record of a stream has nothing before it that would name it.
+            let known = condemned || tail > 0 || *seq == 1;
+            if known && *seq > tail {
+                self.condemn(&key, tail, place.into());
+            } else {
+                owned = false;
+            }
+        }
+        Ok(owned)
+    }
+
+    fn sync_files(&mut self) -> io::Result<()> {
+        for file in self.unsynced.drain(..) {
+            file.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Makes it durable, in the order that lets a crash between any two steps repeat all of it.
+    fn finish(&mut self, segments: &[u64]) -> io::Result<()> {
+        self.sync_files()?;
+        for corruption in self.condemned.values() {
+            let dir = self.layout.stream(&corruption.stream);
+            self.layout
+                .create_dirs(self.disk, &dir, &mut self.unsynced_dirs)?;
+            damage::write(self.disk, self.layout, corruption)?;
+        }
+        for dir in &self.unsynced_dirs {
+            self.disk.sync_dir(dir)?;
+        }
+        checkpoint::write(self.disk, self.layout, &self.marks)?;
+        // A journal that has damage in it is evidence.
+        let keep = !self.condemned.is_empty();
+        if keep && !segments.is_empty() {
+            self.disk.create_dir(&self.layout.quarantine())?;
+            self.disk.sync_dir(self.layout.root())?;
+        }
+        for number in segments {
+            let path = self.layout.segment(*number);
+            if keep {
+                let name = format!("segment-{number:010}.jsonl");
+                self.disk
+                    .rename(&path, &self.layout.quarantine().join(name))?;
+            } else {
+                self.disk.remove(&path)?;
+            }
+        }
+        if keep {
+            self.disk.sync_dir(&self.layout.quarantine())?;
+        }
+        self.disk.sync_dir(&self.layout.journal())?;
+        self.report.corrupt = self.condemned.values().cloned().collect();
+        self.report.streams = self.marks.len() + self.condemned.len();
+        Ok(())
+    }
+}

@@ -1,0 +1,196 @@
+//! One stream in recovery: its file below the checkpoint, what the file holds above it, and what
+//! the journal holds, joined to one chain.
+//!
+//! Invariant: the file is cut only above the last record that the journal does not have, so that a
+//! crash after the cut loses nothing; what is written is written anew, for bytes that a failed sync
+//! left behind read as good and may never reach the disk.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Recovery, UNSYNCED};
+use crate::disk::{DiskFile, OpenAs, append_all, read_range};
+use crate::jsonl::lines::{self, Lines};
+use crate::jsonl::session_file::decode;
+use crate::jsonl::stream::Mark;
+use crate::jsonl::verify::verify_file;
+use crate::key::StreamKey;
+use crate::record::{Record, Seq};
+
+/// A stream's chain from its base on.
+struct Chain {
+    /// The end of the last record that must stay in the file as it is.
+    keep: Mark,
+    /// Lines to be written after it, from the journal.
+    pending: Vec<Bytes>,
+    end: Mark,
+    /// Bytes at the end of the file that belong to no record and that nothing replaces.
+    ragged: bool,
+    /// The first record of the journal that has no place in the chain.
+    gap: Option<Seq>,
+}
+
+impl Recovery<'_> {
+    /// Brings one stream's file in order, or condemns the stream.
+    pub(super) fn refile(&mut self, key: &StreamKey, journal: &[Record]) -> io::Result<()> {
+        let dir = self.layout.stream(key);
+        let path = self.layout.file(key);
+        self.layout
+            .create_dirs(self.disk, &dir, &mut self.unsynced_dirs)?;
+        if !self.disk.exists(&path)? && !self.unsynced_dirs.contains(&dir) {
+            self.unsynced_dirs.push(dir);
+        }
+        let file = self.disk.open(&path, OpenAs::Append)?;
+        let size = file.size()?;
+        let base = match base(&*file, size, key, self.before.get(key).copied(), journal)? {
+            Ok(base) => base,
+            Err(reason) => {
+                let good_through = verify_file(&*file, key)?.good_through;
+                self.condemn(key, good_through, reason);
+                return Ok(());
+            }
+        };
+        let chain = self.join(&*file, size, key, base, journal)?;
+        if chain.ragged {
+            let at = chain.end.bytes;
+            let bytes = read_range(&*file, at, usize::try_from(size - at).unwrap_or(usize::MAX))?;
+            let name = format!("{}-at-{at}.torn", key.as_str().replace('/', "."));
+            self.set_aside(&name, path, at, &bytes)?;
+        }
+        if size != chain.keep.bytes {
+            file.cut(chain.keep.bytes)?;
+        }
+        append_all(&*file, &chain.pending)?;
+        self.finish_stream(key, file, &chain)
+    }
+
+    fn finish_stream(
+        &mut self,
+        key: &StreamKey,
+        file: Arc<dyn DiskFile>,
+        chain: &Chain,
+    ) -> io::Result<()> {
+        self.unsynced.push(file);
+        if self.unsynced.len() >= UNSYNCED {
+            self.sync_files()?;
+        }
+        self.report.refiled += chain.pending.len() as u64;
+        match chain.gap {
+            Some(seq) => {
+                let due = chain.end.seq + 1;
+                self.condemn(
+                    key,
+                    chain.end.seq,
+                    format!("the journal has record {seq} and no record {due} that it follows"),
+                );
+            }
+            None if chain.end.seq > 0 => {
+                self.marks.insert(key.clone(), chain.end);
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn join(
+        &mut self,
+        file: &dyn DiskFile,
+        size: u64,
+        key: &StreamKey,
+        base: Mark,
+        journal: &[Record],
+    ) -> io::Result<Chain> {
+        let mut lines = Lines::new(file, base.bytes, size);
+        let mut in_file = true;
+        let mut journal = journal.iter().peekable();
+        let (mut keep, mut end, mut pending) = (base, base, Vec::new());
+        let mut ragged = false;
+        loop {
+            while journal.next_if(|record| record.seq <= end.seq).is_some() {}
+            let filed = match lines.next()?.filter(|_| in_file) {
+                Some(line) => decode(line.bytes, key, end).ok(),
+                None => None,
+            };
+            ragged |= in_file && filed.is_none() && size > end.bytes;
+            in_file &= filed.is_some();
+            let acknowledged = journal.next_if(|record| record.follows(end.seq, end.crc).is_ok());
+            match (acknowledged, filed) {
+                (Some(record), _) => {
+                    pending.push(record.raw().clone());
+                    end = end.after(record);
+                    // What the file had in its place is replaced.
+                    ragged = false;
+                }
+                (None, Some(record)) => {
+                    self.healed.insert(record.prev);
+                    end = end.after(&record);
+                    (keep, pending) = (end, Vec::new());
+                }
+                (None, None) => break,
+            }
+        }
+        let gap = journal.peek().map(|record| record.seq);
+        Ok(Chain {
+            keep,
+            pending,
+            end,
+            ragged,
+            gap,
+        })
+    }
+}
+
+/// The position from which the journal takes over, checked against the file; or why it is not
+/// there.
+fn base(
+    file: &dyn DiskFile,
+    size: u64,
+    key: &StreamKey,
+    checkpoint: Option<Mark>,
+    journal: &[Record],
+) -> io::Result<Result<Mark, String>> {
+    if let Some(mark) = checkpoint {
+        if size < mark.bytes {
+            let durable = mark.bytes;
+            return Ok(Err(format!(
+                "its file has {size} bytes, the checkpoint says {durable}"
+            )));
+        }
+        let last = lines::before(file, mark.bytes)?.into_iter().next();
+        let record = last.and_then(|line| Record::decode_of(line.bytes, key).ok());
+        let good = record.is_some_and(|found| (found.seq, found.crc) == (mark.seq, mark.crc));
+        let Mark { seq, bytes, .. } = mark;
+        return Ok(if good {
+            Ok(mark)
+        } else {
+            Err(format!(
+                "record {seq} does not end at byte {bytes}, the checkpoint says it does"
+            ))
+        });
+    }
+    let Some(first) = journal.first().filter(|first| first.seq > 1) else {
+        return Ok(Ok(Mark::default()));
+    };
+    let before = first.seq - 1;
+    let found = match lines::find(file, size, before)? {
+        Some(offset) => Lines::new(file, offset, size).next()?,
+        None => None,
+    };
+    let mark = found.and_then(|line| {
+        let record = Record::decode_of(line.bytes.clone(), key).ok()?;
+        let mark = Mark {
+            seq: record.seq,
+            crc: record.crc,
+            bytes: line.end(),
+        };
+        (record.crc == first.prev && line.bytes.ends_with(b"\n")).then_some(mark)
+    });
+    Ok(mark.ok_or_else(|| {
+        format!(
+            "the journal goes on at record {}, the file lacks {before}",
+            first.seq
+        )
+    }))
+}

@@ -1,0 +1,196 @@
+//! What a segment of the journal holds, good and bad.
+//!
+//! Boundary: reads one segment's bytes; what to do about damage is recovery's. Invariant: a record
+//! is handed out only if its line is whole, its checksum is good, and it is not part of a torn tail.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::record::{Fault, Record, Seq, parse_hex8, peek_head};
+
+/// One segment, read.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    /// Good records in their order.
+    pub(crate) records: Vec<Record>,
+    /// Bad bytes before good ones that were acknowledged: rot.
+    pub(crate) bad: Vec<Range<usize>>,
+    /// Where the last batch is torn; everything from here on was never acknowledged.
+    pub(crate) torn_from: Option<usize>,
+}
+
+/// What a damaged stretch of the journal says of the records that were in it.
+#[derive(Debug, Default)]
+pub(crate) struct Traces {
+    /// Stream and seq at the beginning of what looks like a record.
+    pub(crate) heads: Vec<(String, Seq)>,
+    /// Checksums of the records before.
+    pub(crate) prevs: Vec<u32>,
+}
+
+/// Reads a segment; only the last one can have a torn tail.
+///
+/// # Errors
+/// The version of a record that a newer release has written.
+pub(crate) fn scan(bytes: &Bytes, is_last: bool) -> Result<Scan, u32> {
+    let mut found: Vec<(usize, Record)> = Vec::new();
+    let mut bad: Vec<Range<usize>> = Vec::new();
+    // What stands before this offset was durable: a mark stands there, and a good record after it.
+    let mut durable = if is_last { 0 } else { bytes.len() };
+    let (mut at, mut mark) = (0, None);
+    while at < bytes.len() {
+        let newline = bytes[at..].iter().position(|byte| *byte == b'\n');
+        let end = newline.map_or(bytes.len(), |newline| at + newline + 1);
+        let line = bytes.slice(at..end);
+        if line == "\n"[..] {
+            mark = Some(at);
+        } else {
+            match Record::decode(line) {
+                Ok(record) if newline.is_some() => {
+                    found.push((at, record));
+                    durable = durable.max(mark.take().unwrap_or(0));
+                }
+                Err(Fault::Version { found }) => return Err(found),
+                _ => match bad.last_mut() {
+                    Some(last) if last.end == at => last.end = end,
+                    _ => bad.push(at..end),
+                },
+            }
+        }
+        at = end;
+    }
+    let torn_from = bad
+        .iter()
+        .find(|range| range.start >= durable)
+        .map(|range| range.start);
+    let end = torn_from.unwrap_or(bytes.len());
+    bad.retain(|range| range.start < end);
+    let records = found
+        .into_iter()
+        .filter(|(at, _)| *at < end)
+        .map(|(_, record)| record);
+    Ok(Scan {
+        records: records.collect(),
+        bad,
+        torn_from,
+    })
+}
+
+/// Looks for what a damaged stretch still tells of its records.
+pub(crate) fn traces(bytes: &[u8]) -> Traces {
+    const HEAD: &[u8] = b"{\"v\":";
+    const PREV: &[u8] = b",\"prev\":\"";
+    let mut traces = Traces::default();
+    for at in 0..bytes.len() {
+        let rest = &bytes[at..];
+        if rest.starts_with(HEAD) {
+            traces
+                .heads
+                .extend(peek_head(rest).map(|(stream, seq)| (stream.to_owned(), seq)));
+        } else if let Some(digits) = rest.strip_prefix(PREV) {
+            traces.prevs.extend(digits.get(..8).and_then(parse_hex8));
+        }
+    }
+    traces
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::key::StreamKey;
+    use crate::record::{NewRecord, Timestamp};
+
+    /// Three batches of two records, each begun by a mark.
+    fn segment() -> Vec<u8> {
+        let key = StreamKey::parse("session/a/s").unwrap();
+        let (mut bytes, mut prev) = (Vec::new(), 0);
+        for seq in 1..=6 {
+            if seq % 2 == 1 {
+                bytes.push(b'\n');
+            }
+            let new = NewRecord::new(Timestamp::default(), 1, Bytes::from_static(b"{\"x\":1}"));
+            let record = Record::encode(&key, seq, &new, prev);
+            prev = record.crc;
+            bytes.extend_from_slice(record.raw());
+        }
+        bytes
+    }
+
+    fn line(bytes: &[u8], seq: usize) -> usize {
+        let mut starts = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"{\"v\":1"));
+        starts.nth(seq - 1).unwrap()
+    }
+
+    fn seqs(scan: &Scan) -> Vec<Seq> {
+        scan.records.iter().map(|record| record.seq).collect()
+    }
+
+    #[test]
+    fn a_good_segment_is_read_whole() {
+        let scan = scan(&segment().into(), true).unwrap();
+        assert_eq!(
+            (seqs(&scan), scan.bad, scan.torn_from),
+            ((1..=6).collect(), vec![], None)
+        );
+    }
+
+    #[test]
+    fn bad_bytes_in_the_last_batch_are_a_torn_tail() {
+        let good = segment();
+        for cut in line(&good, 5) + 1..good.len() {
+            let scan = scan(&good[..cut].to_vec().into(), true).unwrap();
+            let torn = if cut >= line(&good, 6) { 6 } else { 5 };
+            let whole = cut == line(&good, torn);
+            assert_eq!(
+                seqs(&scan),
+                (1..torn as u64).collect::<Vec<_>>(),
+                "cut at {cut}"
+            );
+            assert_eq!(
+                scan.torn_from,
+                (!whole).then_some(line(&good, torn)),
+                "cut at {cut}"
+            );
+        }
+        // A hole: the second record of the batch made it to the disk, the first did not.
+        let mut holed = good.clone();
+        holed[line(&good, 5) + 3] = 0;
+        let scan = scan(&holed.into(), true).unwrap();
+        assert_eq!(
+            (seqs(&scan), scan.torn_from),
+            (vec![1, 2, 3, 4], Some(line(&good, 5)))
+        );
+    }
+
+    #[test]
+    fn bad_bytes_before_an_acknowledged_batch_are_rot() {
+        let mut rotten = segment();
+        let at = line(&rotten, 3);
+        rotten[at + 20] ^= 1;
+        let bytes: Bytes = rotten.into();
+        let found = scan(&bytes, true).unwrap();
+        assert_eq!((seqs(&found), found.torn_from), (vec![1, 2, 4, 5, 6], None));
+        assert_eq!(found.bad.len(), 1);
+        let traces = traces(&bytes[found.bad[0].clone()]);
+        assert_eq!((traces.heads.len(), traces.prevs.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_segment_that_is_not_the_last_cannot_be_torn() {
+        let good = segment();
+        let found = scan(&good[..good.len() - 3].to_vec().into(), false).unwrap();
+        assert_eq!((found.torn_from, found.bad.len()), (None, 1));
+    }
+
+    #[test]
+    fn a_newer_version_is_refused() {
+        let covered = "{\"v\":3,\"prev\":\"00000000\"";
+        let line = format!(
+            "\n{covered},\"crc\":\"{:08x}\"}}\n",
+            crc32c::crc32c(covered.as_bytes())
+        );
+        assert_eq!(scan(&line.into(), true).unwrap_err(), 3);
+    }
+}
