@@ -1,1 +1,7 @@
-//! Loopwright.
+//! What tests and benches of Loopwright share: the real binary as a child process, strict mock
+//! providers, and the parts of the benches.
+//!
+//! Boundary: nothing here is linked into the server; everything reaches it over gRPC and HTTP.
+
+pub mod bench;
+pub mod kit;

@@ -1,4 +1,6 @@
 //! Loopwright.
 
 pub mod config;
+pub mod drain;
+pub mod effects;
 pub mod telemetry;
