@@ -1,0 +1,194 @@
+//! The commands of the `loopwright` binary that speak to a server.
+//!
+//! ```text
+//! binary: clap -> ClientCommand -> execute(command, terminal, fold) -> Exit
+//!                 run --local: the binary starts a server, then calls run(command, client, terminal)
+//! ```
+//!
+//! Boundary: parse, call the client, render, say how it went. What needs a server crate is passed in: a
+//! connected [`Client`] for `--local`, [`FoldMessages`] for `log show --messages`. Invariant: the answer
+//! goes to standard output, everything about how it came to be to standard error.
+
+mod exit;
+mod log;
+mod run;
+mod sessions;
+mod spinner;
+mod terminal;
+mod tools;
+mod watch;
+
+use std::io;
+
+use clap::{Args, Subcommand};
+
+pub use exit::Exit;
+pub use log::{FoldMessages, LogCommand, LogShow, NoFold};
+pub use run::{RunCommand, run};
+pub use sessions::SessionsCommand;
+pub use terminal::{Interrupts, Terminal};
+pub use tools::ToolsCommand;
+pub use watch::WatchCommand;
+
+use crate::{Client, ClientOptions, DEFAULT_URL, Error};
+
+/// The commands that speak to a server; flattened into the binary's own.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ClientCommand {
+    /// Start a loop with a message and show it as it runs
+    Run(Box<RunCommand>),
+    /// Show a session from a cursor on, live
+    Watch(WatchCommand),
+    /// Sessions of the server
+    #[command(subcommand)]
+    Sessions(SessionsCommand),
+    /// The log of a session
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Tools that the server offers
+    #[command(subcommand)]
+    Tools(ToolsCommand),
+}
+
+/// Which server, and who asks.
+#[derive(Clone, Args)]
+pub struct ConnectArgs {
+    /// The server: http://host:port or unix:/path
+    #[arg(long, env = "LOOPWRIGHT_SERVER", default_value = DEFAULT_URL, value_name = "URL")]
+    pub server: String,
+    /// The credential, where the server wants one
+    #[arg(
+        long,
+        env = "LOOPWRIGHT_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
+    pub token: Option<String>,
+}
+
+/// Why a command stopped short.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The client, or the server, says no.
+    Client(Error),
+    /// The command line cannot mean anything.
+    Usage(String),
+    /// Something of the machine, in words.
+    Other(String),
+    /// Output cannot be written. A closed pipe ends the command quietly.
+    Output(io::Error),
+}
+
+/// Runs one command to its end, errors included: what is to be said was said when it returns.
+pub async fn execute(
+    command: ClientCommand,
+    terminal: &mut Terminal,
+    fold: &dyn FoldMessages,
+) -> Exit {
+    let server = command.connect_args().server.clone();
+    let done = match command.connect_args().connect() {
+        Ok(client) => match &command {
+            ClientCommand::Run(run) => return self::run(run, &client, terminal).await,
+            ClientCommand::Watch(watch) => watch.execute(&client, terminal).await,
+            ClientCommand::Sessions(sessions) => sessions.execute(&client, terminal).await,
+            ClientCommand::Log(log) => log.execute(&client, terminal, fold).await,
+            ClientCommand::Tools(tools) => tools.execute(&client, terminal).await,
+        },
+        Err(error) => Err(Failure::Client(error)),
+    };
+    concluded(done, &server, terminal)
+}
+
+impl ConnectArgs {
+    /// A client of that server. Must be called within a tokio runtime; nothing is dialled yet.
+    ///
+    /// # Errors
+    /// [`Error::Options`] where the address or the token cannot be used.
+    pub fn connect(&self) -> Result<Client, Error> {
+        Client::connect(ClientOptions {
+            token: self.token.clone().filter(|token| !token.is_empty()),
+            ..ClientOptions::at(&self.server)
+        })
+    }
+}
+
+impl std::fmt::Debug for ConnectArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectArgs")
+            .field("server", &self.server)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClientCommand {
+    /// Which server the command is for.
+    #[must_use]
+    pub fn connect_args(&self) -> &ConnectArgs {
+        match self {
+            Self::Run(run) => &run.connect,
+            Self::Watch(watch) => &watch.connect,
+            Self::Sessions(SessionsCommand::List(list)) => &list.connect,
+            Self::Log(LogCommand::Show(show)) => &show.connect,
+            Self::Tools(ToolsCommand::List(list)) => &list.connect,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Client(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Self {
+        match error.io_error_kind() {
+            Some(kind) => Self::Output(kind.into()),
+            None => Self::Other(format!("cannot be written as JSON: {error}")),
+        }
+    }
+}
+
+/// Says what went wrong, and how the process is to end.
+pub(crate) fn concluded(
+    done: Result<Exit, Failure>,
+    server: &str,
+    terminal: &mut Terminal,
+) -> Exit {
+    let (words, exit) = match done {
+        Ok(exit) => return exit,
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            return Exit::Completed;
+        }
+        Err(Failure::Output(error)) => (format!("cannot write: {error}"), Exit::Error),
+        Err(Failure::Usage(words)) => (words, Exit::Usage),
+        Err(Failure::Other(words)) => (words, Exit::Error),
+        Err(Failure::Client(error)) => (with_way_out(&error, server), Exit::of_error(&error)),
+    };
+    // Nothing is left to be done where even this cannot be written.
+    let _ = terminal.note(&format!("error: {words}"));
+    exit
+}
+
+fn with_way_out(error: &Error, server: &str) -> String {
+    let way_out = match error {
+        Error::Unreachable { .. } => format!(
+            "\n  is a server running at {server}? `loopwright serve` starts one, \
+             `--server URL` or LOOPWRIGHT_SERVER names another, `run --local` needs none"
+        ),
+        Error::Rejected(rejection) => match rejection.reason.as_str() {
+            "NO_CREDENTIAL" => "\n  give it with `--token` or LOOPWRIGHT_TOKEN".to_owned(),
+            "SESSION_NOT_FOUND" => "\n  `loopwright sessions list` shows what there is".to_owned(),
+            "TOOL_NOT_FOUND" => "\n  `loopwright tools list` shows what there is".to_owned(),
+            _ => String::new(),
+        },
+        _ => String::new(),
+    };
+    format!("{error}{way_out}")
+}

@@ -1,0 +1,23 @@
+//! Events as a person reads them: pure functions from what came over the wire to lines of text.
+//!
+//! ```text
+//! RunView    WatchEvent -> pieces: reply text as it comes, tools as lines, one line at the end
+//! log lines  Entry -> one line an event, for `log show`
+//! ```
+//!
+//! Boundary: reads the contract's messages and writes text; no clock, no terminal, no connection.
+//! Invariant: the same events give the same text, whenever and wherever they are rendered.
+
+mod ending;
+mod event;
+mod log;
+mod table;
+mod view;
+mod words;
+
+pub use ending::{end_words, summary_line};
+pub use event::describe;
+pub use log::{entry_lines, message_lines};
+pub use table::table;
+pub use view::{Piece, RunView, Style};
+pub use words::{cost_words, time_words, timestamp_words, token_words};
