@@ -146,6 +146,18 @@ fn a_loop_without_a_caller_is_a_root_of_its_own() {
 }
 
 #[test]
+fn the_announced_ids_are_used_for_one_span_only() {
+    let (telemetry, spans, _guard) = traced_to_memory();
+    let logged = telemetry.begin_loop(None).unwrap();
+    telemetry.end_loop(&loop_span(&logged, None));
+    drop(model_call(&telemetry, None));
+    let spans = spans.get_finished_spans().unwrap();
+    let (whole, call) = (&spans[0].span_context, &spans[1].span_context);
+    assert_ne!(whole.span_id(), call.span_id());
+    assert_ne!(whole.trace_id(), call.trace_id());
+}
+
+#[test]
 fn a_caller_that_does_not_sample_is_obeyed() {
     let (telemetry, spans, _guard) = traced_to_memory();
     let unsampled = CALLER.replace("-01", "-00");

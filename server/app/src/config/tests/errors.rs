@@ -249,7 +249,7 @@ fn what_may_be_a_secret_is_never_quoted() {
      does \
                 not belong in configuration, or none";
     assert_eq!(
-        by_toml("[models.fast]\napi_key_env = \"sk-hunter2\"\n"),
+        by_toml("[models.fast]\napi_key_env = \"hunter2-key\"\n"),
         [format!(
             "c.toml:2: models.fast.api_key_env = (not shown): {name}"
         )]
