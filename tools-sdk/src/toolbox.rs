@@ -1,0 +1,243 @@
+//! The checked tools of one sidecar, and the one way into them: every call, from the wire or from a test,
+//! passes `begin`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use loopwright_proto::v1;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
+use tokio::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::answer::Outcome;
+use crate::context::{CallIdentity, ToolContext};
+use crate::error::DefinitionError;
+use crate::memory::{Asked, Memory};
+use crate::running::{Listener, Running};
+use crate::schema::ArgumentSchema;
+use crate::tool::{Effect, Tool};
+use crate::{name, wire};
+
+/// Most calls of one sidecar at a time, all tools together.
+const MAX_CALLS: usize = 256;
+/// When a call refused for want of a place may be tried again.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
+/// Longest identifier or key that is read, in bytes.
+const MAX_ID_BYTES: usize = 1024;
+
+/// The tools of a sidecar that may be served, and the calls that run on them.
+pub(crate) struct Toolbox {
+    slots: BTreeMap<String, Arc<Slot>>,
+    places: Arc<Semaphore>,
+    memory: Memory,
+    pub(crate) tasks: TaskTracker,
+    /// Tells every call to stop.
+    pub(crate) stop: CancellationToken,
+}
+
+struct Slot {
+    tool: Tool,
+    schema: ArgumentSchema,
+    places: Option<Arc<Semaphore>>,
+}
+
+impl Toolbox {
+    /// Checks the sidecar's name and each tool.
+    pub(crate) fn check(name: &str, tools: &[Tool]) -> Result<Self, DefinitionError> {
+        name::check_sidecar(name)?;
+        if tools.is_empty() {
+            return Err(DefinitionError::NoTools(name.to_owned()));
+        }
+        let mut slots = BTreeMap::new();
+        for tool in tools {
+            let slot = Arc::new(Slot::check(tool)?);
+            if slots.insert(tool.name.clone(), slot).is_some() {
+                return Err(DefinitionError::DuplicateTool(tool.name.clone()));
+            }
+        }
+        Ok(Self {
+            slots,
+            places: Arc::new(Semaphore::new(MAX_CALLS)),
+            memory: Memory::new(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        })
+    }
+
+    /// What Describe says, by name.
+    pub(crate) fn specs(&self) -> Vec<v1::ToolSpec> {
+        self.slots
+            .values()
+            .map(|slot| wire::tool_spec(&slot.tool))
+            .collect()
+    }
+
+    /// Starts or joins a call. An error is the outcome of a call that surely did not run.
+    pub(crate) fn begin(
+        &self,
+        request: v1::CallToolRequest,
+        traceparent: Option<String>,
+    ) -> Result<Listener, Outcome> {
+        let slot = self
+            .slots
+            .get(&request.tool)
+            .ok_or_else(|| self.no_such_tool(&request.tool))?;
+        check_ids(&request)?;
+        let hash = check_hash(&request)?;
+        let arguments = read_arguments(&request.arguments_json)?;
+        slot.schema.check(&arguments).map_err(|faults| {
+            Outcome::not_executed(format!(
+                "the arguments of {} do not fit: {faults}",
+                request.tool
+            ))
+        })?;
+        let asked_key = request.key.clone();
+        let (tool, epoch) = (request.tool.clone(), request.epoch);
+        let start = || self.start(slot, request, traceparent, arguments);
+        match slot.tool.effect {
+            Effect::Deduplicated { retention } => {
+                let asked = Asked {
+                    key: &asked_key,
+                    arguments_sha256: &hash,
+                    tool: &tool,
+                    epoch,
+                    retention,
+                };
+                Ok(self.memory.enter(&asked, start)?.listen(false))
+            }
+            _ => Ok(start()?.listen(true)),
+        }
+    }
+
+    fn start(
+        &self,
+        slot: &Arc<Slot>,
+        request: v1::CallToolRequest,
+        traceparent: Option<String>,
+        arguments: Value,
+    ) -> Result<Arc<Running>, Outcome> {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+            let reason = format!("the sidecar runs {MAX_CALLS} calls already, its limit");
+            Outcome::try_later(reason, BUSY_PAUSE)
+        })?;
+        let own_place = slot.place()?;
+        let running = Running::new(self.stop.child_token());
+        let deadline = request.deadline.as_ref().and_then(wire::system_time);
+        let context = ToolContext {
+            call: CallIdentity {
+                session_id: request.session_id,
+                call: request.call,
+                key: request.key,
+                attempt: request.attempt,
+                epoch: request.epoch,
+            },
+            deadline,
+            traceparent,
+            progress: running.progress.clone(),
+            stop: running.stop.clone(),
+        };
+        let (slot, task) = (Arc::clone(slot), Arc::clone(&running));
+        let until = deadline.map(monotonic);
+        self.tasks.spawn(async move {
+            let _places = (place, own_place);
+            task.run_to_end(slot.tool.run(context, arguments), until)
+                .await;
+        });
+        Ok(running)
+    }
+
+    fn no_such_tool(&self, tool: &str) -> Outcome {
+        let names: Vec<&str> = self.slots.keys().map(String::as_str).collect();
+        let asked: String = tool.chars().take(64).collect();
+        let known = names.join(", ");
+        Outcome::not_executed(format!(
+            "there is no tool {asked:?}; this sidecar has: {known}"
+        ))
+    }
+}
+
+impl Slot {
+    fn check(tool: &Tool) -> Result<Self, DefinitionError> {
+        tool.check()?;
+        let schema =
+            ArgumentSchema::compile(&tool.input_schema).map_err(|why| DefinitionError::Tool {
+                tool: tool.name.clone(),
+                why,
+            })?;
+        let places = tool.max_concurrency.map(|calls| {
+            let calls = usize::try_from(calls).unwrap_or(MAX_CALLS).min(MAX_CALLS);
+            Arc::new(Semaphore::new(calls))
+        });
+        Ok(Self {
+            tool: tool.clone(),
+            schema,
+            places,
+        })
+    }
+
+    fn place(&self) -> Result<Option<tokio::sync::OwnedSemaphorePermit>, Outcome> {
+        let Some(places) = &self.places else {
+            return Ok(None);
+        };
+        let place = Arc::clone(places).try_acquire_owned().map_err(|_| {
+            let limit = self.tool.max_concurrency.unwrap_or_default();
+            let name = &self.tool.name;
+            Outcome::try_later(
+                format!("{limit} calls of {name} run already, its limit"),
+                BUSY_PAUSE,
+            )
+        })?;
+        Ok(Some(place))
+    }
+}
+
+/// SHA-256 of an arguments text, as the wire writes it.
+pub(crate) fn arguments_sha256(arguments_json: &str) -> String {
+    format!("{:x}", Sha256::digest(arguments_json.as_bytes()))
+}
+
+fn check_ids(request: &v1::CallToolRequest) -> Result<(), Outcome> {
+    for (field, id) in [
+        ("session_id", &request.session_id),
+        ("call", &request.call),
+        ("key", &request.key),
+    ] {
+        if id.len() > MAX_ID_BYTES {
+            return Err(Outcome::not_executed(format!(
+                "{field} has {} bytes; at most {MAX_ID_BYTES} are read",
+                id.len()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_hash(request: &v1::CallToolRequest) -> Result<String, Outcome> {
+    let hash = arguments_sha256(&request.arguments_json);
+    if request.arguments_sha256.is_empty() || request.arguments_sha256 == hash {
+        return Ok(hash);
+    }
+    Err(Outcome::not_executed(
+        "arguments_sha256 is not the SHA-256 of arguments_json",
+    ))
+}
+
+fn read_arguments(json: &str) -> Result<Value, Outcome> {
+    // A model that wants no arguments may send none at all.
+    let json = if json.trim().is_empty() { "{}" } else { json };
+    serde_json::from_str(json)
+        .map_err(|error| Outcome::not_executed(format!("the arguments are no JSON: {error}")))
+}
+
+fn monotonic(deadline: SystemTime) -> Instant {
+    // Further off than a day is no limit that a call could meet.
+    const FAR: Duration = Duration::from_secs(24 * 60 * 60);
+    let left = deadline
+        .duration_since(SystemTime::now())
+        .unwrap_or(Duration::ZERO);
+    Instant::now() + left.min(FAR)
+}
