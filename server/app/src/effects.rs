@@ -1,6 +1,7 @@
 //! What the core wants done outside, done: models over HTTP, tools over gRPC, timers.
 
 pub mod progress;
+pub(crate) mod tool;
 
 /// The trace that an effect belongs to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,128 @@
+//! The registry's stream in the log: written before anything is acknowledged, folded at start.
+//!
+//! Boundary: facts in, facts out; what they mean is the book's. Invariant: the book in memory has
+//! every record of the stream, and no fact that is not in it.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use loopwright_log::{
+    AppendError, Id, KeyQuery, LogError, NewRecord, ReadItem, ReadMode, StreamKey, StreamKind,
+    Timestamp,
+};
+
+use super::book::{Fact, Page};
+use super::registry::now_ms;
+use super::{Sidecars, Tenant};
+
+/// Streams listed at a time.
+const KEYS_PER_PAGE: usize = 100;
+impl Sidecars {
+    /// Brings back what the log says is registered, and dials it in the background. Every lease
+    /// starts anew. Answers how many there are.
+    ///
+    /// # Errors
+    /// The log cannot be read; what came before the fault is there.
+    pub async fn recover(self: &Arc<Self>) -> Result<usize, LogError> {
+        let mut after = None;
+        let mut count = 0;
+        loop {
+            let query = KeyQuery {
+                namespace: None,
+                kind: StreamKind::Registry,
+                after: after.take(),
+                limit: KEYS_PER_PAGE,
+            };
+            let page = self.log.keys(query).await?;
+            for key in page.keys.iter().filter(|key| key.id() == "sidecars") {
+                count += self.recover_namespace(key).await?;
+            }
+            match page.keys.last() {
+                Some(last) if page.more => after = Some(last.clone()),
+                _ => return Ok(count),
+            }
+        }
+    }
+
+    async fn recover_namespace(self: &Arc<Self>, key: &StreamKey) -> Result<usize, LogError> {
+        let _writing = self.writer.lock().await;
+        let Ok(namespace) = Id::parse(key.namespace()) else {
+            return Ok(0);
+        };
+        let mut tenant = Tenant::new(&namespace);
+        let mut facts = self.log.read(key, 0, ReadMode::ToTail);
+        while let Some(item) = facts.next().await {
+            let ReadItem::Fact(record) = item? else {
+                continue;
+            };
+            tenant.tail = Some(record.seq);
+            match serde_json::from_slice::<Page>(&record.body()) {
+                Ok(page) => page.facts().for_each(|fact| tenant.book.apply(fact)),
+                Err(error) => {
+                    tracing::warn!(%key, seq = record.seq, %error, "skipped an entry of the registry")
+                }
+            }
+        }
+        let standing: Vec<_> = tenant
+            .book
+            .iter()
+            .filter(|noted| noted.live)
+            .map(|noted| (noted.registered.clone(), noted.described.clone()))
+            .collect();
+        self.write().insert(namespace.as_str().to_owned(), tenant);
+        let count = standing.len();
+        for (registered, described) in standing {
+            self.start(&namespace, registered, &described, None);
+        }
+        Ok(count)
+    }
+
+    /// Appends facts and takes them into the book. Wants the writer's lock held.
+    pub(super) async fn append(&self, namespace: &Id, facts: Vec<Fact>) -> Result<(), AppendError> {
+        if facts.is_empty() {
+            return Ok(());
+        }
+        let body = Page::of(&facts)
+            .and_then(|page| serde_json::to_vec(&page))
+            .map_err(|_| AppendError::Malformed {
+                reason: "a registration is not plain JSON",
+            })?;
+        let (key, tail) = {
+            let mut tenants = self.write();
+            let tenant = tenants
+                .entry(namespace.as_str().to_owned())
+                .or_insert_with(|| Tenant::new(namespace));
+            // Asked for anew after a failure: it is not known whether the record is there.
+            (tenant.key.clone(), tenant.tail.take())
+        };
+        let tail = match tail {
+            Some(tail) => tail,
+            None => self
+                .log
+                .tail(&key)
+                .await
+                .map_err(as_append_error)?
+                .unwrap_or(0),
+        };
+        let record = NewRecord::new(Timestamp::from_unix_ms(now_ms()), 0, body.into());
+        let seq = self.log.append(&key, tail, record).await?;
+        if let Some(tenant) = self.write().get_mut(namespace.as_str()) {
+            tenant.tail = Some(seq);
+            facts.into_iter().for_each(|fact| tenant.book.apply(fact));
+        }
+        Ok(())
+    }
+}
+
+fn as_append_error(error: LogError) -> AppendError {
+    match error {
+        LogError::Corrupt(corruption) => AppendError::Corrupt(corruption),
+        LogError::Trimmed { oldest } => AppendError::Trimmed { oldest },
+        LogError::Unavailable { .. }
+        | LogError::PastTail { .. }
+        | LogError::NewerVersion { .. } => AppendError::Unavailable {
+            reason: error.to_string(),
+            ambiguous: false,
+        },
+    }
+}
