@@ -144,7 +144,7 @@ impl NewRecord {
             });
         }
         match &*self.body {
-            [b'{', inner @ .., b'}'] if !inner.contains(&b'\n') => Ok(()),
+            [b'{', inner @ .., b'}'] if memchr::memchr(b'\n', inner).is_none() => Ok(()),
             [b'{', .., b'}'] => Err(AppendError::Malformed {
                 reason: "it spans several lines",
             }),
@@ -423,7 +423,7 @@ impl<'a> Cursor<'a> {
 
     fn until(&mut self, end: u8) -> Option<&'a [u8]> {
         let rest = &self.bytes[self.at..];
-        let len = rest.iter().position(|b| *b == end)?;
+        let len = memchr::memchr(end, rest)?;
         self.at += len + 1;
         Some(&rest[..len])
     }

@@ -236,7 +236,7 @@ impl Engine {
         if disk.exists(&path)? {
             return Ok(());
         }
-        self.layout.create_dirs(disk, &dir, &mut Vec::new())?;
+        self.layout.create_dirs(disk, &dir)?;
         let number = self.drafts.fetch_add(1, Ordering::Relaxed);
         let draft = dir.join(format!("draft-{number}"));
         let file = disk.open(&draft, OpenAs::Fresh)?;
@@ -248,11 +248,9 @@ impl Engine {
             let _ = disk.remove(&draft);
             return Err(error);
         }
-        // Each name up to the root: the directories may be as new as the blob.
-        let mut below = dir
-            .ancestors()
-            .take_while(|at| at.starts_with(self.layout.root()));
-        below.try_for_each(|at| disk.sync_dir(at))
+        self.layout
+            .chain(&dir)
+            .try_for_each(|at| disk.sync_dir(&at))
     }
 
     pub(crate) fn get_blob(&self, key: &StreamKey, blob: &BlobRef) -> Result<Bytes, BlobError> {

@@ -4,7 +4,7 @@
 //! Invariant: a file never runs ahead of the durable journal, so whatever is bad in it above the
 //! last checkpoint can be written again from the journal.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub(crate) struct Filer {
     clock: u64,
     /// Streams whose files were written since the last checkpoint.
     dirty: Manifest,
-    unsynced_dirs: Vec<PathBuf>,
+    unsynced_dirs: BTreeSet<PathBuf>,
     manifest: Manifest,
     /// Segments that the next checkpoint makes superfluous.
     closed: Vec<u64>,
@@ -73,6 +73,10 @@ impl Filer {
 impl Engine {
     /// Files what waits, and makes a checkpoint if a segment was closed.
     pub(crate) fn file_pass(&self, filer: &mut Filer) {
+        if self.failed().is_some() {
+            // After a failed sync, a good one proves nothing: the next start writes anew.
+            return;
+        }
         let Work { streams, closed } = self.filing.take();
         filer.closed.extend(closed);
         let mut stalled = None;
@@ -156,9 +160,8 @@ impl Engine {
         let (disk, key) = (&*self.disk, &stream.key);
         if mark.seq == 0 {
             let dir = self.layout.stream(key);
-            self.layout
-                .create_dirs(disk, &dir, &mut filer.unsynced_dirs)?;
-            filer.unsynced_dirs.push(dir);
+            self.layout.create_dirs(disk, &dir)?;
+            filer.unsynced_dirs.extend(self.layout.chain(&dir));
         }
         let file = disk.open(&self.layout.file(key), OpenAs::Append)?;
         let size = file.size()?;

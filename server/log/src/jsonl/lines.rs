@@ -6,12 +6,15 @@
 use std::io;
 
 use bytes::Bytes;
+use memchr::{memchr, memrchr};
 
 use crate::disk::{DiskFile, read_range};
 use crate::record::{MAX_RECORD_BYTES, Seq, peek_head};
 
 /// Bytes read at once.
 const BLOCK: u64 = 64 * 1024;
+/// Bytes read where one line is sought.
+const SMALL_BLOCK: u64 = 2 * 1024;
 /// No line that is longer can be a record.
 const MAX_LINE: u64 = MAX_RECORD_BYTES as u64 + 1;
 
@@ -51,7 +54,7 @@ impl<'a> Lines<'a> {
 
     pub(crate) fn next(&mut self) -> io::Result<Option<Line>> {
         loop {
-            if let Some(len) = self.block.iter().position(|byte| *byte == b'\n') {
+            if let Some(len) = memchr(b'\n', &self.block) {
                 return Ok(Some(self.take(len + 1)));
             }
             let held = self.block.len() as u64;
@@ -70,7 +73,7 @@ impl<'a> Lines<'a> {
 
     /// Whether the next line is in memory already.
     pub(crate) fn is_buffered(&self) -> bool {
-        self.block.contains(&b'\n')
+        memchr(b'\n', &self.block).is_some()
     }
 
     fn take(&mut self, len: usize) -> Line {
@@ -113,29 +116,37 @@ pub(crate) fn find(file: &dyn DiskFile, end: u64, seq: Seq) -> io::Result<Option
 /// The lines that end at `end` or before, newest first: those of one block, at least one.
 /// Empty at the beginning of the file, and where no line ends within the longest record.
 pub(crate) fn before(file: &dyn DiskFile, end: u64) -> io::Result<Vec<Line>> {
-    let mut want = BLOCK;
+    before_by(file, end, BLOCK)
+}
+
+/// The line that ends at `end`.
+pub(crate) fn last(file: &dyn DiskFile, end: u64) -> io::Result<Option<Line>> {
+    Ok(before_by(file, end, SMALL_BLOCK)?.into_iter().next())
+}
+
+fn before_by(file: &dyn DiskFile, end: u64, mut want: u64) -> io::Result<Vec<Line>> {
     loop {
         let start = end.saturating_sub(want);
         let block = read_range(file, start, to_len(end - start))?;
         let mut lines = Vec::new();
         let mut stop = block.len();
         while stop > 0 {
-            let from = block[..stop - 1].iter().rposition(|byte| *byte == b'\n');
-            let from = match from {
+            let from = match memrchr(b'\n', &block[..stop - 1]) {
                 Some(newline) => newline + 1,
                 None if start == 0 => 0,
                 None => break,
             };
+            let bytes = block.slice(from..stop);
             lines.push(Line {
                 offset: start + from as u64,
-                bytes: block.slice(from..stop),
+                bytes,
             });
             stop = from;
         }
         if !lines.is_empty() || start == 0 || want > MAX_LINE {
             return Ok(lines);
         }
-        want *= 2;
+        want *= 4;
     }
 }
 

@@ -90,25 +90,26 @@ impl Layout {
         Ok(numbers)
     }
 
-    /// Makes a directory below the root with all above it. The directories whose names are to be
-    /// synced for it to last are added to `unsynced`.
-    pub(crate) fn create_dirs(
-        &self,
-        disk: &dyn Disk,
-        path: &Path,
-        unsynced: &mut Vec<PathBuf>,
-    ) -> io::Result<()> {
+    /// Makes a directory below the root with all above it. Its name lasts once
+    /// [`Layout::chain`] is synced.
+    pub(crate) fn create_dirs(&self, disk: &dyn Disk, path: &Path) -> io::Result<()> {
         let below = path
             .strip_prefix(&self.root)
             .map_err(|_| io::ErrorKind::InvalidInput)?;
         let mut at = self.root.clone();
         for name in below {
-            let parent = at.clone();
             at.push(name);
-            if disk.create_dir(&at)? && !unsynced.contains(&parent) {
-                unsynced.push(parent);
-            }
+            disk.create_dir(&at)?;
         }
         Ok(())
+    }
+
+    /// A directory and those above it up to the root: what is synced for a new file in it to last.
+    /// That a directory is there already does not say that its name is durable: the process that
+    /// made it may have died before its sync.
+    pub(crate) fn chain<'a>(&'a self, dir: &'a Path) -> impl Iterator<Item = PathBuf> + 'a {
+        dir.ancestors()
+            .take_while(|at| at.starts_with(&self.root))
+            .map(PathBuf::from)
     }
 }

@@ -50,7 +50,7 @@ struct Recovery<'a> {
     /// `prev` of records that only the file still had.
     healed: HashSet<u32>,
     unsynced: Vec<Arc<dyn DiskFile>>,
-    unsynced_dirs: Vec<PathBuf>,
+    unsynced_dirs: BTreeSet<PathBuf>,
 }
 
 struct Rot {
@@ -76,7 +76,7 @@ pub(crate) fn recover(
         condemned: BTreeMap::new(),
         healed: HashSet::new(),
         unsynced: Vec::new(),
-        unsynced_dirs: Vec::new(),
+        unsynced_dirs: BTreeSet::new(),
     };
     let failed = |error| OpenError::io(layout.root(), error);
     recovery.read_manifest()?;
@@ -307,8 +307,8 @@ impl Recovery<'_> {
         self.sync_files()?;
         for corruption in self.condemned.values() {
             let dir = self.layout.stream(&corruption.stream);
-            self.layout
-                .create_dirs(self.disk, &dir, &mut self.unsynced_dirs)?;
+            self.layout.create_dirs(self.disk, &dir)?;
+            self.unsynced_dirs.extend(self.layout.chain(&dir));
             damage::write(self.disk, self.layout, corruption)?;
         }
         for dir in &self.unsynced_dirs {

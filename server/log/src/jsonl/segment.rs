@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use memchr::memchr;
 
 use crate::record::{Fault, Record, Seq, parse_hex8, peek_head};
 
@@ -40,7 +41,7 @@ pub(crate) fn scan(bytes: &Bytes, is_last: bool) -> Result<Scan, u32> {
     let mut durable = if is_last { 0 } else { bytes.len() };
     let (mut at, mut mark) = (0, None);
     while at < bytes.len() {
-        let newline = bytes[at..].iter().position(|byte| *byte == b'\n');
+        let newline = memchr(b'\n', &bytes[at..]);
         let end = newline.map_or(bytes.len(), |newline| at + newline + 1);
         let line = bytes.slice(at..end);
         if line == "\n"[..] {

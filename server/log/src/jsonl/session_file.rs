@@ -142,7 +142,7 @@ pub(crate) fn load(
     if size == 0 {
         return Ok((Mark::default(), 0, None));
     }
-    let last = lines::before(&*file, size)?.into_iter().next();
+    let last = lines::last(&*file, size)?;
     let whole = last.filter(|line| line.bytes.ends_with(b"\n"));
     if let Some(record) = whole.and_then(|line| Record::decode_of(line.bytes, key).ok()) {
         let mark = Mark {

@@ -59,3 +59,5 @@ async fn conforms_without_syncs() {
     };
     conformance::run(|| async { subject(lax) }).await;
 }
+
+mod powercut;

@@ -37,10 +37,9 @@ impl Recovery<'_> {
     pub(super) fn refile(&mut self, key: &StreamKey, journal: &[Record]) -> io::Result<()> {
         let dir = self.layout.stream(key);
         let path = self.layout.file(key);
-        self.layout
-            .create_dirs(self.disk, &dir, &mut self.unsynced_dirs)?;
-        if !self.disk.exists(&path)? && !self.unsynced_dirs.contains(&dir) {
-            self.unsynced_dirs.push(dir);
+        self.layout.create_dirs(self.disk, &dir)?;
+        if !self.before.contains_key(key) {
+            self.unsynced_dirs.extend(self.layout.chain(&dir));
         }
         let file = self.disk.open(&path, OpenAs::Append)?;
         let size = file.size()?;
@@ -158,7 +157,7 @@ fn base(
                 "its file has {size} bytes, the checkpoint says {durable}"
             )));
         }
-        let last = lines::before(file, mark.bytes)?.into_iter().next();
+        let last = lines::last(file, mark.bytes)?;
         let record = last.and_then(|line| Record::decode_of(line.bytes, key).ok());
         let good = record.is_some_and(|found| (found.seq, found.crc) == (mark.seq, mark.crc));
         let Mark { seq, bytes, .. } = mark;
