@@ -71,3 +71,6 @@ pub use schemars;
 pub use serde;
 /// The JSON type of arguments and structured answers.
 pub use serde_json;
+
+#[cfg(test)]
+mod tests;

@@ -149,3 +149,6 @@ async fn ended(outcome: &mut watch::Receiver<Option<Outcome>>) -> Option<Outcome
         .ok()
         .and_then(|outcome| outcome.clone())
 }
+
+#[cfg(test)]
+mod tests;

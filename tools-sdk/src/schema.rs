@@ -116,8 +116,40 @@ fn plain(settings: SchemaSettings, generate: impl FnOnce(SchemaSettings) -> Valu
     if let Some(root) = schema.as_object_mut() {
         root.remove("$schema");
         root.remove("title");
+        // What the type is for; the tool's own description says what the tool is for.
+        root.remove("description");
     }
+    bound_integers(&mut schema);
     schema
+}
+
+/// Says the range of Rust's integers as limits that everybody checks; "uint32" is a format to few.
+fn bound_integers(schema: &mut Value) {
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(bound_integers),
+        Value::Object(members) => {
+            members.values_mut().for_each(bound_integers);
+            let format = members
+                .get("format")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
+            let (least, most): (i64, u64) = match format {
+                "int8" => (i8::MIN.into(), i8::MAX as u64),
+                "int16" => (i16::MIN.into(), i16::MAX as u64),
+                "int32" => (i32::MIN.into(), i32::MAX as u64),
+                "int64" | "int" => (i64::MIN, i64::MAX as u64),
+                "uint8" => (0, u8::MAX.into()),
+                "uint16" => (0, u16::MAX.into()),
+                "uint32" => (0, u32::MAX.into()),
+                "uint64" | "uint" => (0, u64::MAX),
+                _ => return,
+            };
+            members.remove("format");
+            members.entry("minimum").or_insert(least.into());
+            members.entry("maximum").or_insert(most.into());
+        }
+        _ => (),
+    }
 }
 
 #[cfg(test)]
@@ -192,5 +224,7 @@ mod tests {
         assert_eq!(schema["properties"]["path"]["description"], "Where.");
         assert_eq!(schema["additionalProperties"], false);
         assert!(schema.get("$schema").is_none() && schema.get("title").is_none());
+        assert_eq!(schema["properties"]["count"]["maximum"], 10);
+        assert!(schema["properties"]["count"].get("format").is_none());
     }
 }

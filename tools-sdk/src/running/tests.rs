@@ -1,0 +1,70 @@
+//! How calls are stopped, on a paused clock.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::future::pending;
+
+use super::*;
+
+async fn outcome_of(running: &Running) -> Outcome {
+    running.listen(false).outcome().await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tool_that_ignores_its_end_is_dropped_after_its_grace() {
+    let running = Running::new(CancellationToken::new());
+    let started = Instant::now();
+    drop(running.listen(true));
+    assert!(running.stop.is_cancelled(), "its listener is gone");
+    running.run_to_end(pending(), None).await;
+    assert_eq!(started.elapsed().as_secs(), STOP_GRACE.as_secs());
+    let outcome = outcome_of(&running).await;
+    assert!(
+        !outcome.is_success() && !outcome.is_not_executed(),
+        "{outcome:?}"
+    );
+    assert!(
+        outcome.text().contains("may have done a part"),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_stops_a_call_that_nobody_cancels() {
+    let running = Running::new(CancellationToken::new());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let stop = running.stop.clone();
+    let work = async move {
+        stop.cancelled().await;
+        Ok(Answer::text("wound up"))
+    };
+    running.run_to_end(work, Some(deadline)).await;
+    assert_eq!(Instant::now(), deadline);
+    assert_eq!(outcome_of(&running).await.text(), "wound up");
+}
+
+#[tokio::test]
+async fn a_listener_that_lags_misses_progress_and_not_the_outcome() {
+    let running = Running::new(CancellationToken::new());
+    let mut listener = running.listen(true);
+    for number in 0..1000 {
+        let progress = Progress {
+            fraction: None,
+            message: number.to_string(),
+        };
+        running.progress.send(progress).unwrap();
+    }
+    running
+        .run_to_end(async { Ok(Answer::text("done")) }, None)
+        .await;
+    let mut heard = Vec::new();
+    loop {
+        match listener.next().await {
+            Heard::Progress(progress) => heard.push(progress.message),
+            Heard::Outcome(outcome) => break assert_eq!(outcome.text(), "done"),
+            Heard::Lost => panic!("lost"),
+        }
+    }
+    assert_eq!(heard.len(), PROGRESS_KEPT);
+    assert_eq!(heard.last().unwrap(), "999");
+}

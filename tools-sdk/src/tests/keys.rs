@@ -1,0 +1,163 @@
+//! A deduplicated tool runs once for a key, whoever asks and however often.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use loopwright_proto::v1::call_tool_response::Kind;
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::{Tool, ToolContext};
+
+#[derive(serde::Deserialize, schemars::JsonSchema)]
+struct Add {
+    amount: u32,
+}
+
+struct Account {
+    runs: Arc<AtomicU32>,
+    gate: Arc<Semaphore>,
+    sidecar: Sidecar,
+}
+
+/// Adds an amount once the gate lets it.
+fn account() -> Account {
+    let (runs, gate) = (Arc::new(AtomicU32::new(0)), Arc::new(Semaphore::new(0)));
+    let (counted, passed) = (Arc::clone(&runs), Arc::clone(&gate));
+    let add = move |ctx: ToolContext, args: Add| {
+        let (counted, passed) = (Arc::clone(&counted), Arc::clone(&passed));
+        async move {
+            ctx.progress(None, "begun");
+            passed.acquire().await?.forget();
+            let run = counted.fetch_add(1, Ordering::SeqCst) + 1;
+            Ok(format!("run {run} added {}", args.amount))
+        }
+    };
+    let tool = Tool::new("add", "Adds.", add).deduplicated(Duration::from_secs(3600));
+    Account {
+        runs,
+        gate,
+        sidecar: Sidecar::new("account").tool(tool),
+    }
+}
+
+#[tokio::test]
+async fn a_second_connection_joins_the_running_call_and_a_third_gets_its_result() {
+    let Account {
+        runs,
+        gate,
+        sidecar,
+    } = account();
+    let (serving, mut first) = served(sidecar).await;
+    let mut second = dial(serving.endpoint()).await;
+    let mut one = call(&mut first, request("add", r#"{"amount":5}"#)).await;
+    assert!(matches!(next(&mut one).await, Some(Kind::Progress(_))));
+    let two = call(&mut second, request("add", r#"{"amount":5}"#)).await;
+    gate.add_permits(10);
+    assert_eq!(last(one).await.1, "run 1 added 5");
+    assert_eq!(last(two).await.1, "run 1 added 5");
+    let mut third = dial(serving.endpoint()).await;
+    let later = CallToolRequest {
+        attempt: 2,
+        epoch: 4,
+        ..request("add", r#"{"amount":5}"#)
+    };
+    assert_eq!(last(call(&mut third, later).await).await.1, "run 1 added 5");
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn the_call_goes_on_when_its_caller_dies() {
+    let Account {
+        runs,
+        gate,
+        sidecar,
+    } = account();
+    let (serving, mut doomed) = served(sidecar).await;
+    let mut stream = call(&mut doomed, request("add", r#"{"amount":5}"#)).await;
+    assert!(matches!(next(&mut stream).await, Some(Kind::Progress(_))));
+    drop((stream, doomed));
+    let mut heir = dial(serving.endpoint()).await;
+    let again = CallToolRequest {
+        attempt: 2,
+        epoch: 2,
+        ..request("add", r#"{"amount":5}"#)
+    };
+    let joined = call(&mut heir, again).await;
+    gate.add_permits(10);
+    assert_eq!(last(joined).await.1, "run 1 added 5");
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_known_key_with_other_arguments_or_a_lower_epoch_is_refused() {
+    let Account {
+        runs,
+        gate,
+        sidecar,
+    } = account();
+    gate.add_permits(10);
+    let (_serving, mut client) = served(sidecar).await;
+    let first = CallToolRequest {
+        epoch: 3,
+        ..request("add", r#"{"amount":5}"#)
+    };
+    assert_eq!(
+        last(call(&mut client, first).await).await.1,
+        "run 1 added 5"
+    );
+
+    let other = CallToolRequest {
+        epoch: 3,
+        ..request("add", r#"{"amount":6}"#)
+    };
+    let zombie = CallToolRequest {
+        epoch: 2,
+        ..request("add", r#"{"amount":5}"#)
+    };
+    let keyless = CallToolRequest {
+        key: String::new(),
+        ..request("add", r#"{"amount":5}"#)
+    };
+    for (refused, expected) in [
+        (other, "other arguments"),
+        (zombie, "epoch 3 has taken over"),
+        (keyless, "no key"),
+    ] {
+        let (kind, text) = last(call(&mut client, refused).await).await;
+        assert!(matches!(kind, Kind::NotExecuted(_)), "{text}");
+        assert!(text.contains(expected), "{text}");
+    }
+    let own_key = CallToolRequest {
+        key: "default/s1/c2".into(),
+        ..request("add", r#"{"amount":6}"#)
+    };
+    assert_eq!(
+        last(call(&mut client, own_key).await).await.1,
+        "run 2 added 6"
+    );
+    assert_eq!(runs.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn the_harness_deduplicates_too() {
+    let Account {
+        runs,
+        gate,
+        sidecar,
+    } = account();
+    gate.add_permits(10);
+    let args = serde_json::json!({"amount": 1});
+    for _ in 0..2 {
+        let outcome = sidecar
+            .call_keyed("add", args.clone(), "n/s/c1")
+            .await
+            .unwrap();
+        assert_eq!(outcome.text(), "run 1 added 1");
+    }
+    assert_eq!(
+        sidecar.call("add", args).await.unwrap().text(),
+        "run 2 added 1"
+    );
+    assert_eq!(runs.load(Ordering::SeqCst), 2);
+}
