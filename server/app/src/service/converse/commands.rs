@@ -1,0 +1,158 @@
+//! One command of a Converse stream, and its reply.
+
+use loopwright_log::StreamKey;
+use loopwright_proto::v1::{self, converse_request::Command};
+use tonic::{Code, Status};
+
+use crate::service::{
+    ServiceState,
+    convert::kinds::KindSet,
+    loops::{Done, Order},
+    session_log::key as session_key,
+    status,
+    watch::{Watch, What},
+};
+
+/// What became of a command.
+pub(super) struct Answered {
+    pub(super) reply: v1::Reply,
+    /// The session that the stream has from now on, where the command fixed it.
+    pub(super) watched: Option<(StreamKey, Watch)>,
+}
+
+/// How a command went: what it wrote, and what is watched from now on.
+type Outcome = Result<(Done, Option<(StreamKey, Watch)>), Status>;
+
+/// Carries out one command; `fixed` is the stream's session, once it has one.
+pub(super) async fn answer(
+    state: ServiceState,
+    order: Order,
+    fixed: Option<StreamKey>,
+    request: v1::ConverseRequest,
+) -> Answered {
+    let Some(command) = request.command else {
+        let problem = "is empty; send start, attach, message or cancel";
+        return reply(
+            String::new(),
+            Err(status::invalid_field("command", problem)),
+        );
+    };
+    let request_id = match &command {
+        Command::Start(start) => start.request_id.clone(),
+        Command::Attach(attach) => attach.request_id.clone(),
+        Command::Message(message) => message.request_id.clone(),
+        Command::Cancel(cancel) => cancel.request_id.clone(),
+    };
+    let outcome = match (command, fixed) {
+        (Command::Start(_) | Command::Attach(_), Some(fixed)) => {
+            Err(status::already_attached(fixed.id()))
+        }
+        (Command::Start(request), None) => start(&state, &order, request).await,
+        (Command::Attach(request), None) => attach(&state, &order, request).await,
+        (Command::Message(_) | Command::Cancel(_), None) => Err(status::not_attached()),
+        (Command::Message(mut request), Some(fixed)) => {
+            match addressed(&mut request.session_id, &fixed) {
+                Ok(()) => state
+                    .send_message(&order, request)
+                    .await
+                    .map(|done| (done, None)),
+                Err(status) => Err(status),
+            }
+        }
+        (Command::Cancel(mut request), Some(fixed)) => {
+            match addressed(&mut request.session_id, &fixed) {
+                Ok(()) => state
+                    .cancel_loop(&order, request)
+                    .await
+                    .map(|done| (done, None)),
+                Err(status) => Err(status),
+            }
+        }
+    };
+    reply(request_id, outcome)
+}
+
+async fn start(state: &ServiceState, order: &Order, request: v1::StartLoopRequest) -> Outcome {
+    let prepared = state.prepare(&order.caller, request)?;
+    let (key, by) = (prepared.key.clone(), prepared.request_id().to_owned());
+    // Before the command, so that a server without room refuses it rather than leave it unwatched.
+    let watching = state.watching();
+    let seat = watching.seats.take(&key)?;
+    let done = state.start_prepared(order, prepared).await?;
+    let after = state.before_start(&key, &by, done.seq).await?;
+    let watch = watching
+        .open_seated(everything(key.clone(), after, true), seat)
+        .await?;
+    Ok((done, Some((key, watch))))
+}
+
+async fn attach(state: &ServiceState, order: &Order, request: v1::ConverseAttach) -> Outcome {
+    let key = session_key(&order.caller.namespace, &request.session_id)?;
+    let what = everything(key.clone(), request.after_seq, request.deltas);
+    let watch = state.watching().open(what).await?;
+    let tail = state
+        .log
+        .tail(&key)
+        .await
+        .ok()
+        .flatten()
+        .unwrap_or(request.after_seq);
+    let done = Done {
+        session: key.id().to_owned(),
+        seq: tail,
+        loop_id: String::new(),
+    };
+    Ok((done, Some((key, watch))))
+}
+
+fn everything(key: StreamKey, after: u64, deltas: bool) -> What {
+    What {
+        key,
+        after,
+        deltas,
+        kinds: KindSet::ALL,
+        until: None,
+    }
+}
+
+/// Fills in the stream's session; another one is refused.
+fn addressed(session_id: &mut String, fixed: &StreamKey) -> Result<(), Status> {
+    if session_id.is_empty() {
+        fixed.id().clone_into(session_id);
+    }
+    if session_id == fixed.id() {
+        return Ok(());
+    }
+    Err(status::session_mismatch(session_id, fixed.id()))
+}
+
+fn reply(request_id: String, outcome: Outcome) -> Answered {
+    match outcome {
+        Ok((done, watched)) => {
+            let status = v1::CommandStatus {
+                code: Code::Ok as i32,
+                ..Default::default()
+            };
+            let reply = v1::Reply {
+                request_id,
+                status: Some(status),
+                seq: done.seq,
+                session_id: done.session,
+                loop_id: done.loop_id,
+            };
+            Answered { reply, watched }
+        }
+        Err(refused) => {
+            let status = Some(status::in_reply(&refused));
+            let reply = v1::Reply {
+                request_id,
+                status,
+                ..Default::default()
+            };
+            Answered {
+                reply,
+                watched: None,
+            }
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Limits: the configured ones, moved by a request as far as the server allows.
+//!
+//! Invariant: `loop.*` are defaults, which a request moves either way up to `limits.*`; `budget.*`
+//! are bounds, which a request only narrows.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use loopwright_core::{
+    agent::{BudgetLimits, Limits, UnknownPolicy},
+    retry::RetryPolicy,
+};
+use loopwright_proto::v1;
+
+use super::{duration, fields::Violations};
+use crate::config::Config;
+
+/// Messages of a session that may wait.
+const MAX_WAITING_MESSAGES: u32 = 256;
+/// The longest deadline: a year.
+const MAX_DEADLINE_MS: u64 = 365 * 86_400_000;
+
+/// A number that a request may move either way.
+struct Movable<'a> {
+    field: &'a str,
+    asked: Option<u64>,
+    default: u64,
+    range: RangeInclusive<u64>,
+    /// The server's own bound and the key that sets it.
+    cap: Option<(u64, &'a str)>,
+}
+
+/// A bound that a request may only narrow.
+struct Narrowed<'a> {
+    field: &'a str,
+    asked: Option<u64>,
+    configured: Option<u64>,
+}
+
+/// The limits of a loop for this request.
+pub fn resolve(
+    asked: Option<&v1::LoopLimits>,
+    on_unknown: UnknownPolicy,
+    config: &Config,
+    all: &mut Violations,
+) -> Limits {
+    let none = v1::LoopLimits::default();
+    let asked = asked.unwrap_or(&none);
+    refuse_what_does_not_act(asked, all);
+    let budget = asked.budget.unwrap_or_default();
+    refuse_budget_that_does_not_act(&budget, all);
+    Limits {
+        max_steps: max_steps(asked, config, all),
+        max_output_tokens: max_output_tokens(asked, config, all),
+        max_output_retries: max_output_retries(asked, config, all),
+        max_parallel_tool_calls: max_parallel(asked, config, all),
+        max_tool_calls_per_name: asked
+            .max_tool_calls_per_name
+            .or(config.loops.max_tool_calls_per_name),
+        deadline_ms: deadline(asked, config, all),
+        max_waiting_messages: MAX_WAITING_MESSAGES,
+        min_output_tokens: min_output_tokens(&budget, config, all),
+        budget: budget_limits(&budget, config, all),
+        retry: RetryPolicy {
+            max_attempts: config.retry.max_attempts,
+            base_delay_ms: config.retry.base_delay.as_millis(),
+            max_delay_ms: config.retry.max_delay.as_millis(),
+            total_deadline_ms: config.retry.total_deadline.as_millis(),
+        },
+        on_unknown,
+    }
+}
+
+/// Limits on the wire.
+#[must_use]
+pub fn to_wire(limits: &Limits) -> v1::LoopLimits {
+    v1::LoopLimits {
+        max_steps: Some(limits.max_steps),
+        max_output_tokens: Some(limits.max_output_tokens),
+        max_output_retries: Some(limits.max_output_retries),
+        max_parallel_tool_calls: Some(limits.max_parallel_tool_calls),
+        max_tool_calls_per_name: limits.max_tool_calls_per_name,
+        deadline: limits.deadline_ms.map(duration),
+        budget: Some(v1::BudgetLimits {
+            max_input_tokens: limits.budget.input_tokens,
+            max_output_tokens: limits.budget.output_tokens,
+            max_total_tokens: limits.budget.total_tokens,
+            max_model_calls: limits.budget.model_calls,
+            max_tool_calls: limits.budget.tool_calls,
+            min_output_tokens: Some(limits.min_output_tokens),
+            ..v1::BudgetLimits::default()
+        }),
+        ..v1::LoopLimits::default()
+    }
+}
+
+fn refuse_what_does_not_act(asked: &v1::LoopLimits, all: &mut Violations) {
+    for (set, field) in [
+        (asked.no_progress_limit.is_some(), "no_progress_limit"),
+        (
+            asked.wrapup_steps.is_some_and(|steps| steps != 0),
+            "wrapup_steps",
+        ),
+        (asked.idle_timeout.is_some(), "idle_timeout"),
+    ] {
+        if set {
+            let problem =
+                "does not act in this version yet; leave it out, and use max_steps or deadline";
+            all.add(format!("agent.limits.{field}"), problem);
+        }
+    }
+}
+
+fn refuse_budget_that_does_not_act(asked: &v1::BudgetLimits, all: &mut Violations) {
+    let mut refuse = |set: bool, field: &str, way_out: &str| {
+        if set {
+            let problem = format!("does not act in this version yet; leave it out{way_out}");
+            all.add(format!("agent.limits.budget.{field}"), problem);
+        }
+    };
+    let tokens = ", and use max_total_tokens";
+    refuse(
+        asked.max_cost_micro_usd.is_some(),
+        "max_cost_micro_usd",
+        tokens,
+    );
+    let deadline = ", and use agent.limits.deadline";
+    refuse(asked.max_wall_time.is_some(), "max_wall_time", deadline);
+    refuse(asked.warn_at.is_some(), "warn_at", "");
+    let ends = [
+        v1::OnExhausted::Unspecified as i32,
+        v1::OnExhausted::End as i32,
+    ];
+    let way_out = ", or send ON_EXHAUSTED_END";
+    refuse(!ends.contains(&asked.on_exhausted), "on_exhausted", way_out);
+}
+
+fn max_steps(asked: &v1::LoopLimits, config: &Config, all: &mut Violations) -> u32 {
+    let moved = Movable {
+        field: "max_steps",
+        asked: asked.max_steps.map(u64::from),
+        default: config.loops.max_steps.into(),
+        range: 1..=1_000_000,
+        cap: config
+            .limits
+            .max_steps
+            .map(|cap| (cap.into(), "limits.max_steps")),
+    };
+    moved.resolve_u32(all)
+}
+
+fn max_output_tokens(asked: &v1::LoopLimits, config: &Config, all: &mut Violations) -> u64 {
+    let moved = Movable {
+        field: "max_output_tokens",
+        asked: asked.max_output_tokens,
+        default: config.loops.max_output_tokens,
+        range: 1..=10_000_000,
+        cap: config
+            .limits
+            .max_output_tokens
+            .map(|cap| (cap, "limits.max_output_tokens")),
+    };
+    moved.resolve(all)
+}
+
+fn max_output_retries(asked: &v1::LoopLimits, config: &Config, all: &mut Violations) -> u32 {
+    let moved = Movable {
+        field: "max_output_retries",
+        asked: asked.max_output_retries.map(u64::from),
+        default: config.loops.max_output_retries.into(),
+        range: 0..=100,
+        cap: None,
+    };
+    moved.resolve_u32(all)
+}
+
+fn max_parallel(asked: &v1::LoopLimits, config: &Config, all: &mut Violations) -> u32 {
+    let key = "limits.max_parallel_tool_calls";
+    let moved = Movable {
+        field: "max_parallel_tool_calls",
+        asked: asked.max_parallel_tool_calls.map(u64::from),
+        default: config.loops.max_parallel_tool_calls.into(),
+        range: 1..=1_024,
+        cap: config
+            .limits
+            .max_parallel_tool_calls
+            .map(|cap| (cap.into(), key)),
+    };
+    moved.resolve_u32(all)
+}
+
+fn deadline(asked: &v1::LoopLimits, config: &Config, all: &mut Violations) -> Option<u64> {
+    let configured = config.loops.deadline.map(|period| period.as_millis());
+    let Some(asked) = asked.deadline else {
+        return configured;
+    };
+    let millis = Duration::try_from(asked)
+        .ok()
+        .and_then(|span| u64::try_from(span.as_millis()).ok())
+        .filter(|millis| (1..=MAX_DEADLINE_MS).contains(millis));
+    if millis.is_none() {
+        all.add(
+            "agent.limits.deadline",
+            format!(
+                "{}s is not between 1ms and 365 days; leave it out for no deadline",
+                asked.seconds
+            ),
+        );
+    }
+    millis
+}
+
+fn min_output_tokens(asked: &v1::BudgetLimits, config: &Config, all: &mut Violations) -> u64 {
+    let configured = config.budget.min_output_tokens;
+    let tokens = asked.min_output_tokens.unwrap_or(configured);
+    if !(configured..=1_000_000).contains(&tokens) {
+        all.add(
+            "agent.limits.budget.min_output_tokens",
+            format!(
+                "{tokens} is not between budget.min_output_tokens = {configured} of the server and \
+                 1000000"
+            ),
+        );
+    }
+    tokens
+}
+
+fn budget_limits(asked: &v1::BudgetLimits, config: &Config, all: &mut Violations) -> BudgetLimits {
+    let mut narrow = |field, asked, configured| {
+        Narrowed {
+            field,
+            asked,
+            configured,
+        }
+        .resolve(all)
+    };
+    let budget = &config.budget;
+    BudgetLimits {
+        input_tokens: narrow(
+            "max_input_tokens",
+            asked.max_input_tokens,
+            budget.max_input_tokens,
+        ),
+        output_tokens: narrow(
+            "max_output_tokens",
+            asked.max_output_tokens,
+            budget.max_output_tokens,
+        ),
+        total_tokens: narrow(
+            "max_total_tokens",
+            asked.max_total_tokens,
+            budget.max_total_tokens,
+        ),
+        model_calls: narrow(
+            "max_model_calls",
+            asked.max_model_calls,
+            budget.max_model_calls,
+        ),
+        tool_calls: narrow(
+            "max_tool_calls",
+            asked.max_tool_calls,
+            budget.max_tool_calls,
+        ),
+    }
+}
+
+impl Movable<'_> {
+    fn resolve(&self, all: &mut Violations) -> u64 {
+        let Some(asked) = self.asked else {
+            return self.default;
+        };
+        let (field, default) = (self.field, self.default);
+        let (least, most) = (self.range.start(), self.range.end());
+        if let Some((cap, key)) = self.cap.filter(|(cap, _)| asked > *cap) {
+            all.add(
+                format!("agent.limits.{field}"),
+                format!(
+                    "{asked} is above {key} = {cap} of the server; ask for less, or leave it out \
+                     for loop.{field} = {default}"
+                ),
+            );
+        } else if !self.range.contains(&asked) {
+            all.add(
+                format!("agent.limits.{field}"),
+                format!(
+                    "{asked} is not between {least} and {most}; leave it out for loop.{field} = \
+                     {default}"
+                ),
+            );
+        }
+        asked
+    }
+
+    fn resolve_u32(&self, all: &mut Violations) -> u32 {
+        u32::try_from(self.resolve(all)).unwrap_or(u32::MAX)
+    }
+}
+
+impl Narrowed<'_> {
+    fn resolve(&self, all: &mut Violations) -> Option<u64> {
+        let Some(asked) = self.asked else {
+            return self.configured;
+        };
+        if let Some(configured) = self.configured.filter(|configured| asked > *configured) {
+            let field = self.field;
+            all.add(
+                format!("agent.limits.budget.{field}"),
+                format!(
+                    "{asked} is wider than budget.{field} = {configured} of the server; ask for \
+                     less, or leave it out"
+                ),
+            );
+        }
+        Some(asked)
+    }
+}

@@ -1,0 +1,158 @@
+//! LoopService but for its streams: commands go to the drivers, questions to the index.
+
+mod commands;
+mod lists;
+
+use futures_util::stream::BoxStream;
+use loopwright_proto::v1::{self, loop_service_server::LoopService};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
+
+use super::{
+    ServiceState,
+    caller::Caller,
+    converse,
+    watch::{self, What},
+    wire::{EncodedStream, decoded},
+};
+
+pub use commands::{Done, Order, Prepared};
+
+#[cfg(test)]
+mod tests;
+
+/// The service.
+#[derive(Clone)]
+pub struct Loops(pub ServiceState);
+
+#[tonic::async_trait]
+impl LoopService for Loops {
+    async fn start_loop(
+        &self,
+        request: Request<v1::StartLoopRequest>,
+    ) -> Result<Response<v1::StartLoopResponse>, Status> {
+        let order = Order::of(&request)?;
+        let done = self.0.start_loop(&order, request.into_inner()).await?;
+        Ok(Response::new(v1::StartLoopResponse {
+            session_id: done.session,
+            loop_id: done.loop_id,
+            seq: done.seq,
+        }))
+    }
+
+    async fn send_message(
+        &self,
+        request: Request<v1::SendMessageRequest>,
+    ) -> Result<Response<v1::SendMessageResponse>, Status> {
+        let order = Order::of(&request)?;
+        let done = self.0.send_message(&order, request.into_inner()).await?;
+        Ok(Response::new(v1::SendMessageResponse {
+            seq: done.seq,
+            session_id: done.session,
+            loop_id: done.loop_id,
+        }))
+    }
+
+    async fn cancel_loop(
+        &self,
+        request: Request<v1::CancelLoopRequest>,
+    ) -> Result<Response<v1::CancelLoopResponse>, Status> {
+        let order = Order::of(&request)?;
+        let done = self.0.cancel_loop(&order, request.into_inner()).await?;
+        Ok(Response::new(v1::CancelLoopResponse {
+            seq: done.seq,
+            session_id: done.session,
+            loop_id: done.loop_id,
+        }))
+    }
+
+    async fn get_loop(
+        &self,
+        request: Request<v1::GetLoopRequest>,
+    ) -> Result<Response<v1::GetLoopResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        lists::get_loop(&self.0, &caller, request.get_ref())
+            .await
+            .map(Response::new)
+    }
+
+    async fn list_loops(
+        &self,
+        request: Request<v1::ListLoopsRequest>,
+    ) -> Result<Response<v1::ListLoopsResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        lists::list_loops(&self.0, &caller, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    type WatchLoopStream = BoxStream<'static, Result<v1::WatchLoopResponse, Status>>;
+
+    /// In this process alone: the wire is served by [`watch_loop`].
+    async fn watch_loop(
+        &self,
+        request: Request<v1::WatchLoopRequest>,
+    ) -> Result<Response<Self::WatchLoopStream>, Status> {
+        let encoded = watch_loop(self.0.clone(), request).await?.into_inner();
+        Ok(Response::new(decoded(encoded)))
+    }
+
+    type ConverseStream = BoxStream<'static, Result<v1::ConverseResponse, Status>>;
+
+    /// In this process alone: the wire is served by [`converse::converse`].
+    async fn converse(
+        &self,
+        request: Request<Streaming<v1::ConverseRequest>>,
+    ) -> Result<Response<Self::ConverseStream>, Status> {
+        let encoded = converse::converse(self.0.clone(), request)
+            .await?
+            .into_inner();
+        Ok(Response::new(decoded(encoded)))
+    }
+}
+
+/// WatchLoop, encoded.
+///
+/// # Errors
+/// As WatchLoop names them.
+pub async fn watch_loop(
+    state: ServiceState,
+    request: Request<v1::WatchLoopRequest>,
+) -> Result<Response<EncodedStream<v1::WatchLoopResponse>>, Status> {
+    let caller = Caller::of(&request)?;
+    let what = What::parse(request.get_ref(), &caller.namespace)?;
+    let watch = state.watching().open(what).await?;
+    Ok(Response::new(watch::response(watch)))
+}
+
+impl Order {
+    /// Who gives the command of a request, in which trace.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED, see [`Caller::of`].
+    pub fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+        Ok(Self {
+            caller: Caller::of(request)?,
+            traceparent: traceparent(request.metadata()),
+        })
+    }
+}
+
+/// The trace of the client, where it sent one of the form that W3C Trace Context 1 has.
+fn traceparent(metadata: &MetadataMap) -> Option<String> {
+    let text = metadata.get("traceparent")?.to_str().ok()?;
+    let parts: Vec<&str> = text.split('-').collect();
+    let hex = |part: &str, len| {
+        part.len() == len
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let zeros = |part: &str| part.bytes().all(|b| b == b'0');
+    match parts[..] {
+        [version, trace, span, flags] => {
+            let form = version == "00" && hex(trace, 32) && hex(span, 16) && hex(flags, 2);
+            (form && !zeros(trace) && !zeros(span)).then(|| text.to_owned())
+        }
+        _ => None,
+    }
+}

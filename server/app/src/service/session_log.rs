@@ -1,0 +1,166 @@
+//! SessionLogService: sessions and their logs, read.
+//!
+//! Boundary: reads the log and the index; knows no driver, so any replica serves it.
+
+mod range;
+
+#[cfg(test)]
+mod tests;
+
+use futures_util::{StreamExt as _, stream::BoxStream};
+use loopwright_core::ids::Timestamp;
+use loopwright_log::{Id, StreamKey};
+use loopwright_proto::v1::{
+    self, read_entries_response::Item, session_log_service_server::SessionLogService,
+};
+use tonic::{Request, Response, Status};
+
+use super::{
+    ServiceState,
+    caller::Caller,
+    convert::{
+        agent,
+        fields::{self, Violations},
+        summary,
+    },
+    page::{Page, Place},
+    status,
+    watch::{Sent, goodbye, heartbeat},
+    wire::{Encoded, EncodedStream, decoded},
+};
+
+/// The service.
+#[derive(Clone)]
+pub struct SessionLogs(pub ServiceState);
+
+#[tonic::async_trait]
+impl SessionLogService for SessionLogs {
+    async fn list_sessions(
+        &self,
+        request: Request<v1::ListSessionsRequest>,
+    ) -> Result<Response<v1::ListSessionsResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        list(&self.0, &caller, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn get_session(
+        &self,
+        request: Request<v1::GetSessionRequest>,
+    ) -> Result<Response<v1::GetSessionResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let key = key(&caller.namespace, &request.get_ref().session_id)?;
+        let digest = self
+            .0
+            .index
+            .digest(&key)
+            .await
+            .map_err(|e| status::index(&e))?;
+        let digest = digest.ok_or_else(|| status::session_not_found(key.id()))?;
+        let state = &digest.state;
+        let whole = digest.damage.is_none() && state.session.is_some();
+        Ok(Response::new(v1::GetSessionResponse {
+            session: Some(summary::of_session(&key, &digest)),
+            agent: whole.then(|| agent::to_wire(&state.agent, Some(&state.limits))),
+        }))
+    }
+
+    type ReadEntriesStream = BoxStream<'static, Result<v1::ReadEntriesResponse, Status>>;
+
+    /// In this process alone: the wire is served by [`read_entries`].
+    async fn read_entries(
+        &self,
+        request: Request<v1::ReadEntriesRequest>,
+    ) -> Result<Response<Self::ReadEntriesStream>, Status> {
+        let encoded = read_entries(self.0.clone(), request).await?.into_inner();
+        Ok(Response::new(decoded(encoded)))
+    }
+}
+
+/// ReadEntries, encoded.
+///
+/// # Errors
+/// As ReadEntries names them.
+pub async fn read_entries(
+    state: ServiceState,
+    request: Request<v1::ReadEntriesRequest>,
+) -> Result<Response<EncodedStream<v1::ReadEntriesResponse>>, Status> {
+    let caller = Caller::of(&request)?;
+    let items = range::open(&state, &caller.namespace, request.get_ref()).await?;
+    let encode = |sent: Result<Sent, Status>| {
+        Ok(match sent? {
+            Sent::Entry(bytes) | Sent::Delta(bytes) => Encoded::raw(bytes),
+            Sent::Heartbeat(through) => item(Item::Heartbeat(heartbeat(through))),
+            Sent::Goodbye(cursor) => item(Item::Goodbye(goodbye(cursor))),
+        })
+    };
+    Ok(Response::new(items.map(encode).boxed()))
+}
+
+/// The stream of a session that a request names.
+///
+/// # Errors
+/// INVALID_ARGUMENT.
+pub fn key(namespace: &Id, session_id: &str) -> Result<StreamKey, Status> {
+    let mut all = Violations::default();
+    let id = fields::id("session_id", session_id, &mut all);
+    match all.check(id) {
+        Ok(Some(id)) => Ok(StreamKey::session(namespace, &id)),
+        Ok(None) => Err(status::invalid_field("session_id", "is empty; name one")),
+        Err(all) => Err(status::invalid(&all)),
+    }
+}
+
+async fn list(
+    state: &ServiceState,
+    caller: &Caller,
+    mut request: v1::ListSessionsRequest,
+) -> Result<v1::ListSessionsResponse, Status> {
+    let mut all = Violations::default();
+    let token = std::mem::take(&mut request.page_token);
+    let size = fields::page_size(std::mem::take(&mut request.page_size), &mut all);
+    let page = Page::parse(size, &token, &request, &mut all);
+    let states = fields::states::<v1::SessionState>(&request.states, "states", &mut all);
+    let labels = fields::labels(request.labels, &mut all);
+    all.check(()).map_err(|all| status::invalid(&all))?;
+
+    let keys = state
+        .index
+        .sessions(&caller.namespace)
+        .await
+        .map_err(|e| status::log(&e))?;
+    // No agent has a name yet, so that a filter by one lists nothing.
+    let named = !request.agent.is_empty();
+    let places = state.index.scan(keys, |key, digest| {
+        let wanted = states.is_empty() || states.contains(&summary::session_state(digest));
+        let listed = wanted && !named && summary::has_labels(digest, &labels);
+        listed
+            .then(|| place(key, digest.updated_at))
+            .into_iter()
+            .collect()
+    });
+    let (places, next_page_token) = page.cut(places.await.map_err(|e| status::log(&e))?);
+    let mut sessions = Vec::with_capacity(places.len());
+    for place in places {
+        let key = key(&caller.namespace, &place.name)?;
+        let digest = state
+            .index
+            .digest(&key)
+            .await
+            .map_err(|e| status::index(&e))?;
+        sessions.extend(digest.map(|digest| summary::of_session(&key, &digest)));
+    }
+    Ok(v1::ListSessionsResponse {
+        sessions,
+        next_page_token,
+    })
+}
+
+fn place(key: &StreamKey, at: Timestamp) -> Place {
+    Place::new(at.0, key.id())
+}
+
+fn item(item: Item) -> Encoded<v1::ReadEntriesResponse> {
+    Encoded::new(&v1::ReadEntriesResponse { item: Some(item) })
+}

@@ -1,0 +1,201 @@
+//! ReadEntries: a range of a log, either way, that ends.
+//!
+//! Invariant: what was committed after the call began is not sent, and a whole answer ends with a
+//! heartbeat.
+
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt as _, stream};
+use loopwright_log::{
+    BackStream, Id, LogError, ReadItem, ReadMode, ReadStream, Record, Seq, StreamKey,
+};
+use loopwright_proto::v1;
+use tonic::Status;
+
+use crate::{
+    drain::DrainSignal,
+    service::{
+        ServiceState,
+        convert::{
+            entry,
+            fields::{self, Violations},
+            kinds::{self, KindSet},
+        },
+        status,
+        watch::Sent,
+    },
+};
+
+/// What to read: entries after `after` up to `through`.
+struct Range {
+    key: StreamKey,
+    after: Seq,
+    through: Seq,
+    backward: bool,
+    limit: u64,
+    kinds: KindSet,
+}
+
+struct Reading {
+    source: Source,
+    range: Range,
+    /// The last seq looked at.
+    at: Seq,
+    sent: u64,
+    /// What the last heartbeat of a backward reading says.
+    began_at: Seq,
+    drain: DrainSignal,
+    ended: bool,
+}
+
+enum Source {
+    Forward(ReadStream),
+    Backward(BackStream),
+}
+
+/// The items of a ReadEntries.
+///
+/// # Errors
+/// As ReadEntries names them.
+pub(super) async fn open(
+    state: &ServiceState,
+    namespace: &Id,
+    request: &v1::ReadEntriesRequest,
+) -> Result<impl Stream<Item = Result<Sent, Status>> + Send + 'static, Status> {
+    let mut range = parse(namespace, request)?;
+    let tail = match state.log.tail(&range.key).await {
+        Ok(Some(tail)) => tail,
+        Ok(None) => return Err(status::session_not_found(range.key.id())),
+        Err(LogError::Corrupt(damage)) => damage.good_through,
+        Err(error) => return Err(status::log(&error)),
+    };
+    if range.after > tail {
+        return Err(status::cursor_past_tail(range.after, tail));
+    }
+    if range.through == 0 || range.through > tail {
+        range.through = tail;
+    }
+    let source = if range.backward {
+        Source::Backward(
+            state
+                .log
+                .read_back(&range.key, range.through.saturating_add(1)),
+        )
+    } else {
+        Source::Forward(state.log.read(&range.key, range.after, ReadMode::ToTail))
+    };
+    let reading = Reading {
+        source,
+        at: range.after,
+        sent: 0,
+        began_at: tail,
+        range,
+        drain: state.drain.clone(),
+        ended: false,
+    };
+    Ok(stream::unfold(reading, |mut reading| async move {
+        let item = reading.next().await?;
+        reading.ended |= !matches!(item, Ok(Sent::Entry(_)));
+        Some((item, reading))
+    }))
+}
+
+fn parse(namespace: &Id, request: &v1::ReadEntriesRequest) -> Result<Range, Status> {
+    let mut all = Violations::default();
+    let id = fields::id("session_id", &request.session_id, &mut all);
+    let backward = match v1::ReadDirection::try_from(request.direction) {
+        Ok(direction) => direction == v1::ReadDirection::Backward,
+        Err(_) => {
+            let problem = format!(
+                "{} is no value of this enum; leave it out",
+                request.direction
+            );
+            all.add("direction", problem);
+            false
+        }
+    };
+    let (after, through) = (request.after_seq, request.through_seq);
+    if through != 0 && through < after {
+        all.add(
+            "through_seq",
+            format!("{through} is below after_seq {after}; leave it out"),
+        );
+    }
+    let kinds = kinds::filter(&request.kinds, &mut all);
+    let id = all.check(id).map_err(|all| status::invalid(&all))?;
+    let id = id.ok_or_else(|| status::invalid_field("session_id", "is empty; name one"))?;
+    let key = StreamKey::session(namespace, &id);
+    Ok(Range {
+        key,
+        after,
+        through,
+        backward,
+        limit: request.limit,
+        kinds,
+    })
+}
+
+impl Reading {
+    async fn next(&mut self) -> Option<Result<Sent, Status>> {
+        if self.ended {
+            return None;
+        }
+        loop {
+            if self.drain.is_draining() {
+                return Some(Ok(Sent::Goodbye(self.resume_at())));
+            }
+            let full = self.range.limit != 0 && self.sent >= self.range.limit;
+            let record = if full { Ok(None) } else { self.pull().await };
+            let record = match record {
+                Ok(Some(record)) => record,
+                Ok(None) => return Some(Ok(Sent::Heartbeat(self.complete_through(full)))),
+                Err(error) => return Some(Err(status::log(&error))),
+            };
+            self.at = record.seq;
+            match entry::ready(&record) {
+                Err(error) => return Some(Err(status::unreadable(&error))),
+                Ok(ready) if self.range.kinds.wants(ready.kinds) => {
+                    self.sent += 1;
+                    return Some(Ok(Sent::Entry(ready.message)));
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// The next record of the range.
+    async fn pull(&mut self) -> Result<Option<Arc<Record>>, LogError> {
+        match &mut self.source {
+            Source::Forward(source) => {
+                if self.at >= self.range.through {
+                    return Ok(None);
+                }
+                match source.next().await.transpose()? {
+                    Some(ReadItem::Fact(record)) => Ok(Some(record)),
+                    Some(ReadItem::Progress(_) | ReadItem::CompleteThrough(_)) | None => Ok(None),
+                }
+            }
+            Source::Backward(source) => {
+                let record = source.next().await.transpose()?;
+                Ok(record.filter(|record| record.seq > self.range.after))
+            }
+        }
+    }
+
+    fn complete_through(&self, full: bool) -> Seq {
+        match (self.range.backward, full) {
+            (true, _) => self.began_at,
+            (false, true) => self.at,
+            (false, false) => self.range.through.max(self.at),
+        }
+    }
+
+    /// Where a forward reading goes on; a backward one is asked for again.
+    fn resume_at(&self) -> Seq {
+        if self.range.backward {
+            self.range.after
+        } else {
+            self.at
+        }
+    }
+}

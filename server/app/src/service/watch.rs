@@ -1,0 +1,172 @@
+//! WatchLoop: a session's entries after a cursor, then live.
+//!
+//! Boundary: reads the log and nothing else, so that any replica serves watchers; it knows no
+//! driver. Invariant: pull-based. A watcher that does not read costs its place in the log and no
+//! memory; it gets each entry once and in order.
+
+mod feed;
+mod seats;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, stream};
+use loopwright_core::ids::LoopId;
+use loopwright_log::{Log, LogError, ReadMode, Seq, StreamKey};
+use loopwright_proto::v1::{self, watch_loop_response::Item};
+use tonic::Status;
+
+use super::{
+    convert::{
+        fields::{self, Violations},
+        kinds::{self, KindSet},
+    },
+    status,
+    wire::{Encoded, EncodedStream},
+};
+use crate::{drain::DrainSignal, index::Index};
+
+pub use feed::{Sent, Watch};
+pub use seats::{SEATS_OF_SESSION, Seat, Seats};
+
+/// What watching takes.
+#[derive(Clone)]
+pub struct Watching {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// Where loops begin and end.
+    pub index: Arc<Index>,
+    /// Room for watchers.
+    pub seats: Arc<Seats>,
+    /// Says when to say goodbye.
+    pub drain: DrainSignal,
+}
+
+/// What to watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct What {
+    /// The session.
+    pub key: StreamKey,
+    /// Entries after this seq.
+    pub after: Seq,
+    /// Whether deltas are sent.
+    pub deltas: bool,
+    /// Which entries are sent.
+    pub kinds: KindSet,
+    /// The loop whose end is the end of the stream.
+    pub until: Option<LoopId>,
+}
+
+impl What {
+    /// What a request asks for.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT with every violation.
+    pub fn parse(
+        request: &v1::WatchLoopRequest,
+        namespace: &loopwright_log::Id,
+    ) -> Result<Self, Status> {
+        let mut all = Violations::default();
+        let id = fields::id("session_id", &request.session_id, &mut all);
+        let until = fields::optional_loop("loop_id", &request.loop_id, &mut all);
+        let kinds = kinds::filter(&request.kinds, &mut all);
+        let id = all.check(id).map_err(|all| status::invalid(&all))?;
+        let id = id.ok_or_else(|| status::invalid_field("session_id", "is empty; name one"))?;
+        Ok(Self {
+            key: StreamKey::session(namespace, &id),
+            after: request.after_seq,
+            deltas: request.deltas,
+            kinds,
+            until,
+        })
+    }
+}
+
+impl Watching {
+    /// Starts to watch.
+    ///
+    /// # Errors
+    /// As WatchLoop names them.
+    pub async fn open(&self, what: What) -> Result<Watch, Status> {
+        let seat = self.seats.take(&what.key)?;
+        self.open_seated(what, seat).await
+    }
+
+    /// As [`Watching::open`], with a seat that was taken before.
+    ///
+    /// # Errors
+    /// As WatchLoop names them.
+    pub async fn open_seated(&self, what: What, seat: Seat) -> Result<Watch, Status> {
+        self.check_cursor(&what).await?;
+        let over = match what.until {
+            None => false,
+            Some(id) => self.ended_by(&what, id).await?,
+        };
+        let source = if over {
+            stream::empty().boxed()
+        } else {
+            self.log.read(&what.key, what.after, ReadMode::Follow)
+        };
+        Ok(Watch::new(source, what, over, self.drain.clone(), seat))
+    }
+
+    async fn check_cursor(&self, what: &What) -> Result<(), Status> {
+        match self.log.tail(&what.key).await {
+            Ok(None) => Err(status::session_not_found(what.key.id())),
+            Ok(Some(tail)) if what.after > tail => Err(status::cursor_past_tail(what.after, tail)),
+            // A damaged session is watched up to its damage: the read says so.
+            Ok(Some(_)) | Err(LogError::Corrupt(_)) => Ok(()),
+            Err(error) => Err(status::log(&error)),
+        }
+    }
+
+    /// Whether the loop ended at or before the cursor.
+    async fn ended_by(&self, what: &What, id: LoopId) -> Result<bool, Status> {
+        let session = what.key.id();
+        let digest = self
+            .index
+            .digest(&what.key)
+            .await
+            .map_err(|e| status::index(&e))?;
+        let digest = digest.ok_or_else(|| status::session_not_found(session))?;
+        let found = self.index.find_loop(&what.key, &digest, id).await;
+        let found = found.map_err(|e| status::index(&e))?;
+        let found = found.ok_or_else(|| status::loop_not_found(session, &id.to_string()))?;
+        Ok(found.ended.is_some_and(|(_, seq, _)| seq <= what.after))
+    }
+}
+
+/// A watch as the answer of WatchLoop.
+#[must_use]
+pub fn response(watch: Watch) -> EncodedStream<v1::WatchLoopResponse> {
+    watch
+        .map(|sent| {
+            Ok(match sent? {
+                Sent::Entry(bytes) | Sent::Delta(bytes) => Encoded::raw(bytes),
+                Sent::Heartbeat(through) => item(Item::Heartbeat(heartbeat(through))),
+                Sent::Goodbye(cursor) => item(Item::Goodbye(goodbye(cursor))),
+            })
+        })
+        .boxed()
+}
+
+/// A sign of life.
+#[must_use]
+pub fn heartbeat(complete_through: Seq) -> v1::Heartbeat {
+    v1::Heartbeat { complete_through }
+}
+
+/// The last message of a server that shuts down.
+#[must_use]
+pub fn goodbye(cursor: Seq) -> v1::Goodbye {
+    v1::Goodbye {
+        cursor,
+        reason: v1::GoodbyeReason::Draining as i32,
+    }
+}
+
+fn item(item: Item) -> Encoded<v1::WatchLoopResponse> {
+    Encoded::new(&v1::WatchLoopResponse { item: Some(item) })
+}

@@ -1,0 +1,92 @@
+//! Room for watchers: counted, and given back when the stream is dropped.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use loopwright_log::StreamKey;
+use tonic::Status;
+
+use crate::service::status;
+
+/// Streams that may watch one session at once.
+pub const SEATS_OF_SESSION: u32 = 1_000;
+
+/// The watchers of this server.
+#[derive(Debug)]
+pub struct Seats {
+    limit: u32,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: u32,
+    by_session: HashMap<StreamKey, u32>,
+}
+
+/// One watcher's room.
+#[derive(Debug)]
+pub struct Seat {
+    seats: Arc<Seats>,
+    key: StreamKey,
+}
+
+impl Seats {
+    /// Room for `limit` watchers (`limits.watchers`).
+    #[must_use]
+    pub fn new(limit: u32) -> Arc<Self> {
+        Arc::new(Self {
+            limit,
+            taken: Mutex::default(),
+        })
+    }
+
+    /// Room for one more.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED, TOO_MANY_WATCHERS.
+    pub fn take(self: &Arc<Self>, key: &StreamKey) -> Result<Seat, Status> {
+        let mut taken = self.lock();
+        if taken.all >= self.limit {
+            return Err(status::too_many_watchers(self.limit.into(), "server"));
+        }
+        let of_session = taken.by_session.entry(key.clone()).or_default();
+        if *of_session >= SEATS_OF_SESSION {
+            return Err(status::too_many_watchers(
+                SEATS_OF_SESSION.into(),
+                "session",
+            ));
+        }
+        *of_session += 1;
+        taken.all += 1;
+        Ok(Seat {
+            seats: Arc::clone(self),
+            key: key.clone(),
+        })
+    }
+
+    /// Streams that watch now.
+    #[must_use]
+    pub fn taken(&self) -> u32 {
+        self.lock().all
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.seats.lock();
+        taken.all = taken.all.saturating_sub(1);
+        if let Some(of_session) = taken.by_session.get_mut(&self.key) {
+            *of_session -= 1;
+            if *of_session == 0 {
+                taken.by_session.remove(&self.key);
+            }
+        }
+    }
+}
