@@ -1,0 +1,328 @@
+//! Calls to models: Anthropic, anything that speaks OpenAI's chat completions, and scripts.
+//!
+//! Boundary: from a [`ModelRequest`] to a [`ModelReply`] or a [`ModelFailure`]; one attempt, never a
+//! retry, since core decides that. Invariants: what was rendered once is sent again byte for byte
+//! (see [`Transcript`]); a key leaves in its header and nowhere else; dropping the future of a call
+//! drops its HTTP request.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use loopwright_core::{
+    outcome::{ModelFailure, ModelFailureKind, ModelReply},
+    prompt::ModelRequest,
+};
+
+use self::{
+    exchange::Exchange,
+    failure::Fault,
+    protocol::Protocol,
+    target::{Route, Target},
+    transcript::Ask,
+};
+use super::{CallTrace, progress::ProgressSink};
+use crate::config::{
+    CacheTtl, Config, PriceConfig, Provider,
+    models::{ModelError, ResolvedModel, resolve},
+};
+
+mod anthropic;
+mod body;
+mod exchange;
+mod failure;
+mod json;
+mod openai;
+mod protocol;
+mod reply;
+mod script;
+mod scripted;
+mod sse;
+mod target;
+mod transcript;
+
+pub use script::{Script, ScriptError};
+pub use transcript::Transcript;
+
+/// Why a model cannot be called; the text names the ways out.
+pub type NoModel = ModelError;
+
+/// Targets kept ready: a client may name any `provider/id`.
+const MAX_TARGETS: usize = 1024;
+
+/// All models that can be called.
+pub struct Models {
+    config: Config,
+    env: BTreeMap<String, String>,
+    /// Made once; where TLS cannot be set up, the reason, and scripted models go on.
+    client: Result<reqwest::Client, String>,
+    scripts: BTreeMap<String, Arc<Script>>,
+    embedded: BTreeMap<String, Arc<Script>>,
+    targets: Mutex<BTreeMap<String, Arc<Target>>>,
+    idle: Duration,
+}
+
+/// What [`Models`] takes beside the configuration.
+#[derive(Clone, Debug)]
+pub struct ModelsOptions {
+    /// Scripted models that need no configuration, by alias: the text of each one's script.
+    pub scripts: BTreeMap<String, String>,
+    /// Longest silence of a provider, before its reply and between the events of it. Default 300 s:
+    /// a model that reasons may say nothing for minutes.
+    pub idle_timeout: Duration,
+    /// Longest time to connect. Default 10 s.
+    pub connect_timeout: Duration,
+}
+
+/// What is known of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelFacts {
+    /// Its name: the alias, or `provider/id`.
+    pub name: String,
+    /// Who answers.
+    pub provider: Provider,
+    /// Its name at the provider.
+    pub id: String,
+    /// Tokens that it can take, where known.
+    pub context_window: Option<u64>,
+    /// Output tokens of one call, where known.
+    pub max_output: Option<u64>,
+}
+
+impl Default for ModelsOptions {
+    fn default() -> Self {
+        Self {
+            scripts: BTreeMap::new(),
+            idle_timeout: Duration::from_secs(300),
+            connect_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Models {
+    /// The models of a configuration.
+    ///
+    /// # Errors
+    /// A script cannot be used.
+    pub fn new(
+        config: &Config,
+        env: &BTreeMap<String, String>,
+        options: ModelsOptions,
+    ) -> Result<Arc<Self>, ScriptError> {
+        let mut scripts = BTreeMap::new();
+        for (alias, model) in &config.models {
+            if let (Some(Provider::Scripted), Some(path)) = (model.provider, &model.script) {
+                scripts.insert(alias.clone(), Arc::new(Script::load(path)?));
+            }
+        }
+        let mut embedded = BTreeMap::new();
+        for (alias, text) in &options.scripts {
+            embedded.insert(alias.clone(), Arc::new(Script::parse(alias, text)?));
+        }
+        Ok(Arc::new(Self {
+            config: config.clone(),
+            env: env.clone(),
+            client: client(options.connect_timeout),
+            scripts,
+            embedded,
+            targets: Mutex::default(),
+            idle: options.idle_timeout,
+        }))
+    }
+
+    /// Whether there is a model that needs no more than its name, or not even that.
+    #[must_use]
+    pub fn has_any(&self) -> bool {
+        !self.config.models.is_empty()
+            || !self.embedded.is_empty()
+            || resolve(&self.config, &self.env, None).is_ok()
+    }
+
+    /// What is known of the model with this name; an empty name means the default model.
+    ///
+    /// # Errors
+    /// The name means nothing, there is no model at all, or its key is missing.
+    pub fn check(&self, model: &str) -> Result<ModelFacts, NoModel> {
+        let model = self.resolve(model)?;
+        Ok(ModelFacts {
+            name: model.alias,
+            provider: model.provider,
+            id: model.id,
+            context_window: model.context_window,
+            max_output: model.max_output,
+        })
+    }
+
+    /// Whether an agent's `provider_options` can be sent.
+    ///
+    /// # Errors
+    /// They are no JSON object, or set what the loop sets itself.
+    pub fn check_options(options: &str) -> Result<(), String> {
+        protocol::check_options(options)
+    }
+
+    /// Makes one attempt of a call. What is new in the conversation is rendered into `transcript`
+    /// now: a cache, of which a session keeps one; starting from an empty one gives the same bytes.
+    /// Dropping the future gives the request up. `ModelReply::verdicts` is left empty.
+    pub fn call(
+        self: &Arc<Self>,
+        transcript: &mut Transcript,
+        request: ModelRequest,
+        trace: CallTrace,
+        sink: ProgressSink,
+    ) -> BoxFuture<'static, Result<ModelReply, ModelFailure>> {
+        match self.start(transcript, request, trace, sink) {
+            Ok(call) => call,
+            Err(fault) => {
+                futures_util::future::ready(Err(fault.into_failure(&[], String::new()))).boxed()
+            }
+        }
+    }
+
+    fn start(
+        self: &Arc<Self>,
+        transcript: &mut Transcript,
+        request: ModelRequest,
+        trace: CallTrace,
+        sink: ProgressSink,
+    ) -> Result<BoxFuture<'static, Result<ModelReply, ModelFailure>>, Fault> {
+        let target = self.target(&request.model)?;
+        let (protocol, endpoint) = match &target.route {
+            Route::Script(script) => {
+                let script = Arc::clone(script);
+                return Ok(scripted::run(target, script, request, sink).boxed());
+            }
+            Route::Http(protocol, endpoint) => (*protocol, Arc::clone(endpoint)),
+        };
+        let client = self.client.clone();
+        let client = client.map_err(|e| Fault::new(ModelFailureKind::Connect, e))?;
+        let unfit = |what| Fault::new(ModelFailureKind::InvalidRequest, what);
+        let cap = target.cap(request.max_output_tokens);
+        let tail = protocol.tail(&endpoint, cap, &request).map_err(unfit)?;
+        let cache_control = self.cache_control(protocol);
+        let id = &target.model.id;
+        let ask = Ask {
+            protocol,
+            id,
+            request: &request,
+            cache_control,
+            tail,
+        };
+        let body = transcript.body(ask).map_err(unfit)?;
+        let (traceparent, idle) = (trace.traceparent, self.idle);
+        let target = Arc::clone(&target);
+        let exchange = Exchange {
+            client,
+            target,
+            endpoint,
+            protocol,
+            body,
+            traceparent,
+            idle,
+        };
+        let models = Arc::clone(self);
+        Ok(async move {
+            let outcome = exchange.run(sink).await;
+            if outcome
+                .as_ref()
+                .is_err_and(|e| e.kind == ModelFailureKind::Auth)
+            {
+                // The key may have been replaced in its file: the next call reads it again.
+                models.targets().remove(&request.model);
+            }
+            outcome
+        }
+        .boxed())
+    }
+
+    fn resolve(&self, name: &str) -> Result<ResolvedModel, NoModel> {
+        if self.embedded.contains_key(name) && !self.config.models.contains_key(name) {
+            return Ok(embedded(name));
+        }
+        resolve(&self.config, &self.env, Some(name))
+    }
+
+    fn target(&self, name: &str) -> Result<Arc<Target>, Fault> {
+        if let Some(target) = self.targets().get(name) {
+            return Ok(Arc::clone(target));
+        }
+        let model = self.resolve(name).map_err(|e| {
+            let kind = match &e {
+                ModelError::KeyVariable { .. } | ModelError::KeyFile { .. } => {
+                    ModelFailureKind::Auth
+                }
+                ModelError::None | ModelError::Unknown { .. } => ModelFailureKind::NoSuchModel,
+            };
+            Fault::new(kind, e.to_string())
+        })?;
+        let script = self
+            .scripts
+            .get(&model.alias)
+            .or_else(|| self.embedded.get(&model.alias));
+        let target = Arc::new(Target::new(model, script.cloned())?);
+        let mut targets = self.targets();
+        if targets.len() >= MAX_TARGETS {
+            targets.clear();
+        }
+        targets.insert(name.to_owned(), Arc::clone(&target));
+        Ok(target)
+    }
+
+    fn targets(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Target>>> {
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cache_control(&self, protocol: Protocol) -> Option<&'static str> {
+        let cache = &self.config.prompt_cache;
+        match (protocol, cache.ttl) {
+            (Protocol::OpenAi, _) => None,
+            _ if !cache.enabled => None,
+            (Protocol::Anthropic, CacheTtl::FiveMinutes) => {
+                Some(",\"cache_control\":{\"type\":\"ephemeral\"}")
+            }
+            (Protocol::Anthropic, CacheTtl::OneHour) => {
+                Some(",\"cache_control\":{\"type\":\"ephemeral\",\"ttl\":\"1h\"}")
+            }
+        }
+    }
+}
+
+/// Makes ring the process's cryptography for TLS. The first caller decides; later calls do nothing.
+pub fn install_crypto() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// One client for all models: it keeps their connections. No redirect is followed, since a key in a
+/// header of its own would go along.
+fn client(connect_timeout: Duration) -> Result<reqwest::Client, String> {
+    install_crypto();
+    reqwest::Client::builder()
+        .connect_timeout(connect_timeout)
+        .redirect(reqwest::redirect::Policy::none())
+        .tcp_nodelay(true)
+        .pool_idle_timeout(Duration::from_secs(60))
+        .user_agent(concat!("loopwright/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|e| format!("the HTTP client could not be set up: {e}"))
+}
+
+fn embedded(alias: &str) -> ResolvedModel {
+    ResolvedModel {
+        alias: alias.to_owned(),
+        provider: Provider::Scripted,
+        id: alias.to_owned(),
+        base_url: String::new(),
+        api_key: None,
+        context_window: None,
+        max_output: None,
+        headers: BTreeMap::new(),
+        price: PriceConfig::default(),
+        script: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
