@@ -38,7 +38,7 @@ pub enum Error {
     /// The server refused.
     #[error("{0}")]
     Rejected(Box<Rejection>),
-    /// The server sent entries with a hole in between, again and again.
+    /// The server sent entries with a hole in between; a watch has read them again before it says so.
     #[error(
         "the entries of session {session_id} do not follow on: after seq {after} came seq {got}. \
          Nothing was skipped: `loopwright log show {session_id}` shows what the log holds"

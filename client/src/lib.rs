@@ -34,3 +34,6 @@ pub use options::{ClientOptions, DEFAULT_URL};
 pub use read::ReadEntries;
 pub use text::TextAssembler;
 pub use watch::{Watch, WatchEvent, WatchOptions};
+
+#[cfg(test)]
+mod tests;

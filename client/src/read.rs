@@ -1,7 +1,7 @@
 //! A range of a log, read to its end.
 //!
 //! Boundary: ReadEntries only. Invariant: the stream ends without an error only where the server said that
-//! the answer is whole; where it was cut, the rest is asked for.
+//! the answer is whole; where it was cut, the rest is asked for; unfiltered entries follow on.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -20,6 +20,8 @@ pub struct ReadEntries {
     /// What is still to be read.
     rest: ReadEntriesRequest,
     link: Link<ReadEntriesResponse>,
+    /// The seq that was yielded last.
+    last: Option<u64>,
     whole: bool,
     done: bool,
 }
@@ -30,6 +32,7 @@ impl ReadEntries {
             link: Link::new(client.options()),
             client,
             rest: request,
+            last: None,
             whole: false,
             done: false,
         }
@@ -52,6 +55,7 @@ impl ReadEntries {
             match item {
                 Some(Item::Entry(entry)) => {
                     self.link.thrives();
+                    self.follows_on(entry.seq)?;
                     self.advance(entry.seq);
                     return Poll::Ready(Ok(Some(entry)));
                 }
@@ -62,7 +66,24 @@ impl ReadEntries {
         Poll::Ready(Ok(None))
     }
 
+    fn follows_on(&self, got: u64) -> Result<(), Error> {
+        let backward = self.rest.direction() == ReadDirection::Backward;
+        let follows = |last: u64| match backward {
+            true => got.checked_add(1) == Some(last),
+            false => last.checked_add(1) == Some(got),
+        };
+        match self.last.filter(|_| self.rest.kinds.is_empty()) {
+            Some(after) if !follows(after) => Err(Error::Gap {
+                session_id: self.rest.session_id.clone(),
+                after,
+                got,
+            }),
+            _ => Ok(()),
+        }
+    }
+
     fn advance(&mut self, seq: u64) {
+        self.last = Some(seq);
         if self.rest.direction() == ReadDirection::Backward {
             self.rest.through_seq = seq.saturating_sub(1);
             self.whole = self.rest.through_seq <= self.rest.after_seq;

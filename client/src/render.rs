@@ -21,3 +21,6 @@ pub use log::{entry_lines, message_lines};
 pub use table::table;
 pub use view::{Piece, RunView, Style};
 pub use words::{cost_words, time_words, timestamp_words, token_words};
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -143,3 +143,6 @@ impl TextAssembler {
         self.open.get_mut(&delta.call)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -97,3 +97,6 @@ impl From<Exit> for std::process::ExitCode {
         Self::from(exit.code())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,3 +68,22 @@ impl Spinners {
         self.all.suspend(write)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_SPINNERS, Spinners};
+
+    #[test]
+    fn spinners_are_bounded_and_end_with_their_calls() {
+        let mut spinners = Spinners::new();
+        for call in 0..MAX_SPINNERS + 5 {
+            spinners.start(&format!("c{call}"), "calc__add");
+        }
+        assert_eq!(spinners.running.len(), MAX_SPINNERS);
+        spinners.progress("c0", "half");
+        spinners.end("c0");
+        assert!(!spinners.running.contains_key("c0"));
+        spinners.clear();
+        assert!(spinners.running.is_empty());
+    }
+}
