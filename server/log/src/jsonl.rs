@@ -14,15 +14,16 @@ mod lines;
 mod path;
 mod queue;
 mod recover;
+mod report;
 mod segment;
 mod session_file;
 mod stream;
+mod threads;
 mod verify;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,8 +31,8 @@ use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use crate::blob::BlobRef;
-use crate::disk::{Disk, Lock, LockError, RealDisk};
-use crate::error::{AppendError, BlobError, Corruption, Failure, LogError};
+use crate::disk::{Disk, RealDisk};
+use crate::error::{AppendError, BlobError, Failure, LogError};
 use crate::key::{KeyPage, KeyQuery, StreamKey};
 use crate::live::lock;
 use crate::progress::Progress;
@@ -41,12 +42,12 @@ use crate::stats::Stats;
 use crate::{BackStream, Log, ReadMode, ReadStream};
 
 use engine::Engine;
-use filer::Filer;
-use journal::{Segment, Writer};
 use queue::{Pending, Stop};
 use session_file::{FileHistory, blocking};
 use stream::Stream;
+use threads::{Held, Parts};
 
+pub use report::{OpenError, RecoveryReport, SetAside};
 pub use verify::{Found, Verdict, verify_stream};
 
 /// When an append is durable.
@@ -80,105 +81,11 @@ pub struct JsonlOptions {
     pub accept_damage: bool,
 }
 
-/// Why the log did not open.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process serves the directory.
-    #[error("{} is in use by {}; stop it, or give this one a directory of its own", dir.display(), holder(*pid))]
-    Locked {
-        /// The data directory.
-        dir: PathBuf,
-        /// The holder, where its lock file names it.
-        pid: Option<u32>,
-    },
-    /// Written by a newer release.
-    #[error("{} has format version {found}, this release reads up to 1; upgrade", path.display())]
-    NewerVersion {
-        /// The file.
-        path: PathBuf,
-        /// The version found.
-        found: u32,
-    },
-    /// Acknowledged bytes of the journal are damaged, and nothing tells whose they were.
-    #[error(
-        "{bytes} bytes at {offset} of {} are damaged, and may have held the last record of any \
-         session; restore the file, or accept the loss with `loopwright log repair`",
-        path.display()
-    )]
-    Damaged {
-        /// The segment.
-        path: PathBuf,
-        /// Where the damage begins.
-        offset: u64,
-        /// How long it is.
-        bytes: u64,
-    },
-    /// The disk failed.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-}
-
-/// What a start found and did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RecoveryReport {
-    /// Segments of the journal that were read.
-    pub segments: usize,
-    /// Good records in them.
-    pub records: u64,
-    /// Streams whose files were looked at.
-    pub streams: usize,
-    /// Records that were written to those files.
-    pub refiled: u64,
-    /// Bytes that belong to no acknowledged record, kept aside.
-    pub set_aside: Vec<SetAside>,
-    /// Streams that have lost acknowledged records; they read up to there and take no appends.
-    pub corrupt: Vec<Corruption>,
-    /// The checkpoint manifest did not match its checksum; the journal alone was believed.
-    pub manifest_damaged: bool,
-}
-
-/// Bytes that recovery has kept aside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SetAside {
-    /// The file that held them.
-    pub from: PathBuf,
-    /// Where they began.
-    pub offset: u64,
-    /// How many.
-    pub bytes: u64,
-    /// Where they are now.
-    pub kept_in: PathBuf,
-}
-
 /// The embedded log.
 pub struct JsonlLog {
     engine: Arc<Engine>,
     held: Arc<Mutex<Held>>,
 }
-
-/// What ends with the log.
-struct Held {
-    writer: Option<JoinHandle<u64>>,
-    filer: Option<JoinHandle<()>>,
-    lock: Option<Lock>,
-}
-
-/// The parts of an open log before its threads start.
-struct Parts {
-    engine: Arc<Engine>,
-    writer: Writer,
-    filer: Filer,
-    lock: Lock,
-    report: RecoveryReport,
-}
-
-/// Turns a panic of a thread into the end of the log.
-struct Watchdog(Arc<Engine>);
 
 impl JsonlOptions {
     /// The defaults, in this directory.
@@ -192,23 +99,6 @@ impl JsonlOptions {
             gather: Duration::from_millis(200),
             idle: Duration::from_secs(10),
             accept_damage: false,
-        }
-    }
-}
-
-impl RecoveryReport {
-    /// Whether the last end left nothing behind that a person should know of.
-    #[must_use]
-    pub fn is_clean(&self) -> bool {
-        self.set_aside.is_empty() && self.corrupt.is_empty() && !self.manifest_damaged
-    }
-}
-
-impl OpenError {
-    fn io(path: &Path, source: io::Error) -> OpenError {
-        OpenError::Io {
-            path: path.into(),
-            source,
         }
     }
 }
@@ -230,23 +120,7 @@ impl JsonlLog {
         disk: Arc<dyn Disk>,
         options: JsonlOptions,
     ) -> Result<(Arc<JsonlLog>, RecoveryReport), OpenError> {
-        let dir = options.dir.clone();
-        let Parts {
-            engine,
-            writer,
-            filer,
-            lock,
-            report,
-        } = assemble(disk, options)?;
-        let failed = |error| OpenError::io(&dir, error);
-        let writer = spawn("log-writer", &engine, |engine| write_on(engine, writer));
-        let writer = writer.map_err(failed)?;
-        let filer = spawn("log-filer", &engine, |engine| file_on(engine, filer)).map_err(failed)?;
-        let held = Held {
-            writer: Some(writer),
-            filer: Some(filer),
-            lock: Some(lock),
-        };
+        let (engine, held, report) = Parts::open(disk, options)?.start()?;
         Ok((
             Arc::new(JsonlLog {
                 engine,
@@ -390,7 +264,8 @@ impl Log for JsonlLog {
     fn close(&self) -> BoxFuture<'_, Result<(), LogError>> {
         let (engine, held) = (self.engine.clone(), self.held.clone());
         Box::pin(blocking(move || {
-            end(&engine, &held, Stop::Clean);
+            // A second caller waits here for the first.
+            lock(&held).end(&engine, Stop::Clean);
             match engine.failed() {
                 Some(failure) => Err(LogError::unavailable(failure.to_string())),
                 None => Ok(()),
@@ -401,108 +276,8 @@ impl Log for JsonlLog {
 
 impl Drop for JsonlLog {
     fn drop(&mut self) {
-        end(&self.engine, &self.held, Stop::AtOnce);
+        lock(&self.held).end(&self.engine, Stop::AtOnce);
     }
-}
-
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.fail(format!(
-                "a thread of the log panicked: {:?}",
-                thread::current().name()
-            ));
-        }
-    }
-}
-
-/// Locks, recovers, and makes the first segment.
-fn assemble(disk: Arc<dyn Disk>, options: JsonlOptions) -> Result<Parts, OpenError> {
-    let engine = Engine::new(disk, options);
-    let (disk, layout) = (&*engine.disk, &engine.layout);
-    let failed = |error| OpenError::io(layout.root(), error);
-    recover::make_root(disk, layout).map_err(failed)?;
-    let lock = disk.lock(&layout.lock()).map_err(|error| match error {
-        LockError::Held { pid } => OpenError::Locked {
-            dir: layout.root().into(),
-            pid,
-        },
-        LockError::Io(source) => OpenError::io(&layout.lock(), source),
-    })?;
-    let recovered = recover::recover(disk, layout, engine.options.accept_damage)?;
-    let segment = Segment::create(disk, layout, recovered.next_segment).map_err(failed)?;
-    engine.set_journal(segment.file.clone());
-    let (writer, filer) = (Writer::new(segment), Filer::new(recovered.manifest));
-    Ok(Parts {
-        engine: Arc::new(engine),
-        writer,
-        filer,
-        lock,
-        report: recovered.report,
-    })
-}
-
-fn spawn<T: Send + 'static>(
-    name: &str,
-    engine: &Arc<Engine>,
-    work: impl FnOnce(&Arc<Engine>) -> T + Send + 'static,
-) -> io::Result<JoinHandle<T>> {
-    let watchdog = Watchdog(engine.clone());
-    thread::Builder::new()
-        .name(name.into())
-        .spawn(move || work(&watchdog.0))
-}
-
-/// The writer's thread: answers the number of the last segment.
-fn write_on(engine: &Arc<Engine>, mut writer: Writer) -> u64 {
-    while let Some(batch) = engine.queue.take() {
-        engine.wait_for_room();
-        engine.write_batch(&mut writer, batch);
-    }
-    writer.segment().number
-}
-
-fn file_on(engine: &Arc<Engine>, mut filer: Filer) {
-    /// How often streams are looked over while nothing happens.
-    const IDLE: Duration = Duration::from_secs(5);
-    let gather = match engine.options.sync {
-        SyncPolicy::Interval(interval) => interval.min(engine.options.gather),
-        SyncPolicy::Always | SyncPolicy::Never => engine.options.gather,
-    };
-    loop {
-        match engine.filing.wait(gather, IDLE) {
-            Some(Stop::AtOnce) => return,
-            Some(Stop::Clean) => return engine.file_pass(&mut filer),
-            None => {
-                engine.file_pass(&mut filer);
-                engine.evict();
-            }
-        }
-    }
-}
-
-/// Ends the threads in order, then frees the lock. The second caller waits for the first.
-fn end(engine: &Engine, held: &Mutex<Held>, how: Stop) {
-    let mut held = lock(held);
-    engine.queue.close();
-    if let Some(writer) = held.writer.take() {
-        if let Ok(last_segment) = writer.join()
-            && how == Stop::Clean
-            && engine.failed().is_none()
-        {
-            engine.filing.push_segment(last_segment);
-        }
-        engine.filing.stop(how);
-    }
-    if let Some(filer) = held.filer.take() {
-        // A panic there has been told by the watchdog.
-        drop(filer.join());
-    }
-    held.lock = None;
-}
-
-fn holder(pid: Option<u32>) -> String {
-    pid.map_or_else(|| "another process".into(), |pid| format!("process {pid}"))
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! The journal: one writer, one write and one sync a batch, for all streams. Its sync is the
 //! acknowledgement.
 //!
-//! An empty line in a segment says: what stands before was durable when this was written. A writer
-//! puts one at the beginning of each batch after a sync, so that recovery can tell a batch that was
-//! torn (bad bytes with no such line and good record after them) from rot in one that was
-//! acknowledged. Invariant: a batch is acknowledged as a whole after its sync, or not at all.
+//! Two empty lines in a segment, a barrier, say: what stands before was durable when this was
+//! written. A writer puts one at the beginning of each batch after a sync, so that recovery can
+//! tell a batch that was torn (bad bytes with no barrier and good record after them) from rot in
+//! one that was acknowledged. Invariant: a batch is acknowledged as a whole after its sync, or not
+//! at all.
 
 use std::io;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use super::SyncPolicy;
 use super::engine::Engine;
 use super::path::Layout;
 use super::queue::Pending;
+use super::segment::BARRIER;
 use super::stream::{Mark, Stream};
 use crate::disk::{Disk, DiskFile, OpenAs, append_all};
 use crate::error::AppendError;
@@ -33,7 +35,7 @@ const UNFILED_HARD: u64 = 64 * 1024 * 1024;
 pub(crate) struct Writer {
     segment: Segment,
     size: u64,
-    mark_due: bool,
+    barrier_due: bool,
 }
 
 /// A segment that takes records.
@@ -65,7 +67,7 @@ impl Writer {
         Writer {
             segment,
             size: 0,
-            mark_due: true,
+            barrier_due: true,
         }
     }
 
@@ -141,8 +143,8 @@ impl Engine {
     /// cut back to where it was.
     fn persist(&self, writer: &mut Writer, admitted: &[Admitted]) -> Result<u64, AppendError> {
         let mut parts = Vec::with_capacity(admitted.len() + 1);
-        if writer.mark_due {
-            parts.push(Bytes::from_static(b"\n"));
+        if writer.barrier_due {
+            parts.push(Bytes::from_static(BARRIER));
         }
         parts.extend(admitted.iter().map(|one| one.record.raw().clone()));
         let bytes: u64 = parts.iter().map(|part| part.len() as u64).sum();
@@ -156,12 +158,12 @@ impl Engine {
             return Err(AppendError::unavailable(reason));
         }
         writer.size += bytes;
-        writer.mark_due = false;
+        writer.barrier_due = false;
         Counters::add(&self.counters.batches, 1);
         Counters::add(&self.counters.journal_bytes, bytes);
         if self.options.sync == SyncPolicy::Always {
             self.sync_journal(file).map_err(AppendError::ambiguous)?;
-            writer.mark_due = true;
+            writer.barrier_due = true;
         }
         Ok(bytes)
     }

@@ -220,7 +220,8 @@ impl Recovery<'_> {
                 segment.display()
             );
             let failed = |error| OpenError::io(&segment, error);
-            let owned = self.owned_by_prev(&traces, &place)
+            let owned = bytes.len() <= segment::BARRIER.len()
+                || self.owned_by_prev(&traces, &place)
                 || self.owned_by_head(&traces, &place).map_err(failed)?;
             let size = bytes.len() as u64;
             if !owned && !accept_damage {
@@ -260,11 +261,14 @@ impl Recovery<'_> {
 
     /// Whether the record after the one with this checksum is known to be missing.
     fn is_gap(&self, prev: u32) -> bool {
-        let mut gaps = self
-            .condemned
-            .keys()
-            .filter_map(|key| session_file::load(self.disk, &self.layout.file(key), key).ok());
-        prev != 0 && gaps.any(|(mark, _, _)| mark.crc == prev)
+        self.condemned.values().any(|corruption| {
+            let key = &corruption.stream;
+            if corruption.good_through == 0 {
+                return prev == 0;
+            }
+            let end = session_file::load(self.disk, &self.layout.file(key), key);
+            prev != 0 && end.is_ok_and(|(mark, _, _)| mark.crc == prev)
+        })
     }
 
     /// By the stream and seq that it begins with: a record that the stream ought to have.

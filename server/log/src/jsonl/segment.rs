@@ -10,6 +10,10 @@ use memchr::memchr;
 
 use crate::record::{Fault, Record, Seq, parse_hex8, peek_head};
 
+/// Two empty lines: what stands before was durable when this was written. Two, so that no single
+/// flipped bit takes it away.
+pub(crate) const BARRIER: &[u8] = b"\n\n";
+
 /// One segment, read.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
@@ -37,22 +41,28 @@ pub(crate) struct Traces {
 pub(crate) fn scan(bytes: &Bytes, is_last: bool) -> Result<Scan, u32> {
     let mut found: Vec<(usize, Record)> = Vec::new();
     let mut bad: Vec<Range<usize>> = Vec::new();
-    // What stands before this offset was durable: a mark stands there, and a good record after it.
+    // What stands before this offset was durable: a barrier ends there, and a good record comes
+    // after it.
     let mut durable = if is_last { 0 } else { bytes.len() };
-    let (mut at, mut mark) = (0, None);
+    let (mut at, mut barrier) = (0, None);
     while at < bytes.len() {
         let newline = memchr(b'\n', &bytes[at..]);
         let end = newline.map_or(bytes.len(), |newline| at + newline + 1);
         let line = bytes.slice(at..end);
         if line == "\n"[..] {
-            mark = Some(at);
+            barrier = Some(at);
         } else {
             match Record::decode(line) {
                 Ok(record) if newline.is_some() => {
                     found.push((at, record));
-                    durable = durable.max(mark.take().unwrap_or(0));
+                    durable = durable.max(barrier.take().unwrap_or(0));
                 }
                 Err(Fault::Version { found }) => return Err(found),
+                _ if end - at <= BARRIER.len() && newline.is_some() => {
+                    // One half of a barrier is bad, and nothing else.
+                    bad.push(at..end);
+                    barrier = Some(end);
+                }
                 _ => match bad.last_mut() {
                     Some(last) if last.end == at => last.end = end,
                     _ => bad.push(at..end),
@@ -103,13 +113,13 @@ mod tests {
     use crate::key::StreamKey;
     use crate::record::{NewRecord, Timestamp};
 
-    /// Three batches of two records, each begun by a mark.
+    /// Three batches of two records, each begun by a barrier.
     fn segment() -> Vec<u8> {
         let key = StreamKey::parse("session/a/s").unwrap();
         let (mut bytes, mut prev) = (Vec::new(), 0);
         for seq in 1..=6 {
             if seq % 2 == 1 {
-                bytes.push(b'\n');
+                bytes.extend_from_slice(BARRIER);
             }
             let new = NewRecord::new(Timestamp::default(), 1, Bytes::from_static(b"{\"x\":1}"));
             let record = Record::encode(&key, seq, &new, prev);

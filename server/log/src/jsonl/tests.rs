@@ -60,4 +60,6 @@ async fn conforms_without_syncs() {
     conformance::run(|| async { subject(lax) }).await;
 }
 
+mod life;
 mod powercut;
+mod recovery;

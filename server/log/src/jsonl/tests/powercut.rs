@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::disk::sim::{Dice, Plan, SimDisk};
+use crate::jsonl::journal::Writer;
 use crate::record::{Record, Timestamp};
 
 const STREAMS: u64 = 4;
@@ -88,7 +89,7 @@ fn without_syncs_a_prefix_stays() {
 impl Drop for Named {
     fn drop(&mut self) {
         use std::io::Write;
-        if thread::panicking() {
+        if std::thread::panicking() {
             let _ = writeln!(io::stderr(), "the seed was {}", self.0);
         }
     }
@@ -158,7 +159,7 @@ impl World {
     }
 
     fn open(&mut self) -> Result<Parts, OpenError> {
-        assemble(Arc::new(self.disk.clone()), self.options.clone())
+        Parts::open(Arc::new(self.disk.clone()), self.options.clone())
     }
 
     fn live(&mut self) {

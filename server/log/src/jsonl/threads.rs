@@ -1,0 +1,191 @@
+//! The two threads of an open log, from the lock to the last checkpoint.
+//!
+//! Invariant: the lock is taken before anything is touched and freed after both threads have ended.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::oneshot;
+
+use super::engine::Engine;
+use super::filer::Filer;
+use super::journal::{Segment, Writer};
+use super::queue::{Pending, Stop};
+use super::recover;
+use super::report::{OpenError, RecoveryReport};
+use super::{JsonlOptions, SyncPolicy};
+use crate::disk::{Disk, Lock, LockError};
+use crate::key::{Id, StreamKey, StreamKind};
+use crate::record::NewRecord;
+
+/// What ends with the log.
+pub(super) struct Held {
+    writer: Option<JoinHandle<u64>>,
+    filer: Option<JoinHandle<()>>,
+    lock: Option<Lock>,
+}
+
+/// The parts of an open log before its threads start.
+pub(super) struct Parts {
+    pub(super) engine: Arc<Engine>,
+    pub(super) writer: Writer,
+    pub(super) filer: Filer,
+    pub(super) lock: Lock,
+    pub(super) report: RecoveryReport,
+}
+
+/// Turns a panic of a thread into the end of the log.
+struct Watchdog(Arc<Engine>);
+
+impl Parts {
+    /// Locks, recovers, makes the first segment, and notes in the log's own stream what was found.
+    pub(super) fn open(disk: Arc<dyn Disk>, options: JsonlOptions) -> Result<Parts, OpenError> {
+        let engine = Arc::new(Engine::new(disk, options));
+        let (disk, layout) = (&*engine.disk, &engine.layout);
+        let failed = |error| OpenError::io(layout.root(), error);
+        recover::make_root(disk, layout).map_err(failed)?;
+        let lock = disk.lock(&layout.lock()).map_err(|error| match error {
+            LockError::Held { pid } => OpenError::Locked {
+                dir: layout.root().into(),
+                pid,
+            },
+            LockError::Io(source) => OpenError::io(&layout.lock(), source),
+        })?;
+        let recovered = recover::recover(disk, layout, engine.options.accept_damage)?;
+        let segment = Segment::create(disk, layout, recovered.next_segment).map_err(failed)?;
+        engine.set_journal(segment.file.clone());
+        let (writer, filer) = (Writer::new(segment), Filer::new(recovered.manifest));
+        let mut parts = Parts {
+            engine: engine.clone(),
+            writer,
+            filer,
+            lock,
+            report: recovered.report,
+        };
+        if !parts.report.is_clean() {
+            parts.note();
+        }
+        Ok(parts)
+    }
+
+    /// Best effort: the report itself is in the caller's hands.
+    fn note(&mut self) {
+        let id = |text| Id::parse(text).expect("a fixed id is good");
+        let key = StreamKey::new(StreamKind::Log, &id("system"), &id("recovery"));
+        let stream = self.engine.stream(&key);
+        if let Err(error) = self.engine.load(&stream) {
+            tracing::warn!(%error, "the recovery is not noted in the log");
+            return;
+        }
+        let (expected, _) = stream.live.tail();
+        let record = NewRecord::new(SystemTime::now().into(), 0, self.report.to_body());
+        let (done, mut answer) = oneshot::channel();
+        let pending = Pending {
+            stream,
+            expected,
+            record,
+            done,
+        };
+        self.engine.write_batch(&mut self.writer, vec![pending]);
+        if let Ok(Err(error)) = answer.try_recv() {
+            tracing::warn!(%error, "the recovery is not noted in the log");
+        }
+    }
+
+    /// Starts the threads.
+    pub(super) fn start(self) -> Result<(Arc<Engine>, Held, RecoveryReport), OpenError> {
+        let Parts {
+            engine,
+            writer,
+            filer,
+            lock,
+            report,
+        } = self;
+        let failed = |error| OpenError::io(engine.layout.root(), error);
+        let writer = spawn("log-writer", &engine, |engine| write_on(engine, writer));
+        let writer = writer.map_err(failed)?;
+        let filer = spawn("log-filer", &engine, |engine| file_on(engine, filer));
+        let filer = filer
+            .inspect_err(|_| engine.queue.close())
+            .map_err(failed)?;
+        let held = Held {
+            writer: Some(writer),
+            filer: Some(filer),
+            lock: Some(lock),
+        };
+        Ok((engine, held, report))
+    }
+}
+
+impl Held {
+    /// Ends the threads in order, then frees the lock.
+    pub(super) fn end(&mut self, engine: &Engine, how: Stop) {
+        engine.queue.close();
+        if let Some(writer) = self.writer.take() {
+            if let Ok(last_segment) = writer.join()
+                && how == Stop::Clean
+            {
+                engine.filing.push_segment(last_segment);
+            }
+            engine.filing.stop(how);
+        }
+        if let Some(filer) = self.filer.take() {
+            // A panic there has been told by the watchdog.
+            drop(filer.join());
+        }
+        self.lock = None;
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let name = thread::current().name().unwrap_or("unnamed").to_owned();
+            self.0.fail(format!("the thread {name} panicked"));
+        }
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    engine: &Arc<Engine>,
+    work: impl FnOnce(&Arc<Engine>) -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    let watchdog = Watchdog(engine.clone());
+    thread::Builder::new()
+        .name(name.into())
+        .spawn(move || work(&watchdog.0))
+}
+
+/// The writer's thread: answers the number of the last segment.
+fn write_on(engine: &Arc<Engine>, mut writer: Writer) -> u64 {
+    while let Some(batch) = engine.queue.take() {
+        engine.wait_for_room();
+        engine.write_batch(&mut writer, batch);
+    }
+    writer.segment().number
+}
+
+fn file_on(engine: &Arc<Engine>, mut filer: Filer) {
+    // How often streams are looked over while nothing happens.
+    let idle = engine
+        .options
+        .idle
+        .clamp(Duration::from_millis(20), Duration::from_secs(5));
+    let gather = match engine.options.sync {
+        SyncPolicy::Interval(interval) => interval.min(engine.options.gather),
+        SyncPolicy::Always | SyncPolicy::Never => engine.options.gather,
+    };
+    loop {
+        match engine.filing.wait(gather, idle) {
+            Some(Stop::AtOnce) => return,
+            Some(Stop::Clean) => return engine.file_pass(&mut filer),
+            None => {
+                engine.file_pass(&mut filer);
+                engine.evict();
+            }
+        }
+    }
+}
