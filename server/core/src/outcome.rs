@@ -69,7 +69,7 @@ pub enum StopReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AbandonReason {
-    /// A message interrupted it.
+    /// A message interrupted it, or the tools changed while it was reserving.
     Interrupted,
     /// The loop was cancelled.
     Cancelled,

@@ -12,8 +12,8 @@ use crate::{
     decide::decide,
     entry::{Cause, Entry},
     event::{Event, MessageAdded, RejectReason},
-    ids::{Seq, Timestamp},
-    input::{Create, Input, SendMessage, StartLoop, What},
+    ids::{Attempt, CallId, Seq, Timestamp},
+    input::{Command, Create, Input, SendMessage, StartLoop, What},
     outcome::{
         EndReason, LookupAnswer, ModelFailure, ModelReply, ToolFailure, ToolFailureKind, Verdict,
     },
@@ -107,40 +107,20 @@ impl Input {
             What::Attach { .. } => Cause::Attach,
             What::Detach => Cause::Detach,
             What::ToolsChanged(_) => Cause::Tools,
-            &What::ModelCompleted { call, attempt, .. } => Cause::Model {
+            &What::ModelCompleted { call, attempt, .. } => ended_model(call, attempt, 0, None),
+            &What::ModelFailed {
                 call,
                 attempt,
-                jitter: 0,
-                retry_after_ms: None,
-            },
-            What::ModelFailed {
-                call,
-                attempt,
-                failure,
+                ref failure,
                 jitter,
-            } => Cause::Model {
-                call: *call,
-                attempt: *attempt,
-                jitter: *jitter,
-                retry_after_ms: failure.retry_after_ms,
-            },
-            &What::ToolCompleted { call, attempt, .. } => Cause::Tool {
+            } => ended_model(call, attempt, jitter, failure.retry_after_ms),
+            &What::ToolCompleted { call, attempt, .. } => ended_tool(call, attempt, 0, false),
+            &What::ToolFailed {
                 call,
                 attempt,
-                jitter: 0,
-                retryable: false,
-            },
-            What::ToolFailed {
-                call,
-                attempt,
-                failure,
+                ref failure,
                 jitter,
-            } => Cause::Tool {
-                call: *call,
-                attempt: *attempt,
-                jitter: *jitter,
-                retryable: failure.retryable,
-            },
+            } => ended_tool(call, attempt, jitter, failure.retryable),
             What::LookedUp { call, answer } => Cause::Lookup {
                 call: *call,
                 not_known: match answer {
@@ -164,6 +144,24 @@ impl Input {
     }
 }
 
+fn ended_model(call: CallId, attempt: Attempt, jitter: u32, retry_after_ms: Option<u64>) -> Cause {
+    Cause::Model {
+        call,
+        attempt,
+        jitter,
+        retry_after_ms,
+    }
+}
+
+fn ended_tool(call: CallId, attempt: Attempt, jitter: u32, retryable: bool) -> Cause {
+    Cause::Tool {
+        call,
+        attempt,
+        jitter,
+        retryable,
+    }
+}
+
 /// The first value that `of` finds among the events.
 fn find<'a, T>(entry: &'a Entry, of: impl Fn(&'a Event) -> Option<T>) -> Option<T> {
     entry.events.iter().find_map(of)
@@ -183,20 +181,7 @@ macro_rules! find {
 
 fn what_of(entry: &Entry) -> Option<What> {
     Some(match &entry.cause {
-        Cause::Create(by) => {
-            let created = find!(entry, SessionCreated)?;
-            What::Create(Create {
-                by: by.clone(),
-                session: created.session.clone(),
-                namespace: created.namespace.clone(),
-                agent: created.agent.clone(),
-                limits: created.limits.clone(),
-                labels: created.labels.clone(),
-                tools: find!(entry, ToolsChanged)
-                    .map(|e| e.tools.clone())
-                    .unwrap_or_default(),
-            })
-        }
+        Cause::Create(by) => What::Create(created(by, entry)?),
         Cause::StartLoop(by) => {
             let started = find!(entry, LoopStarted)?;
             What::StartLoop(StartLoop {
@@ -255,6 +240,21 @@ fn what_of(entry: &Entry) -> Option<What> {
         }
         &Cause::BudgetSettled { call, attempt } => What::BudgetSettled { call, attempt },
         &Cause::Timer(why) => What::TimerFired(why),
+    })
+}
+
+fn created(by: &Command, entry: &Entry) -> Option<Create> {
+    let created = find!(entry, SessionCreated)?;
+    Some(Create {
+        by: by.clone(),
+        session: created.session.clone(),
+        namespace: created.namespace.clone(),
+        agent: created.agent.clone(),
+        limits: created.limits.clone(),
+        labels: created.labels.clone(),
+        tools: find!(entry, ToolsChanged)
+            .map(|e| e.tools.clone())
+            .unwrap_or_default(),
     })
 }
 

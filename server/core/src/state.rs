@@ -185,7 +185,7 @@ impl State {
         crate::effect::wanted(self).into_iter().filter_map(at).min()
     }
 
-    /// An upper bound of the tokens of the next prompt, every waiting message that would join it
+    /// An upper bound of the tokens of the next prompt, every waiting message that will join it
     /// included. See [`crate::budget`] for why it holds.
     #[must_use]
     pub fn prompt_bound(&self) -> u64 {
@@ -193,14 +193,14 @@ impl State {
             budget::{MARGIN_PER_MESSAGE, MARGIN_PER_PROMPT, MARGIN_PER_TOOL},
             message::content_bytes,
         };
-        let waiting: u64 = self
-            .pending
+        let joining = self.joining();
+        let waiting: u64 = joining
             .iter()
             .flat_map(|p| p.parts.iter())
             .map(content_bytes)
             .sum();
         let bytes = self.conversation.bytes().saturating_add(waiting);
-        let turns = (self.conversation.len() + self.pending.len()) as u64;
+        let turns = (self.conversation.len() + joining.len()) as u64;
         let tool_bytes = self.tools.content_bytes();
         let tools = tool_bytes + MARGIN_PER_TOOL * self.tools.len() as u64;
         match self.counted {
@@ -215,6 +215,21 @@ impl State {
                 .saturating_add(tools)
                 .saturating_add(MARGIN_PER_PROMPT),
         }
+    }
+
+    /// The waiting messages that join at the next start of a model call: none where it is a repeat,
+    /// and not those that came while it was reserving.
+    fn joining(&self) -> &[Pending] {
+        let model = self
+            .active
+            .as_ref()
+            .and_then(|active| active.model.as_ref());
+        let of_call = model.and_then(|model| match model.phase {
+            ModelPhase::Reserving | ModelPhase::Backoff { .. } => Some(model.joining),
+            ModelPhase::Running { .. } | ModelPhase::Abandoned => None,
+        });
+        let count = of_call.unwrap_or(self.pending.len());
+        &self.pending[..count.min(self.pending.len())]
     }
 }
 

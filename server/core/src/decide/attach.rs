@@ -73,7 +73,18 @@ pub(super) fn detach(draft: &mut Draft) {
 }
 
 pub(super) fn tools_changed(draft: &mut Draft, tools: Arc<ToolSet>) {
-    if tools != draft.state.tools {
-        draft.emit(ToolsChanged { tools });
+    if tools == draft.state.tools {
+        return;
+    }
+    draft.emit(ToolsChanged { tools });
+    let model = draft
+        .state
+        .active
+        .as_ref()
+        .and_then(|active| active.model.as_ref());
+    if model.is_some_and(|model| model.phase == ModelPhase::Reserving) {
+        // What named budgets are asked for would not cover the prompt with these tools.
+        cancel::abandon_model(draft, AbandonReason::Interrupted);
+        step::next(draft);
     }
 }

@@ -190,26 +190,28 @@ pub(super) fn failed(
         return step::start_call(draft, call, attempt.saturating_add(1));
     }
     if retry_at.is_none() {
-        let reason = match failure.kind {
-            ModelFailureKind::ContextTooLong => EndReason::ContextExhausted,
-            kind @ (ModelFailureKind::RateLimited
-            | ModelFailureKind::Overloaded
-            | ModelFailureKind::Server
-            | ModelFailureKind::TryAgain
-            | ModelFailureKind::Connect
-            | ModelFailureKind::Cut
-            | ModelFailureKind::Stalled
-            | ModelFailureKind::Malformed
-            | ModelFailureKind::TooLarge
-            | ModelFailureKind::Quota
-            | ModelFailureKind::Auth
-            | ModelFailureKind::NoSuchModel
-            | ModelFailureKind::InvalidRequest) => EndReason::ModelFailed {
-                kind,
-                message: failure.message,
-            },
-        };
+        let reason = no_model(failure.kind, failure.message);
         step::end(draft, reason);
+    }
+}
+
+/// Why a loop ends whose model call is not tried again.
+fn no_model(kind: ModelFailureKind, message: String) -> EndReason {
+    match kind {
+        ModelFailureKind::ContextTooLong => EndReason::ContextExhausted,
+        ModelFailureKind::RateLimited
+        | ModelFailureKind::Overloaded
+        | ModelFailureKind::Server
+        | ModelFailureKind::TryAgain
+        | ModelFailureKind::Connect
+        | ModelFailureKind::Cut
+        | ModelFailureKind::Stalled
+        | ModelFailureKind::Malformed
+        | ModelFailureKind::TooLarge
+        | ModelFailureKind::Quota
+        | ModelFailureKind::Auth
+        | ModelFailureKind::NoSuchModel
+        | ModelFailureKind::InvalidRequest => EndReason::ModelFailed { kind, message },
     }
 }
 

@@ -1,10 +1,9 @@
 //! Timers: a retry is due, or a loop's time is up. A timer that the state no longer wants, or whose
 //! time has not come, decides to nothing.
 
-use super::{Draft, step};
+use super::{Draft, step, tool};
 use crate::{
     effect::{EffectKey, wanted},
-    event::ToolCallStarted,
     input::TimerWhy,
     outcome::{DeadlineKind, EndReason},
 };
@@ -26,14 +25,7 @@ pub(super) fn fired(draft: &mut Draft, fired: TimerWhy) {
             let attempt = active.model.as_ref().map_or(1, |model| model.attempt);
             step::start_call(draft, call, attempt);
         }
-        TimerWhy::RetryTool(call) => {
-            let attempt = active.tool(call).map_or(1, |tool| tool.attempt);
-            draft.emit(ToolCallStarted {
-                call,
-                attempt,
-                at: draft.at,
-            });
-        }
+        TimerWhy::RetryTool(call) => tool::retry(draft, call),
         TimerWhy::Deadline(_) => {
             step::end(
                 draft,

@@ -8,9 +8,9 @@ use crate::{
     agent::{EffectClass, UnknownPolicy},
     event::{
         RejectReason, ToolCallCompleted, ToolCallFailed, ToolCallInDoubt, ToolCallRejected,
-        ToolCallRequested, ToolCallStarted, ToolCallUnknown, effect_class,
+        ToolCallRequested, ToolCallStarted, ToolCallUnknown,
     },
-    ids::{Attempt, CallId},
+    ids::{Attempt, CallId, Timestamp},
     message::{CallPart, Part, ToolOutput},
     outcome::{EndReason, LookupAnswer, ToolFailure, ToolFailureKind, Verdict},
     retry::Failed,
@@ -175,6 +175,12 @@ pub(super) fn failed(
         message,
         retryable,
     } = failure;
+    // That a later attempt surely did not run says nothing of an earlier one that may have.
+    let kind = if tool.may_have_run {
+        ToolFailureKind::Ambiguous
+    } else {
+        kind
+    };
     let due = draft.state.limits.retry.next(Failed {
         failures: tool.failures.saturating_add(1),
         first_at: tool.first_at.unwrap_or(draft.at),
@@ -184,7 +190,7 @@ pub(super) fn failed(
     });
     let retry_at = match kind {
         ToolFailureKind::NotExecuted => due.filter(|_| retryable),
-        ToolFailureKind::Ambiguous if may_repeat(draft, &tool, due.unwrap_or(draft.at)) => due,
+        ToolFailureKind::Ambiguous if may_repeat(&tool, due.unwrap_or(draft.at)) => due,
         ToolFailureKind::Ambiguous => return doubt(draft, &tool, message),
     };
     draft.emit(ToolCallFailed {
@@ -228,9 +234,29 @@ pub(super) fn looked_up(draft: &mut Draft, call: CallId, answer: LookupAnswer) {
     }
 }
 
+/// The next attempt is due: it starts, unless by now it could do harm.
+pub(super) fn retry(draft: &mut Draft, call: CallId) {
+    let tool = draft
+        .state
+        .active
+        .as_ref()
+        .and_then(|active| active.tool(call))
+        .cloned();
+    let Some(tool) = tool else { return };
+    if tool.may_have_run && !may_repeat(&tool, draft.at) {
+        let message = "the tool no longer recognises a repeat of the call";
+        return doubt(draft, &tool, message.to_owned());
+    }
+    draft.emit(ToolCallStarted {
+        call,
+        attempt: tool.attempt,
+        at: draft.at,
+    });
+}
+
 /// A driver took over while this call was running: it runs again where that is safe.
 pub(super) fn resume(draft: &mut Draft, tool: &ToolCall) {
-    if may_repeat(draft, tool, draft.at) {
+    if may_repeat(tool, draft.at) {
         let attempt = tool.attempt.saturating_add(1);
         draft.emit(ToolCallStarted {
             call: tool.call,
@@ -247,13 +273,8 @@ pub(super) fn resume(draft: &mut Draft, tool: &ToolCall) {
 }
 
 /// Whether running the call again at `when` cannot do harm.
-pub(super) fn may_repeat(draft: &Draft, tool: &ToolCall, when: crate::ids::Timestamp) -> bool {
-    let name = draft
-        .state
-        .active
-        .as_ref()
-        .map_or("", |active| active.tool_name(tool));
-    match effect_class(&draft.state.tools, name) {
+fn may_repeat(tool: &ToolCall, when: Timestamp) -> bool {
+    match tool.effect {
         EffectClass::ReadOnly | EffectClass::Idempotent => true,
         EffectClass::Deduplicated { retention_ms } => {
             when.since(tool.first_at.unwrap_or(when)) < retention_ms

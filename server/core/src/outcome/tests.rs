@@ -69,15 +69,11 @@ fn every_reason_has_its_own_label_and_one_line() {
 fn the_label_is_the_tag_in_the_log() {
     for reason in every_reason() {
         let json = serde_json::to_value(&reason).expect("a reason is JSON");
-        let tag = match &json {
-            serde_json::Value::String(tag) => tag.clone(),
-            other => other
-                .as_object()
-                .expect("tagged")
-                .keys()
-                .next()
-                .expect("one tag")
-                .clone(),
+        let tag = if let serde_json::Value::String(tag) = &json {
+            tag.clone()
+        } else {
+            let members = json.as_object().expect("tagged");
+            members.keys().next().expect("one tag").clone()
         };
         assert_eq!(tag, reason.label());
         assert_eq!(

@@ -7,14 +7,15 @@ use super::{
     ToolPhase, ToolResult, Turn,
 };
 use crate::{
+    agent::EffectClass,
     event::{
         BudgetSettled, Event, LoopEnded, LoopStarted, MessageAdded, ModelCallCompleted,
         ModelCallFailed, ModelCallReserving, ModelCallStarted, Origin, SessionCreated,
-        ToolCallFailed, ToolCallRequested, ToolCallStarted,
+        ToolCallFailed, ToolCallRequested, ToolCallStarted, effect_class,
     },
     ids::CallId,
     message::{Part, ToolOutput},
-    outcome::StopReason,
+    outcome::{StopReason, ToolFailureKind},
 };
 
 impl State {
@@ -193,6 +194,7 @@ impl State {
                 bound: e.bound,
                 turns: self.conversation.len(),
                 bytes: self.conversation.bytes(),
+                tool_bytes: self.tools.content_bytes(),
             },
         });
     }
@@ -214,7 +216,13 @@ impl State {
         if let (
             Some(usage),
             Some(ModelCall {
-                phase: ModelPhase::Running { bytes, turns, .. },
+                phase:
+                    ModelPhase::Running {
+                        bytes,
+                        turns,
+                        tool_bytes,
+                        ..
+                    },
                 ..
             }),
         ) = (e.usage, model)
@@ -223,7 +231,7 @@ impl State {
                 tokens: usage.prompt(),
                 bytes,
                 turns: turns as u64,
-                tool_bytes: self.tools.content_bytes(),
+                tool_bytes,
             });
         }
         active.reply = Arc::clone(&e.parts);
@@ -303,6 +311,8 @@ impl State {
                 attempt: 0,
                 failures: 0,
                 first_at: None,
+                effect: EffectClass::AtMostOnce,
+                may_have_run: false,
                 phase: ToolPhase::Waiting,
             });
         }
@@ -317,17 +327,20 @@ impl State {
             return;
         };
         if tool.attempt == 0 {
-            let name = match reply.get(tool.index as usize) {
+            let name: Arc<str> = match reply.get(tool.index as usize) {
                 Some(Part::ToolCall(part)) => Arc::from(part.tool.as_str()),
                 Some(Part::Text(_) | Part::Thinking(_) | Part::Opaque(_) | Part::Blob(_))
                 | None => Arc::from(""),
             };
+            tool.effect = effect_class(&self.tools, &name);
             let count = active.per_name.entry(name).or_default();
             *count = count.saturating_add(1);
             for totals in [&mut active.totals, &mut self.totals] {
                 totals.tool_calls = totals.tool_calls.saturating_add(1);
             }
         }
+        // Started again while it ran: the driver of the attempt before is gone.
+        tool.may_have_run |= tool.phase == ToolPhase::Running;
         tool.attempt = e.attempt;
         tool.first_at = tool.first_at.or(Some(e.at));
         tool.phase = ToolPhase::Running;
@@ -340,6 +353,7 @@ impl State {
         if let Some(tool) = self.tool_mut(e.call) {
             tool.failures = tool.failures.saturating_add(1);
             tool.attempt = e.attempt.saturating_add(1);
+            tool.may_have_run |= e.kind == ToolFailureKind::Ambiguous;
             tool.phase = ToolPhase::Backoff { until };
         }
     }
@@ -377,6 +391,10 @@ impl State {
         let Some(active) = self.active.take() else {
             return;
         };
+        if active.model_index != 0 {
+            // The next loop calls the agent's own model again, which counts otherwise.
+            self.counted = None;
+        }
         self.pending.retain(|message| !message.nudge);
         let ended = Arc::make_mut(&mut self.ended);
         ended.push_back(EndedLoop {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
+    agent::EffectClass,
     budget::{Bound, Reservation},
     ids::{Attempt, CallId, LoopId, Timestamp},
     message::{CallPart, Part, Parts, ToolOutput},
@@ -76,6 +77,8 @@ pub enum ModelPhase {
         turns: usize,
         /// Their content bytes.
         bytes: u64,
+        /// Content bytes of the tools that it is offered.
+        tool_bytes: u64,
     },
     /// The next attempt is due then.
     Backoff {
@@ -99,6 +102,11 @@ pub struct ToolCall {
     pub failures: u32,
     /// When its first attempt started.
     pub first_at: Option<Timestamp>,
+    /// What a repeat of it may do: the tool's word when the call was first dispatched. A catalog
+    /// that changes later does not change it.
+    pub effect: EffectClass,
+    /// Whether an attempt has ended without anybody knowing if it ran.
+    pub may_have_run: bool,
     /// How far it is.
     pub phase: ToolPhase,
 }
