@@ -1,0 +1,156 @@
+//! The seeded simulator: crashes, lost acknowledgements, zombies, duplicates, late outcomes.
+//!
+//! One thread, one clock, chance from a seed. Each seed is one session from its creation until
+//! nothing happens any more; the oracles judge its log and the outside world after every entry.
+//!
+//! - `LOOPWRIGHT_SIM_SEEDS=n` runs seeds 0..n (default 20,000).
+//! - `LOOPWRIGHT_SIM_SEED=n` runs that seed alone and prints its trace.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the core is pure, its tests read the environment and the clock"
+)]
+
+mod simulator {
+    pub(crate) mod ledger;
+    pub(crate) mod machine;
+    pub(crate) mod model;
+    pub(crate) mod mutant;
+    pub(crate) mod oracle;
+    pub(crate) mod plan;
+    pub(crate) mod rng;
+    pub(crate) mod sidecar;
+    pub(crate) mod world;
+}
+
+use std::{io::Write as _, time::Instant};
+
+use simulator::{
+    mutant::Mutant,
+    plan::{Feature, Features},
+    world::{Outcome, run},
+};
+
+const SEEDS: u64 = 20_000;
+const SEEDS_OF_A_MUTANT: u64 = 3_000;
+
+#[test]
+fn every_promise_holds_in_every_seed() {
+    let began = Instant::now();
+    if let Some(seed) = number("LOOPWRIGHT_SIM_SEED") {
+        let outcome = run(seed, None, Features::ALL, true);
+        say(&format!("{}\n", outcome.trace.join("\n")));
+        if outcome.violation.is_some() {
+            fail(seed);
+        }
+        return;
+    }
+    let seeds = number("LOOPWRIGHT_SIM_SEEDS").unwrap_or(SEEDS);
+    let (mut entries, mut faults) = (0, 0);
+    for seed in 0..seeds {
+        let outcome = run(seed, None, Features::ALL, false);
+        if outcome.violation.is_some() {
+            fail(seed);
+        }
+        entries += outcome.records.len();
+        faults += u64::from(outcome.faults);
+    }
+    say(&format!(
+        "simulator seeds={seeds} entries={entries} faults={faults} in {:.1} s ok\n",
+        began.elapsed().as_secs_f64()
+    ));
+    assert!(
+        seeds < 1_000 || faults > seeds,
+        "the faults are too few to show anything"
+    );
+}
+
+#[test]
+fn dropping_progress_changes_nothing() {
+    for seed in 0..1_000 {
+        let with = run(seed, None, Features::ALL, false);
+        let silent = Features::ALL.without(Feature::Progress);
+        let without = run(seed, None, silent, false);
+        assert!(
+            with.records == without.records,
+            "seed {seed}: the log depends on progress"
+        );
+    }
+}
+
+#[test]
+fn one_seed_gives_one_log() {
+    for seed in 0..100 {
+        let first = run(seed, None, Features::ALL, false);
+        let second = run(seed, None, Features::ALL, true);
+        assert!(
+            first.records == second.records,
+            "seed {seed} differs from itself"
+        );
+    }
+}
+
+#[test]
+fn every_mutant_is_killed() {
+    let mut table = String::from("mutant                          seed  killed by\n");
+    let mut survivors = Vec::new();
+    for mutant in Mutant::ALL {
+        let kill = |seed| {
+            let violation = run(seed, Some(mutant), Features::ALL, false).violation?;
+            Some((seed, violation))
+        };
+        let line = match (0..SEEDS_OF_A_MUTANT).find_map(kill) {
+            Some((seed, violation)) => format!("{seed:>4}  {}", violation.oracle),
+            None => {
+                survivors.push(mutant);
+                "   -  SURVIVES".to_owned()
+            }
+        };
+        table.push_str(&format!("{:<30}  {line}\n", format!("{mutant:?}")));
+    }
+    say(&table);
+    assert!(
+        survivors.is_empty(),
+        "{survivors:?} outlived {SEEDS_OF_A_MUTANT} seeds"
+    );
+}
+
+/// Narrows a failing seed down to the features that it needs, prints its trace, and fails.
+fn fail(seed: u64) -> ! {
+    let mut features = Features::ALL;
+    let oracle = |features| run(seed, None, features, false).violation.map(|v| v.oracle);
+    let broken = oracle(features);
+    for feature in Feature::ALL {
+        if oracle(features.without(feature)) == broken {
+            features = features.without(feature);
+        }
+    }
+    let needed: Vec<Feature> = Feature::ALL
+        .into_iter()
+        .filter(|&f| features.has(f))
+        .collect();
+    let Outcome {
+        trace, violation, ..
+    } = run(seed, None, features, true);
+    let violation = violation.expect("it failed before");
+    panic!(
+        "seed {seed} breaks `{}`: {}\nneeds {needed:?}\n{}\nagain with LOOPWRIGHT_SIM_SEED={seed}",
+        violation.oracle,
+        violation.detail,
+        trace.join("\n")
+    );
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    match text.parse() {
+        Ok(number) => Some(number),
+        Err(error) => panic!("{variable} = `{text}` is not a number of seeds or a seed: {error}"),
+    }
+}
+
+fn say(text: &str) {
+    let written = std::io::stdout().lock().write_all(text.as_bytes());
+    written.expect("the test has a standard output");
+}

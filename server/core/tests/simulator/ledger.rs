@@ -1,0 +1,96 @@
+//! The stub of a ledger of named budgets: idempotent by (call, attempt), all tokens in one pot.
+
+use std::collections::BTreeMap;
+
+use loopwright_core::{
+    budget::Dimension,
+    ids::{Attempt, CallId},
+    outcome::EndReason,
+    usage::Usage,
+};
+
+use super::oracle::Violation;
+
+/// One named budget.
+pub(crate) struct Ledger {
+    limit: u64,
+    used: u64,
+    slots: BTreeMap<(CallId, Attempt), Slot>,
+    /// Set where a provider counts more than was reserved: settlements may then pass it.
+    pub(crate) overcounted: bool,
+}
+
+enum Slot {
+    Reserved { input: u64, cap: u64 },
+    Settled,
+}
+
+impl Ledger {
+    pub(crate) fn new(limit: u64) -> Self {
+        Self {
+            limit,
+            used: 0,
+            slots: BTreeMap::new(),
+            overcounted: false,
+        }
+    }
+
+    /// Reserves, or repeats the grant that this key has had. What was settled is not granted again.
+    pub(crate) fn reserve(
+        &mut self,
+        key: (CallId, Attempt),
+        input: u64,
+        output: u64,
+    ) -> Result<u64, EndReason> {
+        let left = self.limit.saturating_sub(self.used + self.held());
+        let refusal = EndReason::BudgetExceeded {
+            budget: "team".to_owned(),
+            dimension: Dimension::TotalTokens,
+            limit: self.limit,
+            used: self.used,
+            requested: input + output,
+        };
+        match self.slots.get(&key) {
+            Some(&Slot::Reserved { cap, .. }) => Ok(cap),
+            Some(Slot::Settled) => Err(refusal),
+            None if left < input + 16 => Err(refusal),
+            None => {
+                let cap = output.min(left - input);
+                self.slots.insert(key, Slot::Reserved { input, cap });
+                Ok(cap)
+            }
+        }
+    }
+
+    /// Settles, once; a settlement that comes again changes nothing.
+    pub(crate) fn settle(
+        &mut self,
+        key: (CallId, Attempt),
+        usage: &Usage,
+    ) -> Result<(), Violation> {
+        let held = match self.slots.insert(key, Slot::Settled) {
+            Some(Slot::Settled) => return Ok(()),
+            Some(Slot::Reserved { input, cap }) => input + cap,
+            None => 0,
+        };
+        self.used += usage.total();
+        if usage.total() > held && !self.overcounted {
+            let detail = format!("{key:?} settled {} of {held} held", usage.total());
+            return Err(Violation::new("ledger", detail));
+        }
+        if self.used + self.held() > self.limit && !self.overcounted {
+            let detail = format!("{} used of {}", self.used, self.limit);
+            return Err(Violation::new("ledger", detail));
+        }
+        Ok(())
+    }
+
+    /// Tokens held for calls that have not been settled.
+    pub(crate) fn held(&self) -> u64 {
+        let held = |slot: &Slot| match slot {
+            Slot::Reserved { input, cap } => input + cap,
+            Slot::Settled => 0,
+        };
+        self.slots.values().map(held).sum()
+    }
+}

@@ -1,0 +1,86 @@
+//! The judges: what must hold whatever happens. They read the log and the outside world only, and
+//! keep their own books.
+
+use loopwright_core::{EffectKey, Entry, State, agent::Limits, ids::Timestamp};
+
+use super::sidecar::Sidecar;
+
+mod calls;
+mod talk;
+mod tally;
+
+/// A promise that was broken.
+#[derive(Clone, Debug)]
+pub(crate) struct Violation {
+    /// Which promise.
+    pub(crate) oracle: &'static str,
+    /// How.
+    pub(crate) detail: String,
+}
+
+impl Violation {
+    pub(crate) fn new(oracle: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            oracle,
+            detail: detail.into(),
+        }
+    }
+}
+
+/// A violation where `holds` is false.
+pub(crate) fn check(
+    holds: bool,
+    oracle: &'static str,
+    detail: impl FnOnce() -> String,
+) -> Result<(), Violation> {
+    if holds {
+        Ok(())
+    } else {
+        Err(Violation::new(oracle, detail()))
+    }
+}
+
+/// All judges of one run.
+#[derive(Default)]
+pub(crate) struct Oracle {
+    calls: calls::Calls,
+    tally: tally::Tally,
+    talk: talk::Talk,
+}
+
+impl Oracle {
+    /// Takes note of an entry that has become durable; `after` is the state with it.
+    pub(crate) fn observe(
+        &mut self,
+        at: Timestamp,
+        entry: &Entry,
+        after: &State,
+        sidecar: &Sidecar,
+    ) -> Result<(), Violation> {
+        let limits: &Limits = &after.limits;
+        self.talk.before(entry, self.calls.model_runs())?;
+        for event in &entry.events {
+            self.calls.event(at, entry, event, limits, sidecar)?;
+            self.tally.event(event, after)?;
+            self.talk.event(entry, event)?;
+        }
+        self.tally.settles_up(limits, self.calls.model_runs())?;
+        self.talk.conversation(&self.calls, after)
+    }
+
+    /// Whether the entry that allows this effect is durable.
+    pub(crate) fn licensed(&self, key: &EffectKey) -> bool {
+        self.calls.licensed(key)
+    }
+
+    /// What the running model call has set aside for its prompt, where a budget asks for it.
+    pub(crate) fn held_input(&self) -> Option<u64> {
+        self.tally.held_input()
+    }
+
+    /// Judges the whole, once nothing happens any more.
+    pub(crate) fn finish(&self, state: &State) -> Result<(), Violation> {
+        self.calls.finish()?;
+        self.talk.finish(state)
+    }
+}

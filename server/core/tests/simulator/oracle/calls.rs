@@ -1,0 +1,334 @@
+//! Calls: every one is licensed once per attempt, within the caps, and ends exactly once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use loopwright_core::{
+    Cause, EffectKey, Entry, Event,
+    agent::Limits,
+    event::{
+        ModelCallCompleted, ModelCallFailed, ModelCallStarted, ToolCallFailed, ToolCallStarted,
+    },
+    ids::{Attempt, CallId, Timestamp},
+    message::{CallPart, Part, Parts},
+    outcome::StopReason,
+};
+
+use super::{Violation, check};
+use crate::simulator::sidecar::Sidecar;
+
+/// How a tool call ended, as far as the model must be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Completed,
+    Otherwise,
+}
+
+#[derive(Default)]
+pub(super) struct Calls {
+    tools: BTreeMap<CallId, Tool>,
+    licences: BTreeSet<EffectKey>,
+    last_id: u32,
+    /// The model call, the attempt that was started last, and whether it runs.
+    model: Option<(CallId, Attempt, bool)>,
+    failures: u32,
+    retry_at: Timestamp,
+    steps: u32,
+    per_name: BTreeMap<String, u32>,
+    reply: Parts,
+    cut: bool,
+}
+
+struct Tool {
+    part: CallPart,
+    cut: bool,
+    attempt: Attempt,
+    failures: u32,
+    retry_at: Timestamp,
+    end: Option<End>,
+}
+
+impl Calls {
+    pub(super) fn model_runs(&self) -> bool {
+        self.model.is_some_and(|(_, _, runs)| runs)
+    }
+
+    pub(super) fn licensed(&self, key: &EffectKey) -> bool {
+        key.is_timer() || self.licences.contains(key)
+    }
+
+    pub(super) fn end(&self, call: CallId) -> Option<End> {
+        self.tools.get(&call)?.end
+    }
+
+    pub(super) fn event(
+        &mut self,
+        at: Timestamp,
+        entry: &Entry,
+        event: &Event,
+        limits: &Limits,
+        sidecar: &Sidecar,
+    ) -> Result<(), Violation> {
+        match event {
+            Event::LoopStarted(_) => {
+                self.steps = 0;
+                self.failures = 0;
+                self.per_name.clear();
+                Ok(())
+            }
+            Event::ModelCallReserving(e) => {
+                let (call, attempt) = (e.call, e.attempt);
+                self.licences.insert(EffectKey::Reserve { call, attempt });
+                self.fresh(call, attempt == 1)
+            }
+            Event::ModelCallStarted(e) => self.model_started(at, e, limits),
+            Event::ModelCallCompleted(e) => self.model_completed(e),
+            Event::ModelCallFailed(e) => self.model_failed(at, entry, e, limits),
+            Event::ModelCallAbandoned(e) => {
+                if let Some((call, _, runs)) = &mut self.model
+                    && *call == e.call
+                {
+                    *runs = false;
+                }
+                Ok(())
+            }
+            Event::BudgetSettled(e) => {
+                let (call, attempt) = (e.call, e.attempt);
+                let new = self.licences.insert(EffectKey::Settle { call, attempt });
+                check(new, "settled_once", || format!("{call}/{attempt} again"))
+            }
+            Event::ToolCallRequested(e) => self.requested(e.call, e.index),
+            Event::ToolCallStarted(e) => self.tool_started(at, e, limits),
+            Event::ToolCallFailed(e) => self.tool_failed(e, limits),
+            Event::ToolCallInDoubt(e) => {
+                self.licences.insert(EffectKey::Lookup { call: e.call });
+                Ok(())
+            }
+            Event::ToolCallCompleted(e) => {
+                check(sidecar.gave(e.call, &e.output), "completed_ran", || {
+                    format!("{} completed with what no sidecar gave", e.call)
+                })?;
+                self.ends(e.call, End::Completed)
+            }
+            Event::ToolCallRejected(e) => self.ends(e.call, End::Otherwise),
+            Event::ToolCallUnknown(e) => self.ends(e.call, End::Otherwise),
+            Event::ToolCallCancelled(e) => self.ends(e.call, End::Otherwise),
+            Event::LoopEnded(_) => self.all_ended(),
+            Event::SessionCreated(_)
+            | Event::DriverAttached(_)
+            | Event::DriverDetached(_)
+            | Event::LogRecovered(_)
+            | Event::ToolsChanged(_)
+            | Event::MessageAdded(_)
+            | Event::BudgetReserved(_)
+            | Event::SettlementAcknowledged(_)
+            | Event::BudgetWarning(_)
+            | Event::BudgetOverrun(_)
+            | Event::ToolCallResultLate(_)
+            | Event::Unknown(_) => Ok(()),
+        }
+    }
+
+    /// No id is given twice.
+    fn fresh(&mut self, call: CallId, first: bool) -> Result<(), Violation> {
+        if self.model.is_some_and(|(known, ..)| known == call) {
+            return Ok(());
+        }
+        let is_new = first && call.0 > self.last_id;
+        self.last_id = call.0;
+        self.model = Some((call, 0, false));
+        self.failures = 0;
+        self.retry_at = Timestamp(0);
+        check(is_new, "ids_never_repeat", || format!("{call} again"))
+    }
+
+    fn model_started(
+        &mut self,
+        at: Timestamp,
+        e: &ModelCallStarted,
+        limits: &Limits,
+    ) -> Result<(), Violation> {
+        let (call, attempt) = (e.call, e.attempt);
+        self.fresh(call, true)?;
+        let before = self.model.map_or(0, |(_, attempt, _)| attempt);
+        check(attempt == before + 1, "attempts_rise", || {
+            format!("{call} attempt {attempt} after {before}")
+        })?;
+        check(at >= self.retry_at, "backoff", || {
+            format!("{call} at {at:?}, due at {:?}", self.retry_at)
+        })?;
+        self.steps += u32::from(attempt == 1);
+        check(self.steps <= limits.max_steps, "max_steps", || {
+            format!("step {} of {}", self.steps, limits.max_steps)
+        })?;
+        self.model = Some((call, attempt, true));
+        let new = self.licences.insert(EffectKey::Model { call, attempt });
+        check(new, "attempts_rise", || format!("{call}/{attempt} again"))
+    }
+
+    fn model_completed(&mut self, e: &ModelCallCompleted) -> Result<(), Violation> {
+        self.reply = e.parts.clone();
+        self.cut = match e.stop {
+            StopReason::MaxTokens
+            | StopReason::Refusal
+            | StopReason::ContentFilter
+            | StopReason::ContextFull => true,
+            StopReason::EndTurn
+            | StopReason::ToolUse
+            | StopReason::StopSequence
+            | StopReason::Pause
+            | StopReason::Other(_) => false,
+        };
+        self.model_ended(e.call, e.attempt)
+    }
+
+    fn model_ended(&mut self, call: CallId, attempt: Attempt) -> Result<(), Violation> {
+        let ran = self.model == Some((call, attempt, true));
+        self.model = Some((call, attempt, false));
+        check(ran, "one_end", || format!("{call}/{attempt} did not run"))
+    }
+
+    fn model_failed(
+        &mut self,
+        at: Timestamp,
+        entry: &Entry,
+        e: &ModelCallFailed,
+        limits: &Limits,
+    ) -> Result<(), Violation> {
+        self.model_ended(e.call, e.attempt)?;
+        self.failures += 1;
+        let Some(retry_at) = e.retry_at else {
+            return Ok(());
+        };
+        self.retry_at = retry_at;
+        if e.fallback.is_some() {
+            self.failures = 0;
+            return Ok(());
+        }
+        let Cause::Model { retry_after_ms, .. } = entry.cause else {
+            return Err(Violation::new("cause", entry.cause.label()));
+        };
+        let floor = retry_after_ms.unwrap_or(0);
+        check(retry_at >= at.plus(floor), "retry_after", || {
+            format!("{} waits less than {floor} ms", e.call)
+        })?;
+        check(
+            self.failures < limits.retry.max_attempts,
+            "max_attempts",
+            || format!("{} is tried again after {} failures", e.call, self.failures),
+        )
+    }
+
+    fn requested(&mut self, call: CallId, index: u32) -> Result<(), Violation> {
+        let Some(Part::ToolCall(part)) = self.reply.get(index as usize) else {
+            return Err(Violation::new(
+                "one_end",
+                format!("{call} was not asked for"),
+            ));
+        };
+        let tool = Tool {
+            part: part.clone(),
+            cut: self.cut,
+            attempt: 0,
+            failures: 0,
+            retry_at: Timestamp(0),
+            end: None,
+        };
+        self.tools.insert(call, tool);
+        let is_new = call.0 > self.last_id;
+        self.last_id = call.0;
+        check(is_new, "ids_never_repeat", || format!("{call} again"))
+    }
+
+    fn tool_started(
+        &mut self,
+        at: Timestamp,
+        e: &ToolCallStarted,
+        limits: &Limits,
+    ) -> Result<(), Violation> {
+        let (call, attempt) = (e.call, e.attempt);
+        let Some(tool) = self.tools.get_mut(&call) else {
+            return Err(Violation::new(
+                "one_end",
+                format!("{call} was not requested"),
+            ));
+        };
+        check(tool.end.is_none(), "one_end", || {
+            format!("{call} starts after its end")
+        })?;
+        check(!tool.cut, "cut_reply", || {
+            format!("{call} is of a cut reply")
+        })?;
+        let sound = tool.part.tool != "t__gone" && !tool.part.arguments.contains("bad");
+        check(sound, "checked_first", || {
+            format!("{call} is {:?}", tool.part)
+        })?;
+        check(attempt == tool.attempt + 1, "attempts_rise", || {
+            format!("{call} attempt {attempt} after {}", tool.attempt)
+        })?;
+        check(at >= tool.retry_at, "backoff", || {
+            format!("{call} was not due")
+        })?;
+        tool.attempt = attempt;
+        if attempt == 1 {
+            let count = self.per_name.entry(tool.part.tool.clone()).or_default();
+            *count += 1;
+            let within = limits
+                .max_tool_calls_per_name
+                .is_none_or(|limit| *count <= limit);
+            check(within, "per_name_cap", || format!("{call} is one too many"))?;
+        }
+        let open = |tool: &&Tool| tool.attempt > 0 && tool.end.is_none();
+        let busy = self.tools.values().filter(open).count();
+        check(
+            busy <= limits.max_parallel_tool_calls as usize,
+            "parallel_cap",
+            || format!("{busy} at once with {call}"),
+        )?;
+        let new = self.licences.insert(EffectKey::Tool { call, attempt });
+        check(new, "attempts_rise", || format!("{call}/{attempt} again"))
+    }
+
+    fn tool_failed(&mut self, e: &ToolCallFailed, limits: &Limits) -> Result<(), Violation> {
+        let Some(retry_at) = e.retry_at else {
+            return self.ends(e.call, End::Otherwise);
+        };
+        let Some(tool) = self.tools.get_mut(&e.call) else {
+            return Err(Violation::new(
+                "one_end",
+                format!("{} was not requested", e.call),
+            ));
+        };
+        tool.retry_at = retry_at;
+        tool.failures += 1;
+        check(
+            tool.failures < limits.retry.max_attempts,
+            "max_attempts",
+            || format!("{} is tried again after {} failures", e.call, tool.failures),
+        )
+    }
+
+    fn ends(&mut self, call: CallId, end: End) -> Result<(), Violation> {
+        let Some(tool) = self.tools.get_mut(&call) else {
+            return Err(Violation::new(
+                "one_end",
+                format!("{call} was not requested"),
+            ));
+        };
+        let before = tool.end.replace(end);
+        check(before.is_none(), "one_end", || format!("{call} ends again"))
+    }
+
+    fn all_ended(&self) -> Result<(), Violation> {
+        let open = self.tools.iter().find(|(_, tool)| tool.end.is_none());
+        check(open.is_none(), "one_end", || {
+            format!("{:?} has no end", open.map(|(call, _)| call))
+        })?;
+        check(!self.model_runs(), "one_end", || {
+            format!("{:?} still runs", self.model)
+        })
+    }
+
+    pub(super) fn finish(&self) -> Result<(), Violation> {
+        self.all_ended()
+    }
+}

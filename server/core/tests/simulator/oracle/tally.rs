@@ -1,0 +1,171 @@
+//! The oracle's own books of each loop's budget: reserve, settle, never above a limit.
+
+use std::collections::BTreeMap;
+
+use loopwright_core::{
+    Event, State,
+    agent::Limits,
+    budget::Reservation,
+    event::BudgetSettled,
+    ids::{Attempt, CallId},
+    usage::Usage,
+};
+
+use super::{Violation, check};
+
+type Key = (CallId, Attempt);
+
+#[derive(Default)]
+pub(super) struct Tally {
+    used: Usage,
+    model_calls: u64,
+    tool_calls: u64,
+    held: Option<(Key, Reservation)>,
+    overrun: bool,
+    /// What the provider reported of an attempt that ended, and whether it may have run.
+    reported: BTreeMap<Key, (Option<Usage>, bool)>,
+}
+
+impl Tally {
+    pub(super) fn held_input(&self) -> Option<u64> {
+        self.held.map(|(_, reserved)| reserved.input)
+    }
+
+    pub(super) fn event(&mut self, event: &Event, after: &State) -> Result<(), Violation> {
+        let limited = !after.limits.budget.is_open() || !after.agent.budgets.is_empty();
+        match event {
+            Event::LoopStarted(_) => {
+                let overrun = self.overrun;
+                *self = Self::default();
+                self.overrun = overrun;
+                Ok(())
+            }
+            Event::BudgetReserved(e) => {
+                let before = self.held.replace(((e.call, e.attempt), e.reserved));
+                check(before.is_none(), "reserve_settle", || {
+                    format!("{before:?} was not settled before {}", e.call)
+                })
+            }
+            Event::ModelCallStarted(e) => {
+                self.model_calls += 1;
+                let held = self.held.filter(|(key, _)| *key == (e.call, e.attempt));
+                let covered = held.is_some_and(|(_, held)| held.output == e.max_output_tokens);
+                check(!limited || covered, "reserve_settle", || {
+                    format!("{} starts with {:?} held", e.call, self.held)
+                })
+            }
+            Event::ModelCallCompleted(e) => {
+                self.report((e.call, e.attempt), e.usage, true, limited);
+                Ok(())
+            }
+            Event::ModelCallFailed(e) => {
+                let may_have_run = e.kind.may_have_run();
+                self.report((e.call, e.attempt), e.usage, may_have_run, limited);
+                Ok(())
+            }
+            Event::BudgetOverrun(_) => {
+                self.overrun = true;
+                Ok(())
+            }
+            Event::BudgetSettled(e) => self.settled(e),
+            Event::ToolCallStarted(e) => {
+                self.tool_calls += u64::from(e.attempt == 1);
+                Ok(())
+            }
+            Event::LoopEnded(e) => {
+                check(self.held.is_none(), "reserve_settle", || {
+                    format!("{:?} is held after the loop's end", self.held)
+                })?;
+                check(e.totals.usage == self.used, "totals", || {
+                    format!("{:?} is told, {:?} was settled", e.totals.usage, self.used)
+                })
+            }
+            Event::SessionCreated(_)
+            | Event::DriverAttached(_)
+            | Event::DriverDetached(_)
+            | Event::LogRecovered(_)
+            | Event::ToolsChanged(_)
+            | Event::MessageAdded(_)
+            | Event::ModelCallReserving(_)
+            | Event::ModelCallAbandoned(_)
+            | Event::SettlementAcknowledged(_)
+            | Event::BudgetWarning(_)
+            | Event::ToolCallRequested(_)
+            | Event::ToolCallRejected(_)
+            | Event::ToolCallCompleted(_)
+            | Event::ToolCallFailed(_)
+            | Event::ToolCallInDoubt(_)
+            | Event::ToolCallUnknown(_)
+            | Event::ToolCallResultLate(_)
+            | Event::ToolCallCancelled(_)
+            | Event::Unknown(_) => Ok(()),
+        }
+    }
+
+    fn report(&mut self, key: Key, usage: Option<Usage>, may_have_run: bool, limited: bool) {
+        self.reported.insert(key, (usage, may_have_run));
+        if !limited {
+            self.used = self.used.plus(&usage.unwrap_or_default());
+        }
+    }
+
+    /// Real usage where there is a report; the whole reservation where none came and it may have
+    /// run; nothing where it surely did not.
+    fn settled(&mut self, e: &BudgetSettled) -> Result<(), Violation> {
+        let key = (e.call, e.attempt);
+        let held = match self.held.take() {
+            Some((held, reserved)) if held == key => reserved,
+            Some(other) => {
+                return Err(Violation::new(
+                    "reserve_settle",
+                    format!("{other:?} for {key:?}"),
+                ));
+            }
+            None => Reservation::default(),
+        };
+        let (expected, estimated) = match self.reported.get(&key) {
+            Some(&(Some(usage), _)) => (usage, false),
+            Some((None, false)) => (Usage::default(), false),
+            Some((None, true)) => (held.as_usage(), true),
+            None => (held.as_usage(), held != Reservation::default()),
+        };
+        check(
+            (e.usage, e.estimated) == (expected, estimated),
+            "reserve_settle",
+            || format!("{key:?} settles {:?}, expected {expected:?}", e.usage),
+        )?;
+        let over = e.usage.prompt() > held.input || e.usage.output > held.output;
+        check(!over || self.overrun, "overrun_told", || {
+            format!("{key:?} used more")
+        })?;
+        self.used = self.used.plus(&e.usage);
+        Ok(())
+    }
+
+    /// After each entry: nothing is held for a call that does not run, and no limit is passed.
+    pub(super) fn settles_up(&self, limits: &Limits, model_runs: bool) -> Result<(), Violation> {
+        check(self.held.is_none() || model_runs, "reserve_settle", || {
+            format!("{:?} is held for no call", self.held)
+        })?;
+        let held = self.held.map(|(_, held)| held).unwrap_or_default();
+        let budget = &limits.budget;
+        let sums = [
+            (budget.input_tokens, self.used.prompt() + held.input),
+            (budget.output_tokens, self.used.output + held.output),
+            (
+                budget.total_tokens,
+                self.used.total() + held.input + held.output,
+            ),
+            (budget.model_calls, self.model_calls),
+            (budget.tool_calls, self.tool_calls),
+        ];
+        for (limit, sum) in sums {
+            check(
+                self.overrun || limit.is_none_or(|limit| sum <= limit),
+                "budget",
+                || format!("{sum} used and held of {limit:?}"),
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,209 @@
+//! What one seed is about: the session's terms, what its clients send and when, which faults occur.
+
+use std::sync::Arc;
+
+use loopwright_core::{
+    agent::{Agent, BudgetLimits, EffectClass, Limits, ToolSet, ToolSpec, UnknownPolicy},
+    input::Mode,
+    retry::RetryPolicy,
+};
+
+use super::rng::Rng;
+
+/// Something that a seed may contain; a failing seed is narrowed down by leaving them out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Feature {
+    Crash,
+    LostAck,
+    Zombie,
+    Duplicate,
+    LateOutcome,
+    Drain,
+    Outage,
+    ToolFaults,
+    ModelFaults,
+    CutReplies,
+    Catalog,
+    Budget,
+    NamedBudget,
+    Deadline,
+    Commands,
+    Progress,
+}
+
+impl Feature {
+    pub(crate) const ALL: [Self; 16] = [
+        Self::Crash,
+        Self::LostAck,
+        Self::Zombie,
+        Self::Duplicate,
+        Self::LateOutcome,
+        Self::Drain,
+        Self::Outage,
+        Self::ToolFaults,
+        Self::ModelFaults,
+        Self::CutReplies,
+        Self::Catalog,
+        Self::Budget,
+        Self::NamedBudget,
+        Self::Deadline,
+        Self::Commands,
+        Self::Progress,
+    ];
+}
+
+/// Which features a run has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Features(u32);
+
+impl Features {
+    pub(crate) const ALL: Self = Self(u32::MAX);
+
+    pub(crate) fn without(self, feature: Feature) -> Self {
+        Self(self.0 & !(1 << feature as u32))
+    }
+
+    pub(crate) fn has(self, feature: Feature) -> bool {
+        self.0 & (1 << feature as u32) != 0
+    }
+}
+
+/// What a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Start,
+    Send(Mode),
+    Cancel,
+}
+
+/// One seed's session.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) agent: Arc<Agent>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) tools: Arc<ToolSet>,
+    /// When each command is first sent, milliseconds.
+    pub(crate) orders: Vec<(u64, Order)>,
+    /// Faults of drivers and of the log, after which there are no more.
+    pub(crate) faults: u32,
+    /// A provider that counts more than was reserved.
+    pub(crate) overcounts: bool,
+    /// Tokens that the named budget holds.
+    pub(crate) ledger: u64,
+}
+
+impl Plan {
+    pub(crate) fn new(rng: &mut Rng, features: Features) -> Self {
+        let limits = limits(rng, features);
+        let named = rng.chance(30) && features.has(Feature::NamedBudget);
+        let fallbacks = if rng.chance(30) {
+            vec!["second".to_owned()]
+        } else {
+            Vec::new()
+        };
+        let agent = Agent {
+            model: "first".to_owned(),
+            fallbacks,
+            system_prompt: "Be brief.".to_owned(),
+            budgets: if named {
+                vec!["team".to_owned()]
+            } else {
+                Vec::new()
+            },
+            ..Agent::default()
+        };
+        let retention_ms = rng.between(5, 100);
+        Self {
+            agent: Arc::new(agent),
+            limits: Arc::new(limits),
+            tools: tools(retention_ms),
+            orders: orders(rng, features),
+            faults: u32::try_from(rng.between(0, 6)).expect("small"),
+            overcounts: rng.chance(5),
+            ledger: rng.between(800, 12_000),
+        }
+    }
+}
+
+/// The tools on offer: one of each effect class, and one that must not be repeated and cannot say
+/// what became of a call.
+pub(crate) fn tools(retention_ms: u64) -> Arc<ToolSet> {
+    let spec = |name: &str, effect, lookup| ToolSpec {
+        name: format!("t__{name}"),
+        description: "a tool".to_owned(),
+        input_schema: "{}".to_owned(),
+        effect,
+        destructive: false,
+        lookup,
+        timeout_ms: 50,
+        absolute_cap_ms: 100,
+    };
+    ToolSet::new(vec![
+        spec("read", EffectClass::ReadOnly, false),
+        spec("idem", EffectClass::Idempotent, false),
+        spec("dedup", EffectClass::Deduplicated { retention_ms }, false),
+        spec("once", EffectClass::AtMostOnce, true),
+        spec("blind", EffectClass::AtMostOnce, false),
+    ])
+}
+
+fn limits(rng: &mut Rng, features: Features) -> Limits {
+    let small = |rng: &mut Rng, low, high| u32::try_from(rng.between(low, high)).expect("small");
+    let deadline = rng.between(60, 500);
+    let with_deadline = rng.chance(20) && features.has(Feature::Deadline);
+    Limits {
+        max_steps: small(rng, 1, 6),
+        max_output_tokens: rng.between(40, 400),
+        max_output_retries: small(rng, 0, 2),
+        max_parallel_tool_calls: small(rng, 1, 3),
+        max_tool_calls_per_name: rng.maybe(1, 4).map(|n| u32::try_from(n).expect("small")),
+        deadline_ms: with_deadline.then_some(deadline),
+        max_waiting_messages: small(rng, 1, 4),
+        min_output_tokens: 16,
+        budget: budget(rng, features),
+        retry: RetryPolicy {
+            max_attempts: small(rng, 1, 4),
+            base_delay_ms: 10,
+            max_delay_ms: 60,
+            total_deadline_ms: 400,
+        },
+        on_unknown: rng.pick(&[UnknownPolicy::End, UnknownPolicy::TellModel]),
+    }
+}
+
+fn budget(rng: &mut Rng, features: Features) -> BudgetLimits {
+    let drawn = BudgetLimits {
+        input_tokens: rng.maybe(900, 6_000),
+        output_tokens: rng.maybe(100, 1_500),
+        total_tokens: rng.maybe(1_000, 6_000),
+        model_calls: rng.maybe(1, 8),
+        tool_calls: rng.maybe(0, 6),
+    };
+    if rng.chance(50) && features.has(Feature::Budget) {
+        drawn
+    } else {
+        BudgetLimits::default()
+    }
+}
+
+fn orders(rng: &mut Rng, features: Features) -> Vec<(u64, Order)> {
+    const KINDS: [Order; 7] = [
+        Order::Start,
+        Order::Send(Mode::Queue),
+        Order::Send(Mode::Queue),
+        Order::Send(Mode::Steer),
+        Order::Send(Mode::Steer),
+        Order::Send(Mode::Interrupt),
+        Order::Cancel,
+    ];
+    let more = rng.between(0, 4);
+    let mut orders = vec![(0, Order::Start)];
+    for _ in 0..more {
+        let at = rng.between(1, 120);
+        let order = rng.pick(&KINDS);
+        if features.has(Feature::Commands) {
+            orders.push((at, order));
+        }
+    }
+    orders
+}

@@ -1,0 +1,348 @@
+//! One seed's world: drivers, their log, what is outside, and an agenda of what happens when.
+//!
+//! One thread and one clock of milliseconds. Everything random comes from the seed; what is random
+//! about progress comes from a stream of its own, so that leaving progress out changes nothing else.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use loopwright_core::{
+    EffectKey, Entry, Input, State, What,
+    ids::{Attempt, CallId, Epoch, LoopId, Timestamp},
+    input::{Command, Create},
+    message::Parts,
+    state::Answer,
+    usage::Usage,
+};
+
+use super::{
+    ledger::Ledger,
+    machine::Machine,
+    mutant::Mutant,
+    oracle::{Oracle, Violation, check},
+    plan::{Feature, Features, Plan},
+    rng::Rng,
+    sidecar::Sidecar,
+};
+
+mod client;
+mod driver;
+mod effects;
+
+/// Happenings after which a run that has not ended never will.
+const MOST_HAPPENINGS: u32 = 4_000;
+
+/// What became of a run.
+pub(crate) struct Outcome {
+    pub(crate) violation: Option<Violation>,
+    /// Line by line, where it was asked for.
+    pub(crate) trace: Vec<String>,
+    /// The log.
+    pub(crate) records: Vec<Record>,
+    pub(crate) faults: u32,
+}
+
+/// A durable entry.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Record {
+    pub(crate) at: Timestamp,
+    pub(crate) entry: Arc<Entry>,
+}
+
+/// Something on the agenda.
+#[derive(Clone, Debug)]
+enum Happening {
+    Send(usize),
+    Attach,
+    TakeOver,
+    Crash,
+    Drain,
+    Catalog,
+    Deliver(Ticket, EffectKey, What),
+    Arrive {
+        ticket: Ticket,
+        call: CallId,
+        attempt: Attempt,
+        epoch: Epoch,
+        answers: bool,
+    },
+    LookUp(Ticket, CallId, Attempt, Epoch),
+    Reserve(Ticket, CallId, Attempt, u64),
+    Settle(Ticket, CallId, Attempt),
+    Stray(What),
+    Progress(usize),
+}
+
+/// One start of an effect by one driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ticket {
+    driver: usize,
+    start: u64,
+}
+
+struct Driver {
+    epoch: Epoch,
+    state: State,
+    running: BTreeMap<EffectKey, u64>,
+    alive: bool,
+}
+
+struct Request {
+    id: String,
+    what: What,
+    answer: Option<Answer>,
+    done: bool,
+}
+
+/// The world of one seed.
+pub(crate) struct World {
+    plan: Plan,
+    features: Features,
+    machine: Machine,
+    rng: Rng,
+    chatter: Rng,
+    now: u64,
+    /// By time, then progress last, then the order in which it was put there.
+    agenda: BTreeMap<(u64, bool, u64), Happening>,
+    serial: [u64; 2],
+    records: Vec<Record>,
+    /// The fold of the log.
+    shadow: State,
+    drivers: Vec<Driver>,
+    attaching: bool,
+    requests: Vec<Request>,
+    sidecar: Sidecar,
+    ledger: Ledger,
+    oracle: Oracle,
+    /// Attempts of model and tool calls that were really started.
+    started: BTreeSet<EffectKey>,
+    settled: BTreeMap<(CallId, Attempt), Usage>,
+    /// The last reply, and the tool that each call of any reply asks for.
+    reply: Parts,
+    names: BTreeMap<CallId, String>,
+    /// What providers really counted, by loop.
+    real: BTreeMap<LoopId, Usage>,
+    faults_left: u32,
+    faults: u32,
+    /// Whether entries go through JSON on their way.
+    json: bool,
+    trace: Option<Vec<String>>,
+}
+
+/// Runs `seed` on the core, or on the core with one fault.
+pub(crate) fn run(
+    seed: u64,
+    mutant: Option<Mutant>,
+    features: Features,
+    with_trace: bool,
+) -> Outcome {
+    let mut world = World::new(seed, mutant, features, with_trace);
+    let violation = world.live().err();
+    Outcome {
+        violation,
+        trace: world.trace.unwrap_or_default(),
+        records: world.records,
+        faults: world.faults,
+    }
+}
+
+impl World {
+    fn new(seed: u64, mutant: Option<Mutant>, features: Features, with_trace: bool) -> Self {
+        let mut rng = Rng::new(seed, 1);
+        let plan = Plan::new(&mut rng, features);
+        let mut sidecar = Sidecar::default();
+        sidecar.forgets_its_word = mutant == Some(Mutant::LookupDoesNotBind);
+        Self {
+            ledger: Ledger::new(plan.ledger),
+            faults_left: plan.faults,
+            plan,
+            features,
+            machine: Machine(mutant),
+            rng,
+            chatter: Rng::new(seed, 2),
+            now: 1_000_000,
+            agenda: BTreeMap::new(),
+            serial: [0, 0],
+            records: Vec::new(),
+            shadow: State::default(),
+            drivers: Vec::new(),
+            attaching: false,
+            requests: Vec::new(),
+            sidecar,
+            oracle: Oracle::default(),
+            started: BTreeSet::new(),
+            settled: BTreeMap::new(),
+            reply: Parts::default(),
+            names: BTreeMap::new(),
+            real: BTreeMap::new(),
+            faults: 0,
+            json: seed.is_multiple_of(8),
+            trace: with_trace.then(Vec::new),
+        }
+    }
+
+    /// From the session's creation until nothing happens any more, then the last judgement.
+    fn live(&mut self) -> Result<(), Violation> {
+        self.create()?;
+        self.prepare();
+        let mut count = 0;
+        loop {
+            self.ensure_driver();
+            let Some(((at, ..), happening)) = self.agenda.pop_first() else {
+                break;
+            };
+            self.now = at;
+            self.happen(happening)?;
+            count += 1;
+            check(count < MOST_HAPPENINGS, "converges", || {
+                format!("{count} happenings and no end")
+            })?;
+        }
+        self.judge()
+    }
+
+    fn create(&mut self) -> Result<(), Violation> {
+        let what = What::Create(Create {
+            by: Command::default(),
+            session: "s".to_owned(),
+            namespace: "n".to_owned(),
+            agent: Arc::clone(&self.plan.agent),
+            limits: Arc::clone(&self.plan.limits),
+            labels: BTreeMap::new(),
+            tools: Arc::clone(&self.plan.tools),
+        });
+        let input = Input {
+            at: Timestamp(self.now),
+            what,
+        };
+        let cause = input.cause();
+        let events = self
+            .machine
+            .decide(&self.shadow, input)
+            .map_err(|rejection| Violation::new("created", rejection.to_string()))?;
+        self.commit(0, &Arc::new(Entry { cause, events }))
+    }
+
+    /// Puts the clients' commands and the faults of the world on the agenda.
+    fn prepare(&mut self) {
+        self.draw_requests();
+        let faults = [
+            (Feature::Zombie, Happening::TakeOver, 40),
+            (Feature::Zombie, Happening::TakeOver, 20),
+            (Feature::Crash, Happening::Crash, 40),
+            (Feature::Drain, Happening::Drain, 15),
+            (Feature::Catalog, Happening::Catalog, 15),
+        ];
+        for (feature, happening, percent) in faults {
+            let (drawn, after) = (self.rng.chance(percent), self.rng.between(2, 120));
+            if drawn && self.features.has(feature) {
+                self.put(after, happening);
+            }
+        }
+    }
+
+    fn happen(&mut self, happening: Happening) -> Result<(), Violation> {
+        match happening {
+            Happening::Send(request) => self.send(request),
+            Happening::Attach => self.attach(),
+            Happening::TakeOver => {
+                self.note(|| "another replica takes over".to_owned());
+                self.faults += 1;
+                self.spawn()
+            }
+            Happening::Crash => {
+                if let Some(id) = self.current() {
+                    self.note(|| format!("driver {id} crashes"));
+                    self.faults += 1;
+                    self.kill(id);
+                }
+                Ok(())
+            }
+            Happening::Drain => match self.current() {
+                Some(id) => {
+                    self.handle(id, What::Detach)?;
+                    self.kill(id);
+                    Ok(())
+                }
+                None => Ok(()),
+            },
+            Happening::Catalog => self.change_catalog(),
+            Happening::Deliver(ticket, key, what) => self.deliver(ticket, key, what),
+            Happening::Arrive {
+                ticket,
+                call,
+                attempt,
+                epoch,
+                answers,
+            } => self.arrive(ticket, call, attempt, epoch, answers),
+            Happening::LookUp(ticket, call, attempt, epoch) => {
+                self.look_up(ticket, call, attempt, epoch);
+                Ok(())
+            }
+            Happening::Reserve(ticket, call, attempt, input) => {
+                self.reserve(ticket, call, attempt, input);
+                Ok(())
+            }
+            Happening::Settle(ticket, call, attempt) => self.settle(ticket, call, attempt),
+            Happening::Stray(what) => self.stray(what),
+            Happening::Progress(id) => {
+                self.progress(id);
+                Ok(())
+            }
+        }
+    }
+
+    /// What must hold once nothing happens any more.
+    fn judge(&mut self) -> Result<(), Violation> {
+        let state = &self.shadow;
+        check(state.active.is_none(), "converges", || {
+            format!("{:?} never ends", state.active.as_ref().map(|a| a.id))
+        })?;
+        let left = loopwright_core::wanted(state);
+        check(left.is_empty(), "converges", || {
+            format!("{left:?} is still wanted")
+        })?;
+        check(self.ledger.held() == 0, "ledger", || {
+            format!("{} tokens are held for ever", self.ledger.held())
+        })?;
+        self.oracle.finish(state)?;
+        self.judge_requests()?;
+        self.judge_real_use()
+    }
+
+    /// What providers counted never passes a limit, whatever was lost on the way.
+    fn judge_real_use(&self) -> Result<(), Violation> {
+        let limits = &self.plan.limits.budget;
+        for (id, real) in &self.real {
+            let sums = [
+                (limits.input_tokens, real.prompt()),
+                (limits.output_tokens, real.output),
+                (limits.total_tokens, real.total()),
+            ];
+            for (limit, sum) in sums {
+                let within = limit.is_none_or(|limit| sum <= limit);
+                check(self.plan.overcounts || within, "budget_real", || {
+                    format!("{id} really used {sum} of {limit:?}")
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, after: u64, happening: Happening) {
+        let progress = matches!(happening, Happening::Progress(_));
+        let serial = &mut self.serial[usize::from(progress)];
+        *serial += 1;
+        self.agenda
+            .insert((self.now + after, progress, *serial), happening);
+    }
+
+    fn note(&mut self, line: impl FnOnce() -> String) {
+        let now = self.now;
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{now} {}", line()));
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Drivers as the architecture draws them: decide, append, apply, reconcile; losing the fence or
+//! not knowing whether an append happened ends them.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use loopwright_core::{
+    Cause, EffectKey, Entry, Event, Input, Rejection, State, What,
+    agent::{EffectClass, ToolSet},
+    ids::{Epoch, Timestamp},
+    message::Part,
+};
+
+use super::{Driver, Happening, Record, World};
+use crate::simulator::{
+    mutant::Mutant,
+    oracle::{Violation, check},
+    plan::Feature,
+};
+
+/// What a driver answers.
+pub(super) enum Reply {
+    Done,
+    Rejected(Rejection),
+    Died,
+}
+
+/// What a driver learns of its append.
+enum Appended {
+    Acknowledged,
+    Lost,
+}
+
+impl World {
+    /// The driver that attached last, while it lives.
+    pub(super) fn current(&self) -> Option<usize> {
+        let last = self.drivers.len().checked_sub(1)?;
+        self.drivers[last].alive.then_some(last)
+    }
+
+    /// The registry: where a session is wanted and nobody drives it, somebody will.
+    pub(super) fn ensure_driver(&mut self) {
+        let needed = || {
+            self.requests.iter().any(|request| !request.done)
+                || !loopwright_core::wanted(&self.shadow).is_empty()
+        };
+        if self.current().is_none() && !self.attaching && needed() {
+            self.attaching = true;
+            let long = self.rng.chance(15) && self.features.has(Feature::Outage);
+            let after = self.rng.between(1, if long { 500 } else { 20 });
+            self.put(after, Happening::Attach);
+        }
+    }
+
+    pub(super) fn attach(&mut self) -> Result<(), Violation> {
+        self.attaching = false;
+        if self.current().is_some() {
+            return Ok(());
+        }
+        self.spawn()
+    }
+
+    /// A new driver folds the log and takes the session, whoever else believes to have it.
+    pub(super) fn spawn(&mut self) -> Result<(), Violation> {
+        let mut state = State::default();
+        for (at, record) in self.records.iter().enumerate() {
+            self.machine.apply(&mut state, at as u64 + 1, &record.entry);
+        }
+        let same = state == self.shadow;
+        check(same, "fold_is_live", || {
+            "folding again gives another state".to_owned()
+        })?;
+        let epoch = state.epoch + 1;
+        let id = self.drivers.len();
+        self.drivers.push(Driver {
+            epoch,
+            state,
+            running: std::collections::BTreeMap::new(),
+            alive: true,
+        });
+        let cut_bytes = self.rng.chance(10).then_some(17);
+        match self.handle(id, What::Attach { epoch, cut_bytes })? {
+            Reply::Done | Reply::Died => Ok(()),
+            Reply::Rejected(rejection) => Err(Violation::new("attach", rejection.to_string())),
+        }
+    }
+
+    pub(super) fn kill(&mut self, id: usize) {
+        self.drivers[id].alive = false;
+        self.drivers[id].running.clear();
+    }
+
+    /// One turn of a driver's loop.
+    pub(super) fn handle(&mut self, id: usize, what: What) -> Result<Reply, Violation> {
+        let asked = outcome_of(&what);
+        let input = Input {
+            at: Timestamp(self.now),
+            what,
+        };
+        let cause = input.cause();
+        let driver = &self.drivers[id];
+        let events = match self.machine.decide(&driver.state, input) {
+            Ok(events) if events.is_empty() => return Ok(Reply::Done),
+            Ok(events) => events,
+            Err(rejection) => return Ok(Reply::Rejected(rejection)),
+        };
+        let wanted = asked.is_none_or(|k| loopwright_core::wanted(&driver.state).contains(&k));
+        check(wanted, "stale_outcome", || {
+            format!("{asked:?} decides to {events:?}")
+        })?;
+        let entry = Arc::new(Entry { cause, events });
+        if self.machine.is(Mutant::ActBeforeCommit) {
+            let seq = driver.state.seq + 1;
+            let before = driver.state.clone();
+            self.machine.apply(&mut self.drivers[id].state, seq, &entry);
+            self.reconcile(id)?;
+            self.drivers[id].state = before;
+        }
+        match self.append(id, &entry)? {
+            Appended::Acknowledged => {
+                self.apply(id, &entry)?;
+                self.reconcile(id)?;
+                Ok(Reply::Done)
+            }
+            Appended::Lost => {
+                self.kill(id);
+                Ok(Reply::Died)
+            }
+        }
+    }
+
+    fn append(&mut self, id: usize, entry: &Arc<Entry>) -> Result<Appended, Violation> {
+        if self.strikes(Feature::Crash, 3) {
+            self.note(|| format!("driver {id} crashes before it appends"));
+            return Ok(Appended::Lost);
+        }
+        let (expected, epoch) = (self.drivers[id].state.seq, self.drivers[id].epoch);
+        if expected != self.records.len() as u64 && !self.machine.is(Mutant::FenceOff) {
+            self.note(|| format!("driver {id} loses the fence"));
+            if self.machine.is(Mutant::LostFenceIgnored) {
+                return Ok(Appended::Acknowledged);
+            }
+            return Ok(Appended::Lost);
+        }
+        self.commit(epoch, entry)?;
+        if self.strikes(Feature::Crash, 3) {
+            self.note(|| format!("driver {id} crashes after it appended"));
+            return Ok(Appended::Lost);
+        }
+        if self.strikes(Feature::LostAck, 4) {
+            self.note(|| format!("driver {id} is not told of its append"));
+            if self.machine.is(Mutant::LostAckAppendedAgain) {
+                self.commit(epoch, entry)?;
+            }
+            return Ok(Appended::Lost);
+        }
+        Ok(Appended::Acknowledged)
+    }
+
+    fn strikes(&mut self, feature: Feature, percent: u64) -> bool {
+        let drawn = self.rng.chance(percent);
+        let strikes = drawn && self.faults_left > 0 && self.features.has(feature);
+        if strikes {
+            self.faults_left -= 1;
+            self.faults += 1;
+        }
+        strikes
+    }
+
+    /// The entry becomes durable: from here on everybody sees it, and the judges do.
+    pub(super) fn commit(&mut self, writer: Epoch, entry: &Arc<Entry>) -> Result<(), Violation> {
+        let at = Timestamp(self.now);
+        self.note(|| {
+            format!(
+                "epoch {writer} {}",
+                serde_json::to_string(&**entry).expect("JSON")
+            )
+        });
+        self.decide_again(at, entry)?;
+        let attaches = entry.cause == Cause::Attach;
+        let epoch = self.shadow.epoch + u64::from(attaches);
+        check(writer == epoch, "fence", || {
+            format!("epoch {writer} writes in epoch {}", self.shadow.epoch)
+        })?;
+        for event in &entry.events {
+            self.know_outside(event);
+        }
+        let entry = if self.json {
+            through_json(entry)?
+        } else {
+            Arc::clone(entry)
+        };
+        let seq = self.records.len() as u64 + 1;
+        self.machine.apply(&mut self.shadow, seq, &entry);
+        check(self.shadow.epoch == epoch, "epoch_rises", || {
+            format!("epoch {} after the attach of {epoch}", self.shadow.epoch)
+        })?;
+        self.oracle
+            .observe(at, &entry, &self.shadow, &self.sidecar)?;
+        self.records.push(Record { at, entry });
+        Ok(())
+    }
+
+    /// The recovered input decides to what was logged.
+    fn decide_again(&self, at: Timestamp, entry: &Entry) -> Result<(), Violation> {
+        let failed = |why: String| Violation::new("redecide", why);
+        let input = Input::from_entry(at, entry).map_err(|e| failed(e.to_string()))?;
+        let again = self
+            .machine
+            .decide(&self.shadow, input)
+            .map_err(|rejection| failed(rejection.to_string()))?;
+        check(again == entry.events, "redecide", || {
+            format!("logged {:?}, decided {again:?}", entry.events)
+        })
+    }
+
+    /// What the sidecars and the ledger will be asked about.
+    fn know_outside(&mut self, event: &Event) {
+        if let Event::BudgetSettled(e) = event {
+            self.settled.insert((e.call, e.attempt), e.usage);
+        }
+        if let Event::ModelCallCompleted(e) = event {
+            self.reply = Arc::clone(&e.parts);
+        }
+        if let Event::ToolCallRequested(e) = event
+            && let Some(Part::ToolCall(part)) = self.reply.get(e.index as usize)
+        {
+            self.names.insert(e.call, part.tool.clone());
+        }
+        if let Event::ToolCallStarted(e) = event
+            && e.attempt == 1
+        {
+            let name = self.names.get(&e.call);
+            let offered = name.and_then(|name| self.shadow.tools.get(name));
+            let class = offered.map_or(EffectClass::AtMostOnce, |spec| spec.effect);
+            self.sidecar.expect(e.call, class);
+        }
+    }
+
+    fn apply(&mut self, id: usize, entry: &Entry) -> Result<(), Violation> {
+        let driver = &mut self.drivers[id];
+        let seq = driver.state.seq + 1;
+        self.machine.apply(&mut driver.state, seq, entry);
+        check(driver.state == self.shadow, "fold_is_live", || {
+            format!("driver {id} and the log part at {seq}")
+        })
+    }
+
+    /// Starts what is wanted and does not run, aborts what runs and is not wanted.
+    pub(super) fn reconcile(&mut self, id: usize) -> Result<(), Violation> {
+        let wanted = self.machine.wanted(&self.drivers[id].state);
+        if !self.machine.is(Mutant::CancelledLoopKeepsItsTools) {
+            self.drivers[id]
+                .running
+                .retain(|key, _| wanted.contains(key));
+        }
+        for key in wanted {
+            if !self.drivers[id].running.contains_key(&key) {
+                self.start(id, key)?;
+            }
+        }
+        let driver = &self.drivers[id];
+        let running: BTreeSet<EffectKey> = driver.running.keys().copied().collect();
+        let wanted = loopwright_core::wanted(&driver.state);
+        check(running == wanted, "running_is_wanted", || {
+            format!("driver {id} runs {running:?}, wanted {wanted:?}")
+        })
+    }
+
+    /// The catalog loses a tool, or a tool says more of itself, or makes another promise.
+    pub(super) fn change_catalog(&mut self) -> Result<(), Violation> {
+        let Some(id) = self.current() else {
+            return Ok(());
+        };
+        let mut specs: Vec<_> = self.plan.tools.iter().cloned().collect();
+        let at = usize::try_from(self.rng.between(0, specs.len() as u64 - 1)).expect("small");
+        let class = self
+            .rng
+            .pick(&[EffectClass::Idempotent, EffectClass::AtMostOnce]);
+        match self.rng.between(0, 2) {
+            0 => drop(specs.remove(at)),
+            1 => specs[at].description = "long ".repeat(200),
+            _ => specs[at].effect = class,
+        }
+        self.handle(id, What::ToolsChanged(ToolSet::new(specs)))?;
+        Ok(())
+    }
+}
+
+fn through_json(entry: &Entry) -> Result<Arc<Entry>, Violation> {
+    let text = serde_json::to_string(entry).expect("an entry is JSON");
+    let back: Entry = serde_json::from_str(&text)
+        .map_err(|error| Violation::new("json", format!("{error} in {text}")))?;
+    check(back == *entry, "json", || {
+        format!("{text} reads back as {back:?}")
+    })?;
+    Ok(Arc::new(back))
+}
+
+/// The effect that an input is the outcome of.
+pub(super) fn outcome_of(what: &What) -> Option<EffectKey> {
+    match *what {
+        What::ModelCompleted { call, attempt, .. } | What::ModelFailed { call, attempt, .. } => {
+            Some(EffectKey::Model { call, attempt })
+        }
+        What::ToolCompleted { call, attempt, .. } | What::ToolFailed { call, attempt, .. } => {
+            Some(EffectKey::Tool { call, attempt })
+        }
+        What::LookedUp { call, .. } => Some(EffectKey::Lookup { call }),
+        What::BudgetGranted { call, attempt, .. } | What::BudgetRefused { call, attempt, .. } => {
+            Some(EffectKey::Reserve { call, attempt })
+        }
+        What::BudgetSettled { call, attempt } => Some(EffectKey::Settle { call, attempt }),
+        What::Create(_)
+        | What::StartLoop(_)
+        | What::SendMessage(_)
+        | What::CancelLoop { .. }
+        | What::Attach { .. }
+        | What::Detach
+        | What::ToolsChanged(_)
+        | What::TimerFired(_) => None,
+    }
+}
