@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod drain;
+pub mod driver;
 pub mod effects;
 pub mod sidecars;
 pub mod telemetry;

@@ -1,0 +1,176 @@
+//! One transition: decide, append behind the fence, apply. Law 5 is here: whatever the log answers
+//! but `Ok` ends the driver.
+
+use std::sync::Arc;
+
+use loopwright_core::{
+    Entry, Event, What, decide,
+    ids::{Attempt, CallId},
+    message::ToolOutput,
+    outcome::{ModelFailure, ModelFailureKind},
+};
+use loopwright_log::{AppendError, NewRecord, ProgressTopic};
+
+use super::{CommandError, End, run::Driver};
+use crate::effects::progress::{CHANNEL_TEXT, CHANNEL_THINKING, CHANNEL_TOOL};
+
+/// What became of an input.
+pub(super) enum Committed {
+    /// Its entry is durable and applied.
+    Appended,
+    /// It decided to nothing.
+    Nothing,
+    /// It was refused; nothing was written.
+    Refused(CommandError),
+}
+
+impl Driver {
+    /// Commits an outcome, a timer or the driver's own input, none of which is ever refused.
+    pub(super) async fn commit(&mut self, what: What) -> Result<(), End> {
+        let smaller = when_too_large(&what);
+        match self.commit_command(what).await? {
+            Committed::Appended | Committed::Nothing => Ok(()),
+            Committed::Refused(CommandError::Log(AppendError::TooLarge { .. }))
+                if smaller.is_some() =>
+            {
+                let smaller = smaller.unwrap_or(What::Detach);
+                match self.commit_command(smaller).await? {
+                    Committed::Appended | Committed::Nothing => Ok(()),
+                    Committed::Refused(error) => Err(End::Lost {
+                        reason: error.to_string(),
+                    }),
+                }
+            }
+            Committed::Refused(error) => Err(End::Lost {
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    /// Commits an input that may be refused.
+    pub(super) async fn commit_command(&mut self, what: What) -> Result<Committed, End> {
+        let at = self.world.clock.now();
+        let input = super::input(at, what);
+        let cause = input.cause();
+        let events = match decide(&self.state, input) {
+            Ok(events) if events.is_empty() => return Ok(Committed::Nothing),
+            Ok(events) => events,
+            Err(rejection) => return Ok(Committed::Refused(rejection.into())),
+        };
+        let entry = Entry { cause, events };
+        let body = serde_json::to_vec(&entry).expect("an entry has string keys alone");
+        let epoch = epoch_of(&entry).unwrap_or(self.state.epoch);
+        let mut record = NewRecord::new(
+            loopwright_log::Timestamp::from_unix_ms(at.0),
+            epoch,
+            body.into(),
+        );
+        record.ends = self.topics_that_end(&entry);
+        match self
+            .world
+            .log
+            .append(&self.key, self.state.seq, record)
+            .await
+        {
+            Ok(seq) => {
+                self.before_apply();
+                self.state.apply_entry(seq, &entry);
+                self.observe(&entry);
+                Ok(Committed::Appended)
+            }
+            Err(error @ AppendError::TooLarge { .. }) => {
+                Ok(Committed::Refused(CommandError::Log(error)))
+            }
+            Err(error @ (AppendError::Corrupt(_) | AppendError::Trimmed { .. })) => {
+                Err(End::Undrivable {
+                    reason: error.to_string(),
+                })
+            }
+            Err(error) => Err(End::Lost {
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    /// Progress that is of no more use once `entry` is written.
+    fn topics_that_end(&mut self, entry: &Entry) -> Vec<ProgressTopic> {
+        let mut topics = Vec::new();
+        for (call, attempt) in entry.events.iter().filter_map(attempt_that_ends) {
+            let Some(anchor) = self.anchors.remove(&(call, attempt)) else {
+                continue;
+            };
+            topics.extend(
+                [CHANNEL_TEXT, CHANNEL_THINKING, CHANNEL_TOOL].map(|channel| ProgressTopic {
+                    anchor,
+                    call: call.0,
+                    attempt,
+                    channel,
+                }),
+            );
+        }
+        topics
+    }
+}
+
+fn epoch_of(entry: &Entry) -> Option<u64> {
+    entry.events.iter().find_map(|event| match event {
+        Event::DriverAttached(attached) => Some(attached.epoch),
+        _ => None,
+    })
+}
+
+fn attempt_that_ends(event: &Event) -> Option<(CallId, Attempt)> {
+    match event {
+        Event::ModelCallCompleted(e) => Some((e.call, e.attempt)),
+        Event::ModelCallFailed(e) => Some((e.call, e.attempt)),
+        Event::ModelCallAbandoned(e) => Some((e.call, e.attempt)),
+        Event::ToolCallCompleted(e) => Some((e.call, e.attempt)),
+        Event::ToolCallFailed(e) => Some((e.call, e.attempt)),
+        Event::ToolCallInDoubt(e) => Some((e.call, e.attempt)),
+        _ => None,
+    }
+}
+
+/// What to commit instead of an outcome that no entry holds. The edges clamp what they read, so this
+/// is for many outcomes of legal size in one entry.
+fn when_too_large(what: &What) -> Option<What> {
+    match what {
+        What::ModelCompleted {
+            call,
+            attempt,
+            reply,
+        } => Some(What::ModelFailed {
+            call: *call,
+            attempt: *attempt,
+            failure: ModelFailure {
+                kind: ModelFailureKind::TooLarge,
+                message: "the reply is larger than an entry of the log may be".to_owned(),
+                retry_after_ms: None,
+                usage: reply.usage,
+                body_crc: reply.body_crc.clone(),
+            },
+            jitter: 0,
+        }),
+        What::ToolCompleted { call, attempt, .. } => Some(What::ToolCompleted {
+            call: *call,
+            attempt: *attempt,
+            output: Arc::new(ToolOutput::error("The result was too large to be kept.")),
+        }),
+        _ => None,
+    }
+}
+
+impl End {
+    /// What a caller is told whose command this end cut short: the same request may be sent again.
+    pub(super) fn as_command_error(&self) -> CommandError {
+        let reason = match self {
+            Self::Idle { .. } | Self::NotCreated => "the driver let go".to_owned(),
+            Self::Drained => return CommandError::Draining,
+            Self::Lost { reason } | Self::Undrivable { reason } => reason.clone(),
+        };
+        CommandError::Log(AppendError::Unavailable {
+            reason,
+            ambiguous: true,
+        })
+    }
+}

@@ -1,0 +1,305 @@
+//! One driver: from the fold of the log to its end.
+
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use loopwright_core::{
+    Entry, Rejection, State, What, decide,
+    effect::{EffectKey, wanted},
+    ids::{Attempt, CallId, Seq},
+    replay::newer_kinds,
+};
+use loopwright_log::{LogError, ReadItem, ReadMode, StreamKey};
+use tokio::sync::mpsc;
+
+use super::{
+    Answer, CommandError, Delivery, End, Reply,
+    commit::Committed,
+    observe::LoopSpans,
+    reconcile::{Effect, Running},
+    world::World,
+};
+use crate::effects::model::Transcript;
+
+/// How long a driver without work waits for more before it lets go.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// One session's driver.
+pub(super) struct Driver {
+    pub(super) world: Arc<World>,
+    pub(super) key: StreamKey,
+    pub(super) state: State,
+    pub(super) transcript: Transcript,
+    pub(super) running: BTreeMap<EffectKey, Running>,
+    pub(super) effects: FuturesUnordered<Effect>,
+    /// Where each attempt under way was licensed.
+    pub(super) anchors: BTreeMap<(CallId, Attempt), Seq>,
+    pub(super) spans: LoopSpans,
+    /// The running loop's trace, to be written when it ends.
+    pub(super) traceparent: Option<String>,
+}
+
+/// Runs a driver until it ends; a broken invariant ends this driver alone.
+pub(super) async fn drive(
+    world: Arc<World>,
+    key: StreamKey,
+    mut inbox: mpsc::Receiver<Delivery>,
+) -> End {
+    let life = AssertUnwindSafe(live(world, key, &mut inbox)).catch_unwind();
+    let end = match life.await {
+        Ok(end) => end,
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            End::Lost {
+                reason: format!("the driver panicked: {}", text.unwrap_or_default()),
+            }
+        }
+    };
+    hand_back(&mut inbox);
+    end
+}
+
+async fn live(world: Arc<World>, key: StreamKey, inbox: &mut mpsc::Receiver<Delivery>) -> End {
+    let state = match fold(&world, &key).await {
+        Ok(state) => state,
+        Err(error) => {
+            refuse_all(inbox, &error);
+            return match error {
+                CommandError::Read(LogError::Unavailable { reason }) => End::Lost { reason },
+                other => End::Undrivable {
+                    reason: other.to_string(),
+                },
+            };
+        }
+    };
+    let mut driver = Driver {
+        spans: LoopSpans::new(&world.telemetry),
+        traceparent: None,
+        world,
+        key,
+        state,
+        transcript: Transcript::default(),
+        running: BTreeMap::new(),
+        effects: FuturesUnordered::new(),
+        anchors: BTreeMap::new(),
+    };
+    let first = match driver.first_delivery(inbox).await {
+        Ok(first) => first,
+        Err(end) => return end,
+    };
+    let epoch = driver.state.epoch.saturating_add(1);
+    if let Err(end) = driver
+        .commit(What::Attach {
+            epoch,
+            cut_bytes: None,
+        })
+        .await
+    {
+        if let Some(delivery) = first {
+            let _ = delivery
+                .reply
+                .send(Reply::Answered(Err(end.as_command_error())));
+        }
+        return end;
+    }
+    driver.main_loop(inbox, first).await
+}
+
+impl Driver {
+    async fn main_loop(
+        &mut self,
+        inbox: &mut mpsc::Receiver<Delivery>,
+        mut next: Option<Delivery>,
+    ) -> End {
+        let mut drain = self.world.drain.clone();
+        let mut catalog = self.world.sidecars.changes();
+        loop {
+            self.reconcile();
+            let idle = !self.running.keys().any(|key| !key.is_timer());
+            let step = if let Some(delivery) = next.take() {
+                self.deliver(delivery).await
+            } else {
+                tokio::select! {
+                    biased;
+                    Some((key, what)) = self.effects.next(), if !self.effects.is_empty() => {
+                        self.outcome(key, what).await
+                    }
+                    delivery = inbox.recv() => match delivery {
+                        Some(delivery) => self.deliver(delivery).await,
+                        None => Err(self.idle_end()),
+                    },
+                    Ok(()) = catalog.changed(), if !idle => self.offer_new_tools().await,
+                    () = drain.wait() => {
+                        // Best effort: the next attach does not need it.
+                        let _ = self.commit(What::Detach).await;
+                        Err(End::Drained)
+                    }
+                    () = tokio::time::sleep(LINGER), if idle => Err(self.idle_end()),
+                }
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    fn idle_end(&self) -> End {
+        End::Idle {
+            wake_at: self.state.wake_at(),
+        }
+    }
+
+    /// Waits for the first command where the session waits for one: a session that has nothing to do
+    /// is not attached for a command that it would refuse.
+    async fn first_delivery(
+        &mut self,
+        inbox: &mut mpsc::Receiver<Delivery>,
+    ) -> Result<Option<Delivery>, End> {
+        loop {
+            if self.state.session.is_some() && !wanted(&self.state).is_empty() {
+                return Ok(None);
+            }
+            let Ok(mut delivery) = inbox.try_recv() else {
+                return Err(match self.state.session {
+                    Some(_) => self.idle_end(),
+                    None => End::NotCreated,
+                });
+            };
+            if self.state.session.is_none() {
+                let Some(create) = delivery.create.take() else {
+                    let _ = delivery
+                        .reply
+                        .send(Reply::Answered(Err(CommandError::NotFound)));
+                    continue;
+                };
+                if let Err(end) = self.commit(What::Create(create)).await {
+                    let _ = delivery
+                        .reply
+                        .send(Reply::Answered(Err(end.as_command_error())));
+                    return Err(end);
+                }
+            }
+            let at = self.world.clock.now();
+            match decide(&self.state, super::input(at, delivery.what.clone())) {
+                Ok(events) if events.is_empty() => {
+                    let answer = self.answer_to(&delivery.what);
+                    let _ = delivery.reply.send(Reply::Answered(answer));
+                }
+                Ok(_) => return Ok(Some(delivery)),
+                Err(rejection) => {
+                    let _ = delivery.reply.send(Reply::Answered(Err(rejection.into())));
+                }
+            }
+        }
+    }
+
+    async fn deliver(&mut self, delivery: Delivery) -> Result<(), End> {
+        if self.state.active.is_none() {
+            self.offer_current_tools().await?;
+        }
+        let committed = self.commit_command(delivery.what.clone()).await;
+        let (answer, end) = match committed {
+            Ok(Committed::Appended | Committed::Nothing) => (self.answer_to(&delivery.what), None),
+            Ok(Committed::Refused(error)) => (Err(error), None),
+            Err(end) => (Err(end.as_command_error()), Some(end)),
+        };
+        // A caller that has gone needs no answer.
+        let _ = delivery.reply.send(Reply::Answered(answer));
+        end.map_or(Ok(()), Err)
+    }
+
+    /// The answer to a command that was carried out, now or at an earlier delivery.
+    fn answer_to(&self, what: &What) -> Result<Answer, CommandError> {
+        let by = match what {
+            What::StartLoop(start) => &start.by,
+            What::SendMessage(message) => &message.by,
+            What::CancelLoop { by, .. } => by,
+            _ => return Err(CommandError::Rejected(Rejection::SessionNotFound)),
+        };
+        let known = self.state.answer(&by.request_id);
+        Ok(known.map_or_else(
+            || Answer {
+                seq: self.state.seq,
+                loop_id: self.state.current_loop(),
+            },
+            |known| Answer {
+                seq: known.seq,
+                loop_id: known.loop_id,
+            },
+        ))
+    }
+
+    /// Before a loop starts: the tools are exactly those of the catalog.
+    async fn offer_current_tools(&mut self) -> Result<(), End> {
+        let selection = self.state.agent.tools.as_deref();
+        let tools = self.world.sidecars.tools(self.key.namespace(), selection);
+        if tools == self.state.tools {
+            return Ok(());
+        }
+        self.commit(What::ToolsChanged(tools)).await
+    }
+
+    /// In mid-loop: tools are added and updated, never withdrawn. A tool whose sidecar has gone is
+    /// refused at dispatch, so that the prompt's prefix stays what the provider has cached.
+    async fn offer_new_tools(&mut self) -> Result<(), End> {
+        let selection = self.state.agent.tools.as_deref();
+        let catalog = self.world.sidecars.tools(self.key.namespace(), selection);
+        let gone = self
+            .state
+            .tools
+            .iter()
+            .filter(|tool| catalog.get(&tool.name).is_none());
+        let merged = catalog.iter().chain(gone).cloned().collect();
+        let merged = loopwright_core::agent::ToolSet::new(merged);
+        if merged == self.state.tools {
+            return Ok(());
+        }
+        self.commit(What::ToolsChanged(merged)).await
+    }
+}
+
+/// The state that the log says, from its first record to its last.
+async fn fold(world: &World, key: &StreamKey) -> Result<State, CommandError> {
+    let mut state = State::default();
+    let mut records = world.log.read(key, 0, ReadMode::ToTail);
+    while let Some(item) = records.next().await {
+        let ReadItem::Fact(record) = item? else {
+            continue;
+        };
+        let entry: Entry = serde_json::from_slice(&record.body()).map_err(|error| {
+            CommandError::Read(LogError::Corrupt(loopwright_log::Corruption {
+                stream: key.clone(),
+                good_through: state.seq,
+                reason: format!("seq {} is not an entry: {error}", record.seq),
+            }))
+        })?;
+        if let Some(kind) = newer_kinds(&entry).next() {
+            return Err(CommandError::Newer {
+                kind: kind.to_owned(),
+            });
+        }
+        state.apply_entry(record.seq, &entry);
+    }
+    Ok(state)
+}
+
+/// Closes the inbox and gives back what nobody looked at, to be delivered to the next driver.
+fn hand_back(inbox: &mut mpsc::Receiver<Delivery>) {
+    inbox.close();
+    while let Ok(Delivery {
+        what,
+        create,
+        reply,
+    }) = inbox.try_recv()
+    {
+        let _ = reply.send(Reply::Detached(Box::new((what, create))));
+    }
+}
+
+fn refuse_all(inbox: &mut mpsc::Receiver<Delivery>, error: &CommandError) {
+    inbox.close();
+    while let Ok(delivery) = inbox.try_recv() {
+        let _ = delivery.reply.send(Reply::Answered(Err(error.clone())));
+    }
+}

@@ -1,0 +1,331 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures_util::StreamExt as _;
+use loopwright_core::{
+    Entry, Event, Rejection, What,
+    agent::{Agent, Limits, ToolSet},
+    input::{Command, Create, Mode, SendMessage, StartLoop},
+    message::Part,
+    outcome::EndReason,
+};
+use loopwright_log::{Log, MemoryLog, NewRecord, ReadItem, ReadMode, StreamKey};
+
+use super::{CommandError, Drivers, World, world::Clock};
+use crate::{
+    config::Config,
+    drain::{Drain, DrainSignal},
+    effects::model::{Models, ModelsOptions},
+    sidecars::Sidecars,
+    telemetry::Telemetry,
+};
+
+const QUICK: &str = "turns:\n- text: one\n- text: two\n";
+const SLOW: &str = "at_end: repeat\nturns:\n- text: late\n  delay_ms: 3600000\n";
+
+struct Rig {
+    log: Arc<dyn Log>,
+    drivers: Arc<Drivers>,
+    drain: Drain,
+}
+
+fn rig_on(log: Arc<dyn Log>, script: &str) -> Rig {
+    let (drain, signal) = Drain::new();
+    let drivers = drivers_on(&log, script, signal);
+    Rig {
+        log,
+        drivers,
+        drain,
+    }
+}
+
+fn rig(script: &str) -> Rig {
+    rig_on(MemoryLog::new(), script)
+}
+
+fn drivers_on(log: &Arc<dyn Log>, script: &str, drain: DrainSignal) -> Arc<Drivers> {
+    let config = Config::default();
+    let scripts = BTreeMap::from([("m".to_owned(), script.to_owned())]);
+    let options = ModelsOptions {
+        scripts,
+        ..ModelsOptions::default()
+    };
+    Drivers::new(Arc::new(World {
+        log: Arc::clone(log),
+        models: Models::new(&config, &BTreeMap::new(), options).unwrap(),
+        sidecars: Sidecars::new(&config, Arc::clone(log)),
+        telemetry: Telemetry::off(),
+        clock: Clock,
+        drain,
+        max_active: 2,
+    }))
+}
+
+fn key(id: &str) -> StreamKey {
+    StreamKey::session(&"default".parse().unwrap(), &id.parse().unwrap())
+}
+
+fn by(request_id: &str) -> Command {
+    Command {
+        request_id: request_id.to_owned(),
+        principal: "ann".to_owned(),
+    }
+}
+
+fn create(id: &str) -> Create {
+    Create {
+        by: by("r1"),
+        session: id.to_owned(),
+        namespace: "default".to_owned(),
+        agent: Arc::new(Agent {
+            model: "m".to_owned(),
+            ..Agent::default()
+        }),
+        limits: Arc::new(Limits::default()),
+        labels: BTreeMap::new(),
+        tools: Arc::new(ToolSet::default()),
+    }
+}
+
+fn start(request_id: &str) -> StartLoop {
+    StartLoop {
+        by: by(request_id),
+        parts: Arc::new(vec![Part::Text("go".to_owned())]),
+        agent: None,
+        limits: None,
+        traceparent: None,
+    }
+}
+
+fn cancel(request_id: &str) -> What {
+    What::CancelLoop {
+        by: by(request_id),
+        guard: None,
+        reason: String::new(),
+    }
+}
+
+/// The events of a session until a loop has ended `ends` times.
+async fn until_ended(log: &Arc<dyn Log>, key: &StreamKey, ends: usize) -> Vec<Event> {
+    let mut seen = Vec::new();
+    let mut items = log.read(key, 0, ReadMode::Follow);
+    loop {
+        let ReadItem::Fact(record) = items.next().await.unwrap().unwrap() else {
+            continue;
+        };
+        let entry: Entry = serde_json::from_slice(&record.body()).unwrap();
+        seen.extend(entry.events);
+        let ended = seen
+            .iter()
+            .filter(|event| matches!(event, Event::LoopEnded(_)))
+            .count();
+        if ended == ends {
+            return seen;
+        }
+    }
+}
+
+fn reasons(events: &[Event]) -> Vec<EndReason> {
+    let reason = |event: &Event| match event {
+        Event::LoopEnded(ended) => Some(ended.reason.clone()),
+        _ => None,
+    };
+    events.iter().filter_map(reason).collect()
+}
+
+fn epochs(events: &[Event]) -> Vec<u64> {
+    let epoch = |event: &Event| match event {
+        Event::DriverAttached(attached) => Some(attached.epoch),
+        _ => None,
+    };
+    events.iter().filter_map(epoch).collect()
+}
+
+#[tokio::test]
+async fn a_loop_is_created_attached_and_run_to_its_end() {
+    let rig = rig(QUICK);
+    let answer = rig
+        .drivers
+        .start_loop(&key("a"), create("a"), start("r1"))
+        .await
+        .unwrap();
+    assert_eq!((answer.seq, answer.loop_id.to_string().as_str()), (3, "l1"));
+    let events = until_ended(&rig.log, &key("a"), 1).await;
+    let kinds: Vec<&str> = events.iter().map(Event::kind).collect();
+    assert_eq!(
+        kinds,
+        [
+            "SessionCreated",
+            "DriverAttached",
+            "MessageAdded",
+            "LoopStarted",
+            "ModelCallStarted",
+            "ModelCallCompleted",
+            "LoopEnded"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_repeated_request_gets_the_same_answer_and_runs_once() {
+    let rig = rig(QUICK);
+    let first = rig
+        .drivers
+        .start_loop(&key("a"), create("a"), start("r1"))
+        .await
+        .unwrap();
+    until_ended(&rig.log, &key("a"), 1).await;
+    let again = rig
+        .drivers
+        .start_loop(&key("a"), create("a"), start("r1"))
+        .await
+        .unwrap();
+    assert_eq!(first, again);
+    rig.drivers
+        .start_loop(&key("a"), create("a"), start("r2"))
+        .await
+        .unwrap();
+    let events = until_ended(&rig.log, &key("a"), 2).await;
+    assert_eq!(
+        reasons(&events),
+        [EndReason::Completed, EndReason::Completed]
+    );
+}
+
+#[tokio::test]
+async fn refused_commands_leave_no_trace() {
+    let rig = rig(QUICK);
+    let missing = rig.drivers.command(&key("a"), cancel("r1")).await;
+    assert!(
+        matches!(missing, Err(CommandError::NotFound)),
+        "{missing:?}"
+    );
+    assert_eq!(rig.log.tail(&key("a")).await.unwrap(), None);
+    rig.drivers
+        .start_loop(&key("a"), create("a"), start("r1"))
+        .await
+        .unwrap();
+    until_ended(&rig.log, &key("a"), 1).await;
+    let tail = rig.log.tail(&key("a")).await.unwrap();
+    let idle = rig.drivers.command(&key("a"), cancel("r2")).await;
+    assert!(
+        matches!(idle, Err(CommandError::Rejected(Rejection::NoLoopRunning))),
+        "{idle:?}"
+    );
+    assert_eq!(rig.log.tail(&key("a")).await.unwrap(), tail);
+}
+
+#[tokio::test]
+async fn cancel_ends_a_loop_whose_model_is_silent() {
+    let rig = rig(SLOW);
+    rig.drivers
+        .start_loop(&key("a"), create("a"), start("r1"))
+        .await
+        .unwrap();
+    rig.drivers.command(&key("a"), cancel("r2")).await.unwrap();
+    let events = until_ended(&rig.log, &key("a"), 1).await;
+    let cancelled = EndReason::Cancelled {
+        by: "ann".to_owned(),
+        reason: String::new(),
+    };
+    assert_eq!(reasons(&events), [cancelled]);
+}
+
+#[tokio::test]
+async fn a_driver_that_lost_the_fence_is_replaced_and_the_loop_goes_on() {
+    let rig = rig(SLOW);
+    rig.drivers
+        .start_loop(&key("a"), create("a"), start("r1"))
+        .await
+        .unwrap();
+    // Somebody else writes to the session: the next append of its driver finds another tail.
+    let tail = rig.log.tail(&key("a")).await.unwrap().unwrap();
+    let body = "{\"cause\":\"attach\",\"events\":[{\"DriverAttached\":{\"epoch\":2}}]}";
+    let record = NewRecord::new(loopwright_log::Timestamp::from_unix_ms(1), 2, body.into());
+    rig.log.append(&key("a"), tail, record).await.unwrap();
+    let lost = rig.drivers.command(&key("a"), cancel("r2")).await;
+    assert!(matches!(lost, Err(CommandError::Log(_))), "{lost:?}");
+    // The same request again reaches the driver that follows.
+    rig.drivers.command(&key("a"), cancel("r2")).await.unwrap();
+    let events = until_ended(&rig.log, &key("a"), 1).await;
+    assert_eq!(epochs(&events), [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn what_was_running_is_taken_up_at_the_next_start() {
+    let first = rig(SLOW);
+    first
+        .drivers
+        .start_loop(&key("a"), create("a"), start("r1"))
+        .await
+        .unwrap();
+    first
+        .drivers
+        .start_loop(&key("b"), create("b"), start("r1"))
+        .await
+        .unwrap();
+    first
+        .drivers
+        .command(&key("b"), cancel("r2"))
+        .await
+        .unwrap();
+    first.drain.begin();
+    first.drivers.drained().await;
+    let next = rig_on(Arc::clone(&first.log), QUICK);
+    assert_eq!(
+        next.drivers.recover().await.unwrap(),
+        1,
+        "b has ended and is left alone"
+    );
+    let events = until_ended(&next.log, &key("a"), 1).await;
+    assert_eq!(reasons(&events), [EndReason::Completed]);
+    assert_eq!(epochs(&events), [1, 2]);
+}
+
+#[tokio::test]
+async fn a_draining_server_takes_no_command_and_a_full_one_says_so() {
+    let rig = rig(SLOW);
+    for id in ["a", "b"] {
+        rig.drivers
+            .start_loop(&key(id), create(id), start("r1"))
+            .await
+            .unwrap();
+    }
+    let full = rig
+        .drivers
+        .start_loop(&key("c"), create("c"), start("r1"))
+        .await;
+    assert!(
+        matches!(full, Err(CommandError::TooManySessions { limit: 2 })),
+        "{full:?}"
+    );
+    rig.drain.begin();
+    let draining = rig.drivers.command(&key("a"), cancel("r2")).await;
+    assert!(
+        matches!(draining, Err(CommandError::Draining)),
+        "{draining:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_message_to_a_running_loop_waits_for_the_next_one() {
+    let rig = rig("turns:\n- text: one\n  delay_ms: 50\n- text: two\n");
+    rig.drivers
+        .start_loop(&key("a"), create("a"), start("r1"))
+        .await
+        .unwrap();
+    let message = What::SendMessage(SendMessage {
+        by: by("r2"),
+        parts: Arc::new(vec![Part::Text("and then".to_owned())]),
+        mode: Mode::Queue,
+        guard: None,
+        traceparent: None,
+    });
+    rig.drivers.command(&key("a"), message).await.unwrap();
+    let events = until_ended(&rig.log, &key("a"), 2).await;
+    assert_eq!(
+        reasons(&events),
+        [EndReason::Completed, EndReason::Completed]
+    );
+}
