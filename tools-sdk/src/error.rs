@@ -1,6 +1,7 @@
 //! What can go wrong with a sidecar itself. A failing call is no error here: see `Outcome`.
 
 use std::io;
+use std::path::PathBuf;
 
 /// A sidecar or tool that cannot be served as it is declared.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +52,14 @@ pub enum ServeError {
         /// The address as it was given.
         address: String,
         /// What the system said.
+        source: io::Error,
+    },
+    /// The file of remembered keys cannot be used.
+    #[error("cannot remember calls in {}: {source}", path.display())]
+    Keys {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
         source: io::Error,
     },
     /// An option has a value that cannot be used.

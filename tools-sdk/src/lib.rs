@@ -33,7 +33,8 @@
 //! - Arguments that do not fit the tool's schema never reach it: the call is *not executed*, and the
 //!   answer names the field.
 //! - A tool that says nothing about repeats is *at most once*. A [`Tool::deduplicated`] one runs once for
-//!   a key, however often the key is sent, until its retention is over or the process ends.
+//!   a key, however often the key is sent, until its retention is over; with [`Sidecar::remember_in`] also
+//!   across restarts.
 //! - Calls, remembered keys, messages and answers are bounded; what goes beyond is refused in words.
 //!
 //! The crate knows the wire contract and no server crate.
@@ -42,6 +43,7 @@ mod answer;
 mod context;
 mod endpoint;
 mod error;
+mod keyfile;
 mod listen;
 mod memory;
 mod name;

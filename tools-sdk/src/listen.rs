@@ -72,7 +72,8 @@ impl Listen {
             Self::Tcp(address) if !address.ip().is_loopback() && !allow_remote => {
                 Err(io::Error::other(
                     "it is reachable from other machines, and whoever reaches a sidecar can run its \
-                     tools; listen on 127.0.0.1, or allow remote callers explicitly",
+                     tools; listen on 127.0.0.1, or allow \
+                     remote callers explicitly (--allow-remote, allow_remote_callers)",
                 ))
             }
             Self::Tcp(address) => TcpListener::bind(address).await.map(Bound::Tcp),

@@ -1,13 +1,16 @@
 //! What a sidecar remembers of deduplicated calls: each key runs once and is answered once.
 //!
 //! A key that is remembered is never forgotten before its retention is over: where the memory is full,
-//! new keys are refused instead. The memory is the process's own; a restart forgets it.
+//! new keys are refused instead. A restart forgets all, unless there is a key file.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::answer::{MAX_ANSWER_BYTES, Outcome};
+use crate::keyfile::{Begun, Kept};
 use crate::running::Running;
 
 /// Most keys remembered, running calls included.
@@ -25,15 +28,6 @@ pub(crate) struct Memory {
     calls: Mutex<Calls>,
 }
 
-/// A call as it asks to be let in.
-pub(crate) struct Asked<'a> {
-    pub(crate) key: &'a str,
-    pub(crate) arguments_sha256: &'a str,
-    pub(crate) tool: &'a str,
-    pub(crate) epoch: u64,
-    pub(crate) retention: Duration,
-}
-
 struct Calls {
     by_key: HashMap<String, Remembered>,
     max_keys: usize,
@@ -41,10 +35,8 @@ struct Calls {
 }
 
 struct Remembered {
-    arguments_sha256: String,
-    tool: String,
-    epoch: u64,
-    retention: Duration,
+    /// The call as it was asked for; the epoch is the highest seen.
+    begun: Begun,
     running: Arc<Running>,
 }
 
@@ -64,21 +56,41 @@ impl Memory {
         }
     }
 
+    /// Takes in calls of an earlier process.
+    pub(crate) fn restore(&self, kept: Vec<Kept>) {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        for Kept {
+            begun,
+            ended_ago,
+            outcome,
+        } in kept
+        {
+            // A machine that was started since cannot say so long ago: then it is remembered longer.
+            let at = now.checked_sub(ended_ago).unwrap_or(now);
+            let running = Running::over(outcome, at);
+            calls
+                .by_key
+                .insert(begun.key.clone(), Remembered { begun, running });
+        }
+    }
+
     /// The call of this key: the one that runs or ran, or a new one that `start` starts. An error says why
     /// neither may be.
     pub(crate) fn enter(
         &self,
-        asked: &Asked<'_>,
+        asked: &Begun,
         start: impl FnOnce() -> Result<Arc<Running>, Outcome>,
     ) -> Result<Arc<Running>, Outcome> {
-        if asked.key.is_empty() {
+        let key = asked.key.as_str();
+        if key.is_empty() {
             return Err(Outcome::not_executed(
                 "the call has no key, and this tool runs each key once",
             ));
         }
         // A panic elsewhere cannot leave the map half changed.
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = calls.by_key.get_mut(asked.key)
+        if let Some(known) = calls.by_key.get_mut(key)
             && !known.is_forgotten()
         {
             known.admit(asked)?;
@@ -88,48 +100,42 @@ impl Memory {
             known.running = start()?;
             return Ok(Arc::clone(&known.running));
         }
-        calls.by_key.remove(asked.key);
+        calls.by_key.remove(key);
         calls.make_room()?;
         let running = start()?;
+        let (begun, same) = (asked.clone(), Arc::clone(&running));
         calls.by_key.insert(
-            asked.key.to_owned(),
-            Remembered::new(asked, Arc::clone(&running)),
+            key.to_owned(),
+            Remembered {
+                begun,
+                running: same,
+            },
         );
         Ok(running)
     }
 }
 
 impl Remembered {
-    fn new(asked: &Asked<'_>, running: Arc<Running>) -> Self {
-        Self {
-            arguments_sha256: asked.arguments_sha256.to_owned(),
-            tool: asked.tool.to_owned(),
-            epoch: asked.epoch,
-            retention: asked.retention,
-            running,
-        }
-    }
-
-    fn admit(&mut self, asked: &Asked<'_>) -> Result<(), Outcome> {
-        if asked.epoch < self.epoch {
+    fn admit(&mut self, asked: &Begun) -> Result<(), Outcome> {
+        if asked.epoch < self.begun.epoch {
             return Err(Outcome::not_executed(format!(
                 "the call comes from epoch {}, and epoch {} has taken over",
-                asked.epoch, self.epoch
+                asked.epoch, self.begun.epoch
             )));
         }
-        if asked.tool != self.tool || asked.arguments_sha256 != self.arguments_sha256 {
+        if asked.tool != self.begun.tool || asked.arguments_sha256 != self.begun.arguments_sha256 {
             return Err(Outcome::not_executed(format!(
                 "the key {:?} was used before for another tool or other arguments",
                 asked.key
             )));
         }
-        self.epoch = asked.epoch;
+        self.begun.epoch = asked.epoch;
         Ok(())
     }
 
     fn is_forgotten(&self) -> bool {
         let ended = self.running.ended();
-        ended.is_some_and(|ended| ended.at.elapsed() > self.retention)
+        ended.is_some_and(|ended| ended.at.elapsed() > self.begun.retention())
     }
 
     fn surely_did_nothing(&self) -> bool {

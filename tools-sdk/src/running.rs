@@ -73,14 +73,21 @@ impl Running {
         }
     }
 
+    /// A call that ended before, at `at`.
+    pub(crate) fn over(outcome: Outcome, at: Instant) -> Arc<Self> {
+        let running = Self::new(CancellationToken::new());
+        running.publish_at(outcome, at);
+        running
+    }
+
     /// Runs `work` to its end, or until it was told to stop and had its grace.
     pub(crate) async fn run_to_end(
         &self,
         work: impl Future<Output = Result<Answer, ToolError>>,
         deadline: Option<Instant>,
-    ) {
+    ) -> Outcome {
         let work = AssertUnwindSafe(work).catch_unwind();
-        let outcome = tokio::select! {
+        tokio::select! {
             biased;
             ended = work => ended.map_or_else(
                 |_| Outcome::failed("The tool crashed and may have done a part of its work."),
@@ -89,10 +96,18 @@ impl Running {
             () = self.overstayed(deadline) => Outcome::failed(
                 "The tool was stopped before its end and may have done a part of its work.",
             ),
-        };
+        }
+    }
+
+    /// Tells the outcome to all who listen. The first one stands.
+    pub(crate) fn publish(&self, outcome: Outcome) {
+        self.publish_at(outcome, Instant::now());
+    }
+
+    fn publish_at(&self, outcome: Outcome, at: Instant) {
         // First this: who sees the outcome may ask for it.
         let _ = self.ended.set(Ended {
-            at: Instant::now(),
+            at,
             bytes: outcome.bytes(),
             did_nothing: outcome.is_not_executed(),
         });

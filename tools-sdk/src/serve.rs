@@ -81,26 +81,17 @@ impl Sidecar {
             .map_err(cannot)?;
         let local = bound.endpoint().map_err(cannot)?;
         let endpoint = options.advertise.clone().unwrap_or(local);
+        if let Some(path) = options.keyfile.clone() {
+            let cannot = |source| ServeError::Keys {
+                path: path.clone(),
+                source,
+            };
+            toolbox.remember_in(path.clone()).map_err(cannot)?;
+        }
         let registration = Registration::new(self.name(), endpoint.clone(), options)?;
         let registered = registration.registered();
 
-        let (health, health_service) = tonic_health::server::health_reporter();
-        health
-            .set_serving::<SidecarServiceServer<ToolboxService>>()
-            .await;
-        let service = ToolboxService {
-            toolbox: Arc::clone(&toolbox),
-            version: self.version.clone(),
-        };
-        let router = Server::builder()
-            .max_concurrent_streams(MAX_STREAMS)
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .add_service(health_service)
-            .add_service(
-                SidecarServiceServer::new(service)
-                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                    .max_encoding_message_size(MAX_MESSAGE_BYTES),
-            );
+        let (health, router) = routes(&toolbox, &self.version).await;
         let tools = toolbox.specs().len();
         let plural = if tools == 1 { "tool" } else { "tools" };
         (options.notices)(&format!(
@@ -190,8 +181,30 @@ impl Life {
         if tokio::time::timeout(CLOSE_TIME, &mut server).await.is_err() {
             server.abort();
         }
+        toolbox.close();
         ended
     }
+}
+
+/// The services on the listener, serving from the first connection on.
+async fn routes(toolbox: &Arc<Toolbox>, version: &str) -> (HealthReporter, Router) {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health
+        .set_serving::<SidecarServiceServer<ToolboxService>>()
+        .await;
+    let service = ToolboxService {
+        toolbox: Arc::clone(toolbox),
+        version: version.to_owned(),
+    };
+    let service = SidecarServiceServer::new(service)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let router = Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .add_service(health_service)
+        .add_service(service);
+    (health, router)
 }
 
 type ServerTask = JoinHandle<Result<(), tonic::transport::Error>>;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -48,6 +49,7 @@ pub(crate) struct Options {
     pub(crate) token: Option<String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) drain: Duration,
+    pub(crate) keyfile: Option<PathBuf>,
     pub(crate) notices: Notices,
 }
 
@@ -74,6 +76,7 @@ impl Sidecar {
                 token: set(TOKEN_VARIABLE),
                 labels: BTreeMap::new(),
                 drain: DEFAULT_DRAIN,
+                keyfile: None,
                 notices: Arc::new(to_stderr),
             },
             toolbox: OnceLock::new(),
@@ -151,6 +154,16 @@ impl Sidecar {
     #[must_use]
     pub fn drain(mut self, time: Duration) -> Self {
         self.options.drain = time;
+        self
+    }
+
+    /// Remembers the keys of deduplicated calls in this file too, so that a restart forgets none: a call
+    /// that the sidecar's end interrupted is then answered with an error result that says so, and not run
+    /// again. The file, and a lock beside it, are made when the first such call comes; one serving sidecar
+    /// a file. Used when served, not by [`Self::call`].
+    #[must_use]
+    pub fn remember_in(mut self, path: impl Into<PathBuf>) -> Self {
+        self.options.keyfile = Some(path.into());
         self
     }
 

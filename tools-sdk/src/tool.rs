@@ -110,8 +110,9 @@ impl Tool {
     }
 
     /// The SDK runs each key once and answers a repeat with the first result, for `retention` after the
-    /// call ended. The keys live in the process: one that may be restarted in mid-call is better off as at
-    /// most once. Such a call goes on when its caller is gone, so that a repeat can join it.
+    /// call ended. The keys live in the process, unless the sidecar is told to remember them in a file
+    /// ([`crate::Sidecar::remember_in`]). Such a call goes on when its caller is gone, so that a repeat can
+    /// join it.
     #[must_use]
     pub fn deduplicated(self, retention: Duration) -> Self {
         self.effect(Effect::Deduplicated { retention })

@@ -2,7 +2,9 @@
 //! passes `begin`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use loopwright_proto::v1;
@@ -13,10 +15,11 @@ use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::answer::Outcome;
+use crate::answer::{Answer, Outcome, ToolError};
 use crate::context::{CallIdentity, ToolContext};
 use crate::error::DefinitionError;
-use crate::memory::{Asked, Memory};
+use crate::keyfile::{Begun, KeyFile};
+use crate::memory::Memory;
 use crate::running::{Listener, Running};
 use crate::schema::ArgumentSchema;
 use crate::tool::{Effect, Tool};
@@ -34,6 +37,7 @@ pub(crate) struct Toolbox {
     slots: BTreeMap<String, Arc<Slot>>,
     places: Arc<Semaphore>,
     memory: Memory,
+    keyfile: OnceLock<Arc<KeyFile>>,
     pub(crate) tasks: TaskTracker,
     /// Tells every call to stop.
     pub(crate) stop: CancellationToken,
@@ -63,9 +67,27 @@ impl Toolbox {
             slots,
             places: Arc::new(Semaphore::new(MAX_CALLS)),
             memory: Memory::new(),
+            keyfile: OnceLock::new(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         })
+    }
+
+    /// Remembers keys in a file from now on, and those that it holds already.
+    pub(crate) fn remember_in(&self, path: PathBuf) -> io::Result<()> {
+        let keyfile = KeyFile::new(path);
+        let kept = keyfile.load()?;
+        if self.keyfile.set(keyfile).is_ok() {
+            self.memory.restore(kept);
+        }
+        Ok(())
+    }
+
+    /// Lets another process have the key file, once no call runs.
+    pub(crate) fn close(&self) {
+        if let Some(file) = self.keyfile.get() {
+            file.close();
+        }
     }
 
     /// What Describe says, by name.
@@ -95,21 +117,25 @@ impl Toolbox {
                 request.tool
             ))
         })?;
-        let asked_key = request.key.clone();
-        let (tool, epoch) = (request.tool.clone(), request.epoch);
-        let start = || self.start(slot, request, traceparent, arguments);
         match slot.tool.effect {
             Effect::Deduplicated { retention } => {
-                let asked = Asked {
-                    key: &asked_key,
-                    arguments_sha256: &hash,
-                    tool: &tool,
-                    epoch,
-                    retention,
+                let begun = Begun {
+                    key: request.key.clone(),
+                    tool: request.tool.clone(),
+                    arguments_sha256: hash,
+                    epoch: request.epoch,
+                    retention_ms: u64::try_from(retention.as_millis()).unwrap_or(u64::MAX),
                 };
-                Ok(self.memory.enter(&asked, start)?.listen(false))
+                let noted = self
+                    .keyfile
+                    .get()
+                    .map(|file| (Arc::clone(file), begun.clone()));
+                let start = || self.start(slot, request, traceparent, arguments, noted);
+                Ok(self.memory.enter(&begun, start)?.listen(false))
             }
-            _ => Ok(start()?.listen(true)),
+            _ => Ok(self
+                .start(slot, request, traceparent, arguments, None)?
+                .listen(true)),
         }
     }
 
@@ -119,6 +145,7 @@ impl Toolbox {
         request: v1::CallToolRequest,
         traceparent: Option<String>,
         arguments: Value,
+        noted: Option<(Arc<KeyFile>, Begun)>,
     ) -> Result<Arc<Running>, Outcome> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             let reason = format!("the sidecar runs {MAX_CALLS} calls already, its limit");
@@ -144,8 +171,12 @@ impl Toolbox {
         let until = deadline.map(monotonic);
         self.tasks.spawn(async move {
             let _places = (place, own_place);
-            task.run_to_end(slot.tool.run(context, arguments), until)
-                .await;
+            let work = slot.tool.run(context, arguments);
+            let outcome = match noted {
+                None => task.run_to_end(work, until).await,
+                Some((file, begun)) => run_noted(&task, work, until, &file, begun).await,
+            };
+            task.publish(outcome);
         });
         Ok(running)
     }
@@ -193,6 +224,26 @@ impl Slot {
         })?;
         Ok(Some(place))
     }
+}
+
+/// Runs a call between its two notes in the key file.
+async fn run_noted(
+    task: &Running,
+    work: impl Future<Output = Result<Answer, ToolError>>,
+    until: Option<Instant>,
+    file: &Arc<KeyFile>,
+    begun: Begun,
+) -> Outcome {
+    let key = begun.key.clone();
+    if let Err(error) = file.begin(begun).await {
+        return Outcome::not_executed(format!("the call cannot be remembered on disk: {error}"));
+    }
+    let outcome = task.run_to_end(work, until).await;
+    if let Err(error) = file.end(key, &outcome).await {
+        // It ran: it is answered now, and after a restart as a call whose end is not known.
+        tracing::warn!(%error, "the end of a call cannot be remembered on disk");
+    }
+    outcome
 }
 
 /// SHA-256 of an arguments text, as the wire writes it.

@@ -15,6 +15,8 @@ use loopwright_tools::{Sidecar, Tool, ToolContext, ToolError};
 
 use root::Root;
 
+/// Where the keys of appended lines are remembered, beneath the root; out of reach of the tools.
+const KEY_FILE: &str = ".loopwright-keys.jsonl";
 /// How long appended lines are remembered by the key of their call.
 const APPEND_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest delay before a line is appended.
@@ -47,6 +49,7 @@ pub fn files(name: &str, options: &FilesOptions) -> io::Result<Sidecar> {
     let delay = options.append_delay.min(MAX_APPEND_DELAY);
     Ok(Sidecar::new(name)
         .version(env!("CARGO_PKG_VERSION"))
+        .remember_in(options.root.join(KEY_FILE))
         .tool(on_root("read", READ, &root, read::read).read_only())
         .tool(on_root("list", LIST, &root, list::list).read_only())
         .tool(

@@ -9,13 +9,14 @@ use crate::answer::{Answer, ToolError};
 
 const RETENTION: Duration = Duration::from_secs(60);
 
-fn asked<'a>(key: &'a str, hash: &'a str, epoch: u64) -> Asked<'a> {
-    Asked {
-        key,
-        arguments_sha256: hash,
-        tool: "t",
+fn asked(key: &str, hash: &str, epoch: u64) -> Begun {
+    let retention_ms = u64::try_from(RETENTION.as_millis()).unwrap();
+    Begun {
+        key: key.to_owned(),
+        tool: "t".to_owned(),
+        arguments_sha256: hash.to_owned(),
         epoch,
-        retention: RETENTION,
+        retention_ms,
     }
 }
 
@@ -25,7 +26,8 @@ fn unended() -> Arc<Running> {
 
 async fn ended(with: Result<Answer, ToolError>) -> Arc<Running> {
     let running = unended();
-    running.run_to_end(async { with }, None).await;
+    let outcome = running.run_to_end(async { with }, None).await;
+    running.publish(outcome);
     running
 }
 

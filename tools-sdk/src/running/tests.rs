@@ -16,7 +16,8 @@ async fn a_tool_that_ignores_its_end_is_dropped_after_its_grace() {
     let started = Instant::now();
     drop(running.listen(true));
     assert!(running.stop.is_cancelled(), "its listener is gone");
-    running.run_to_end(pending(), None).await;
+    let outcome = running.run_to_end(pending(), None).await;
+    running.publish(outcome);
     assert_eq!(started.elapsed().as_secs(), STOP_GRACE.as_secs());
     let outcome = outcome_of(&running).await;
     assert!(
@@ -38,7 +39,8 @@ async fn a_deadline_stops_a_call_that_nobody_cancels() {
         stop.cancelled().await;
         Ok(Answer::text("wound up"))
     };
-    running.run_to_end(work, Some(deadline)).await;
+    let outcome = running.run_to_end(work, Some(deadline)).await;
+    running.publish(outcome);
     assert_eq!(Instant::now(), deadline);
     assert_eq!(outcome_of(&running).await.text(), "wound up");
 }
@@ -54,9 +56,10 @@ async fn a_listener_that_lags_misses_progress_and_not_the_outcome() {
         };
         running.progress.send(progress).unwrap();
     }
-    running
+    let outcome = running
         .run_to_end(async { Ok(Answer::text("done")) }, None)
         .await;
+    running.publish(outcome);
     let mut heard = Vec::new();
     loop {
         match listener.next().await {

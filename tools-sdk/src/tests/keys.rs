@@ -161,3 +161,37 @@ async fn the_harness_deduplicates_too() {
     );
     assert_eq!(runs.load(Ordering::SeqCst), 2);
 }
+
+#[tokio::test]
+async fn a_restarted_sidecar_answers_an_old_key_with_the_old_result() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("keys.jsonl");
+    let first = account();
+    first.gate.add_permits(1);
+    let (serving, mut client) = served(first.sidecar.remember_in(&keys)).await;
+    let stream = call(&mut client, request("add", r#"{"amount":5}"#)).await;
+    assert_eq!(last(stream).await.1, "run 1 added 5");
+    within(serving.shutdown()).await.unwrap();
+
+    let second = account();
+    second.gate.add_permits(1);
+    let (_serving, mut client) = served(second.sidecar.remember_in(&keys)).await;
+    let again = CallToolRequest {
+        attempt: 2,
+        epoch: 2,
+        ..request("add", r#"{"amount":5}"#)
+    };
+    assert_eq!(
+        last(call(&mut client, again).await).await.1,
+        "run 1 added 5"
+    );
+    let other = CallToolRequest {
+        epoch: 2,
+        ..request("add", r#"{"amount":6}"#)
+    };
+    assert!(matches!(
+        last(call(&mut client, other).await).await.0,
+        Kind::NotExecuted(_)
+    ));
+    assert_eq!(second.runs.load(Ordering::SeqCst), 0);
+}

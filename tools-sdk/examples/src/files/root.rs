@@ -18,6 +18,8 @@ const MAX_PATH_BYTES: usize = 1024;
 const MAX_NAME_BYTES: usize = 255;
 /// Most components of a path.
 pub(super) const MAX_DEPTH: usize = 32;
+/// How the names of the sidecar's own files begin.
+const OWN_PREFIX: &str = ".loopwright-";
 /// Most entries that are read of one folder.
 const MAX_ENTRIES: usize = 10_000;
 
@@ -79,6 +81,11 @@ impl Beneath {
             .collect();
         if names.contains(&"..") {
             return Err("\"..\" would lead out of the root".to_owned());
+        }
+        if names.iter().any(|name| is_own(name)) {
+            return Err(format!(
+                "names that begin with {OWN_PREFIX:?} are the sidecar's own"
+            ));
         }
         if names.len() > MAX_DEPTH {
             return Err(format!("it has more than {MAX_DEPTH} parts"));
@@ -165,7 +172,7 @@ impl Root {
             let Ok(name) = entry.file_name().to_str() else {
                 continue;
             };
-            if name == "." || name == ".." || is_draft(name) {
+            if name == "." || name == ".." || is_own(name) {
                 continue;
             }
             if entries.len() == MAX_ENTRIES {
@@ -216,7 +223,7 @@ pub(super) fn kind_of(folder: &OwnedFd, name: &str) -> Result<EntryKind, Errno> 
 
 /// The name of a file that is being written and not yet in place.
 pub(super) fn draft_name() -> String {
-    format!(".loopwright-{}.draft", uuid::Uuid::now_v7().simple())
+    format!("{OWN_PREFIX}{}.draft", uuid::Uuid::now_v7().simple())
 }
 
 /// A system error at a path in words.
@@ -224,8 +231,9 @@ pub(super) fn failure(error: impl Into<io::Error>, shown: &str) -> ToolError {
     ToolError::failed(format!("{shown}: {}.", error.into()))
 }
 
-fn is_draft(name: &str) -> bool {
-    name.starts_with(".loopwright-") && name.ends_with(".draft")
+/// Drafts and remembered keys: the sidecar's own files, which no tool shows or touches.
+fn is_own(name: &str) -> bool {
+    name.starts_with(OWN_PREFIX)
 }
 
 fn open_folder(folder: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {

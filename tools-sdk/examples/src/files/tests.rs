@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use loopwright_tools::serde_json::{Value, json};
-use loopwright_tools::{Outcome, Sidecar};
+use loopwright_tools::{Outcome, RemoteSidecar, Sidecar};
 
 use super::*;
 
@@ -273,6 +273,33 @@ async fn a_line_is_appended_on_its_own_and_once_for_a_key() {
     assert_eq!(place.content("log/a.txt"), "one\ntwo\nthree\n");
     let broken = place.call("append_line", line("a\nb")).await;
     assert!(broken.is_not_executed(), "{broken:?}");
+}
+
+#[tokio::test]
+async fn an_appended_line_is_not_appended_again_after_a_restart() {
+    let place = Place::new();
+    let options = FilesOptions {
+        root: place.root(),
+        append_delay: Duration::ZERO,
+    };
+    for _ in 0..2 {
+        let sidecar = files("files", &options)
+            .unwrap()
+            .without_server()
+            .notices(|_| ());
+        let serving = sidecar.spawn().await.unwrap();
+        let mut remote = RemoteSidecar::connect(serving.endpoint()).await.unwrap();
+        let args = r#"{"path":"a.txt","line":"once"}"#;
+        let outcome = remote
+            .call_keyed("append_line", args, "n/s/c1", |_| ())
+            .await
+            .unwrap();
+        assert_eq!(outcome.text(), "Appended the line to a.txt.");
+        serving.shutdown().await.unwrap();
+    }
+    assert_eq!(place.content("a.txt"), "once\n");
+    let listed = place.said("list", json!({})).await;
+    assert_eq!(listed, "The root folder has 1 entry:\na.txt (5 bytes)");
 }
 
 #[tokio::test(start_paused = true)]
