@@ -129,6 +129,14 @@ pub trait Disk: Send + Sync + 'static {
     /// As the disk says.
     fn list(&self, path: &Path) -> io::Result<Vec<Listed>>;
 
+    /// Syncs many files; the first error counts, and then nothing is known of any of them.
+    ///
+    /// # Errors
+    /// As the disk says.
+    fn sync_files(&self, files: &[Arc<dyn DiskFile>]) -> io::Result<()> {
+        files.iter().try_for_each(|file| file.sync())
+    }
+
     /// Takes the exclusive lock of a directory through the file at `path`, or says who has it.
     ///
     /// # Errors
@@ -137,7 +145,7 @@ pub trait Disk: Send + Sync + 'static {
 }
 
 /// Appends all of it, however often the disk takes less.
-pub(crate) fn append_all(file: &dyn DiskFile, parts: &[Bytes]) -> io::Result<()> {
+pub(crate) fn append_all(file: &dyn DiskFile, parts: &[&[u8]]) -> io::Result<()> {
     /// Linux takes at most 1024 parts in one call.
     const PARTS: usize = 1024;
     for parts in parts.chunks(PARTS) {
@@ -179,10 +187,10 @@ pub(crate) fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Bytes> {
 }
 
 /// Puts a file in place so that a crash leaves the old one or the new one, whole and durable.
-pub(crate) fn replace_file(disk: &dyn Disk, path: &Path, content: &Bytes) -> io::Result<()> {
+pub(crate) fn replace_file(disk: &dyn Disk, path: &Path, content: &[u8]) -> io::Result<()> {
     let draft = path.with_extension("draft");
     let file = disk.open(&draft, OpenAs::Fresh)?;
-    append_all(&*file, std::slice::from_ref(content))?;
+    append_all(&*file, &[content])?;
     file.sync()?;
     disk.rename(&draft, path)?;
     match path.parent() {

@@ -320,7 +320,7 @@ impl Record {
     }
 
     /// The line with its newline, as the disk gets it.
-    pub(crate) fn raw(&self) -> &Bytes {
+    pub(crate) fn raw(&self) -> &[u8] {
         &self.raw
     }
 

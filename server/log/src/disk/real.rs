@@ -7,6 +7,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
@@ -16,6 +17,9 @@ use super::{Disk, DiskFile, Listed, Lock, LockError, OpenAs};
 
 /// How long a refused lock waits for its holder's name: a holder writes it right after it locks.
 const NAME_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Threads that sync many files.
+const SYNC_THREADS: usize = 8;
 
 /// The file system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -94,6 +98,23 @@ impl Disk for RealDisk {
         Ok(listed)
     }
 
+    /// Side by side, so that the file system commits many at once.
+    fn sync_files(&self, files: &[Arc<dyn DiskFile>]) -> io::Result<()> {
+        let share = files.len().div_ceil(SYNC_THREADS).max(1);
+        thread::scope(|scope| {
+            let sync_share = |share| move || sync_each(share);
+            let threads: Vec<_> = files
+                .chunks(share)
+                .map(|share| scope.spawn(sync_share(share)))
+                .collect();
+            threads.into_iter().try_for_each(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|_| Err(io::Error::other("a sync panicked")))
+            })
+        })
+    }
+
     fn lock(&self, path: &Path) -> Result<Lock, LockError> {
         let mut options = OpenOptions::new();
         options
@@ -140,6 +161,10 @@ impl DiskFile for RealFile {
     }
 }
 
+fn sync_each(files: &[Arc<dyn DiskFile>]) -> io::Result<()> {
+    files.iter().try_for_each(|file| file.sync())
+}
+
 /// The process that the lock file names, once it names one that lives: between locking and
 /// writing, the name is missing or that of a dead holder before.
 fn holder(path: &Path) -> Option<u32> {
@@ -160,7 +185,7 @@ fn holder(path: &Path) -> Option<u32> {
         if pid.is_some_and(alive) {
             return last;
         }
-        std::thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
     }
     last
 }

@@ -7,8 +7,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 
-use bytes::Bytes;
-
 use super::path::Layout;
 use super::stream::Mark;
 use crate::disk::{Disk, read_file, replace_file};
@@ -61,7 +59,7 @@ pub(crate) fn write(disk: &dyn Disk, layout: &Layout, manifest: &Manifest) -> io
     let crc = crc32c::crc32c(text.as_bytes());
     write!(text, ",\"crc\":\"{crc:08x}\"}}").expect("writing to a String does not fail");
     text.push('\n');
-    replace_file(disk, &layout.checkpoint(), &Bytes::from(text))
+    replace_file(disk, &layout.checkpoint(), text.as_bytes())
 }
 
 pub(crate) fn read(disk: &dyn Disk, layout: &Layout) -> io::Result<Found> {

@@ -240,7 +240,7 @@ impl Engine {
         let number = self.drafts.fetch_add(1, Ordering::Relaxed);
         let draft = dir.join(format!("draft-{number}"));
         let file = disk.open(&draft, OpenAs::Fresh)?;
-        let written = append_all(&*file, &[payload])
+        let written = append_all(&*file, &[&payload])
             .and_then(|()| file.sync())
             .and_then(|()| disk.rename(&draft, &path));
         if let Err(error) = written {

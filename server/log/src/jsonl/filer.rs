@@ -10,8 +10,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-
 use super::SyncPolicy;
 use super::checkpoint::{self, Manifest};
 use super::engine::Engine;
@@ -122,7 +120,7 @@ impl Engine {
             return Ok(());
         }
         let file = self.open_file(filer, stream, mark)?;
-        let lines: Vec<Bytes> = records.iter().map(|record| record.raw().clone()).collect();
+        let lines: Vec<&[u8]> = records.iter().map(|record| record.raw()).collect();
         if let Err(error) = append_all(&*file, &lines) {
             return Err(match file.cut(mark.bytes) {
                 Ok(()) => error.into(),
@@ -193,13 +191,16 @@ impl Engine {
     /// Makes all files durable, says so in the manifest, and lets the closed segments go.
     fn checkpoint(&self, filer: &mut Filer) -> Result<(), Trouble> {
         let last = |what: &str, error: io::Error| Trouble::Final(format!("{what}: {error}"));
-        for key in filer.dirty.keys() {
-            let file = match filer.files.get(key) {
-                Some(open) => open.file.clone(),
-                None => self.disk.open(&self.layout.file(key), OpenAs::Append)?,
-            };
-            file.sync()
-                .map_err(|error| last("the file of a stream cannot be synced", error))?;
+        let dirty: Vec<&StreamKey> = filer.dirty.keys().collect();
+        for keys in dirty.chunks(OPEN_FILES) {
+            let files = keys.iter().map(|key| match filer.files.get(*key) {
+                Some(open) => Ok(open.file.clone()),
+                None => self.disk.open(&self.layout.file(key), OpenAs::Append),
+            });
+            let synced = self
+                .disk
+                .sync_files(&files.collect::<io::Result<Vec<_>>>()?);
+            synced.map_err(|error| last("the files of streams cannot be synced", error))?;
         }
         for dir in &filer.unsynced_dirs {
             let synced = self.disk.sync_dir(dir);

@@ -11,7 +11,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::SyncPolicy;
@@ -144,9 +143,9 @@ impl Engine {
     fn persist(&self, writer: &mut Writer, admitted: &[Admitted]) -> Result<u64, AppendError> {
         let mut parts = Vec::with_capacity(admitted.len() + 1);
         if writer.barrier_due {
-            parts.push(Bytes::from_static(BARRIER));
+            parts.push(BARRIER);
         }
-        parts.extend(admitted.iter().map(|one| one.record.raw().clone()));
+        parts.extend(admitted.iter().map(|one| one.record.raw()));
         let bytes: u64 = parts.iter().map(|part| part.len() as u64).sum();
         let file = &*writer.segment.file;
         if let Err(error) = append_all(file, &parts) {

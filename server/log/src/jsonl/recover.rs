@@ -181,7 +181,7 @@ impl Recovery<'_> {
         self.disk.sync_dir(self.layout.root())?;
         let path = dir.join(name);
         let file = self.disk.open(&path, OpenAs::Fresh)?;
-        append_all(&*file, std::slice::from_ref(bytes))?;
+        append_all(&*file, &[bytes])?;
         file.sync()?;
         self.disk.sync_dir(&dir)?;
         let size = bytes.len() as u64;
@@ -300,10 +300,7 @@ impl Recovery<'_> {
     }
 
     fn sync_files(&mut self) -> io::Result<()> {
-        for file in self.unsynced.drain(..) {
-            file.sync()?;
-        }
-        Ok(())
+        self.disk.sync_files(&std::mem::take(&mut self.unsynced))
     }
 
     /// Makes it durable, in the order that lets a crash between any two steps repeat all of it.

@@ -45,7 +45,7 @@ fn an_empty_body_makes_a_record_too() {
     for body in ["{}", "{ }"] {
         let record = Record::encode(&key(), 1, &new(body), 0);
         assert!(serde_json::from_slice::<serde_json::Value>(record.line()).is_ok());
-        let again = Record::decode(record.raw().clone()).unwrap();
+        let again = Record::decode(Bytes::copy_from_slice(record.raw())).unwrap();
         assert_eq!((again.body().as_ref(), &again), (&b"{}"[..], &record));
     }
 }
@@ -96,7 +96,7 @@ fn fields_of_a_later_release_are_kept() {
 fn a_record_of_another_stream_or_place_is_refused() {
     let other = StreamKey::parse("session/acme/s2").unwrap();
     let record = Record::encode(&key(), 2, &new("{}"), 7);
-    let found = Record::decode_of(record.raw().clone(), &other);
+    let found = Record::decode_of(Bytes::copy_from_slice(record.raw()), &other);
     assert_eq!(
         found,
         Err(Fault::Stream {
@@ -165,7 +165,7 @@ proptest! {
         let body = serde_json::json!({ "events": [text] }).to_string();
         let new = NewRecord::new(Timestamp::from_unix_ms(ms), epoch, body.clone().into());
         let record = Record::encode(&key(), seq, &new, prev);
-        let again = Record::decode_of(record.raw().clone(), &key()).unwrap();
+        let again = Record::decode_of(Bytes::copy_from_slice(record.raw()), &key()).unwrap();
         prop_assert_eq!((again.seq, again.epoch, again.prev, again.at.unix_ms()), (seq, epoch, prev, ms));
         prop_assert_eq!((again.crc, again.body()), (record.crc, Bytes::from(body)));
     }

@@ -1,8 +1,6 @@
 //! The simulated disk itself must not be kinder than a real one.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use bytes::Bytes;
-
 use super::*;
 use crate::disk::append_all;
 
@@ -18,7 +16,7 @@ fn disk() -> SimDisk {
 }
 
 fn append(file: &Arc<dyn DiskFile>, text: &'static str) -> io::Result<()> {
-    append_all(&**file, &[Bytes::from_static(text.as_bytes())])
+    append_all(&**file, &[text.as_bytes()])
 }
 
 #[test]

@@ -8,8 +8,6 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::{Recovery, UNSYNCED};
 use crate::disk::{DiskFile, OpenAs, append_all, read_range};
 use crate::jsonl::lines::{self, Lines};
@@ -20,11 +18,11 @@ use crate::key::StreamKey;
 use crate::record::{Record, Seq};
 
 /// A stream's chain from its base on.
-struct Chain {
+struct Chain<'a> {
     /// The end of the last record that must stay in the file as it is.
     keep: Mark,
     /// Lines to be written after it, from the journal.
-    pending: Vec<Bytes>,
+    pending: Vec<&'a [u8]>,
     end: Mark,
     /// Bytes at the end of the file that belong to no record and that nothing replaces.
     ragged: bool,
@@ -69,7 +67,7 @@ impl Recovery<'_> {
         &mut self,
         key: &StreamKey,
         file: Arc<dyn DiskFile>,
-        chain: &Chain,
+        chain: &Chain<'_>,
     ) -> io::Result<()> {
         self.unsynced.push(file);
         if self.unsynced.len() >= UNSYNCED {
@@ -93,14 +91,14 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn join(
+    fn join<'a>(
         &mut self,
         file: &dyn DiskFile,
         size: u64,
         key: &StreamKey,
         base: Mark,
-        journal: &[Record],
-    ) -> io::Result<Chain> {
+        journal: &'a [Record],
+    ) -> io::Result<Chain<'a>> {
         let mut lines = Lines::new(file, base.bytes, size);
         let mut in_file = true;
         let mut journal = journal.iter().peekable();
@@ -117,7 +115,7 @@ impl Recovery<'_> {
             let acknowledged = journal.next_if(|record| record.follows(end.seq, end.crc).is_ok());
             match (acknowledged, filed) {
                 (Some(record), _) => {
-                    pending.push(record.raw().clone());
+                    pending.push(record.raw());
                     end = end.after(record);
                     // What the file had in its place is replaced.
                     ragged = false;

@@ -317,7 +317,8 @@ fn what_the_journal_has_lost_the_file_may_have() {
 
 #[test]
 fn a_file_below_its_checkpoint_condemns_the_stream() {
-    let spoils: [(&str, fn(&mut Vec<u8>)); 3] = [
+    type Spoil = fn(&mut Vec<u8>);
+    let spoils: [(&str, Spoil); 3] = [
         ("shorter", |content| content.truncate(content.len() - 10)),
         ("rotten", |content| {
             let at = content.len() - 30;
@@ -375,7 +376,7 @@ fn bytes_at_the_end_of_a_file_that_no_journal_explains_are_set_aside() {
 #[test]
 fn a_newer_version_is_refused_everywhere() {
     let newer = |prefix: &str| {
-        let covered = format!("{{\"v\":2,\"stream\":\"session/a/s1\",\"prev\":\"00000000\"");
+        let covered = "{\"v\":2,\"stream\":\"session/a/s1\",\"prev\":\"00000000\"";
         format!(
             "{prefix}{covered},\"crc\":\"{:08x}\"}}\n",
             crc32c::crc32c(covered.as_bytes())
