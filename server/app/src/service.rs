@@ -13,6 +13,7 @@ mod page;
 pub mod serve;
 pub mod session_log;
 pub mod status;
+pub mod tools;
 pub mod watch;
 pub mod wire;
 

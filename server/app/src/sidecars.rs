@@ -34,6 +34,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::Config;
 use crate::effects::progress::ProgressSink;
 use crate::effects::{CallTrace, tool};
+use crate::telemetry::{Tally, Telemetry};
 
 pub use error::{FieldProblem, SidecarError};
 pub use live::Phase;
@@ -49,6 +50,9 @@ use endpoint::AllowList;
 use live::Live;
 use schema::Schemas;
 
+/// The id of a namespace's stream of registrations.
+const STREAM_ID: &str = "sidecars";
+
 /// Names the session that calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionRef {
@@ -61,6 +65,7 @@ pub struct SessionRef {
 /// All sidecars of the server.
 pub struct Sidecars {
     log: Arc<dyn Log>,
+    telemetry: Telemetry,
     allow: AllowList,
     terms: Terms,
     lease_ttl: Duration,
@@ -102,15 +107,17 @@ struct Tenant {
 struct Member {
     live: Arc<Live>,
     _keeper: AbortOnDropHandle<()>,
+    _counted: Tally,
 }
 
 impl Sidecars {
     /// No sidecars yet; [`Self::recover`] brings back those of the log.
     #[must_use]
-    pub fn new(config: &Config, log: Arc<dyn Log>) -> Arc<Self> {
+    pub fn new(config: &Config, log: Arc<dyn Log>, telemetry: Telemetry) -> Arc<Self> {
         let tools = &config.tools;
         Arc::new(Self {
             log,
+            telemetry,
             allow: AllowList::new(tools),
             terms: Terms {
                 timeout: tools.timeout.get(),
@@ -251,7 +258,7 @@ impl Sidecars {
 
 impl Tenant {
     fn new(namespace: &Id) -> Self {
-        let id = Id::parse("sidecars").expect("a constant that is an id");
+        let id = Id::parse(STREAM_ID).expect("a constant that is an id");
         Self {
             key: StreamKey::new(StreamKind::Registry, namespace, &id),
             book: Book::default(),
@@ -280,3 +287,6 @@ impl Tenant {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

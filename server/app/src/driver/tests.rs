@@ -54,7 +54,7 @@ fn drivers_on(log: &Arc<dyn Log>, script: &str, drain: DrainSignal) -> Arc<Drive
     Drivers::new(Arc::new(World {
         log: Arc::clone(log),
         models: Models::new(&config, &BTreeMap::new(), options).unwrap(),
-        sidecars: Sidecars::new(&config, Arc::clone(log)),
+        sidecars: Sidecars::new(&config, Arc::clone(log), Telemetry::off()),
         telemetry: Telemetry::off(),
         clock: Clock,
         drain,

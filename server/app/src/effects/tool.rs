@@ -214,3 +214,6 @@ fn ambiguous(message: String) -> ToolFailure {
         retryable: false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@ pub mod kinds;
 pub mod limits;
 pub mod message;
 pub mod summary;
+pub mod tools;
 mod words;
 
 use loopwright_core::ids::Timestamp;

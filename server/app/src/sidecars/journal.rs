@@ -13,19 +13,16 @@ use loopwright_log::{
 
 use super::book::{Fact, Page};
 use super::registry::now_ms;
-use super::{Sidecars, Tenant};
+use super::{STREAM_ID, Sidecars, Tenant};
 
 /// Streams listed at a time.
 const KEYS_PER_PAGE: usize = 100;
 impl Sidecars {
     /// Brings back what the log says is registered, and dials it in the background. Every lease
-    /// starts anew. Answers how many there are.
-    ///
-    /// # Errors
-    /// The log cannot be read; what came before the fault is there.
-    pub async fn recover(self: &Arc<Self>) -> Result<usize, LogError> {
-        let mut after = None;
-        let mut count = 0;
+    /// starts anew. Answers how many there are. What cannot be read is logged and left out: sidecars
+    /// that live register again.
+    pub async fn recover(self: &Arc<Self>) -> usize {
+        let (mut count, mut after) = (0, None);
         loop {
             let query = KeyQuery {
                 namespace: None,
@@ -33,13 +30,24 @@ impl Sidecars {
                 after: after.take(),
                 limit: KEYS_PER_PAGE,
             };
-            let page = self.log.keys(query).await?;
-            for key in page.keys.iter().filter(|key| key.id() == "sidecars") {
-                count += self.recover_namespace(key).await?;
+            let page = match self.log.keys(query).await {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::error!(%error, "the registrations of sidecars cannot be listed");
+                    return count;
+                }
+            };
+            for key in page.keys.iter().filter(|key| key.id() == STREAM_ID) {
+                match self.recover_namespace(key).await {
+                    Ok(found) => count += found,
+                    Err(error) => {
+                        tracing::error!(%key, %error, "registrations of sidecars cannot be read")
+                    }
+                }
             }
             match page.keys.last() {
                 Some(last) if page.more => after = Some(last.clone()),
-                _ => return Ok(count),
+                _ => return count,
             }
         }
     }

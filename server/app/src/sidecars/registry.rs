@@ -266,9 +266,11 @@ impl Sidecars {
         }
         let keeper = keeper::keep(Arc::downgrade(self), Arc::clone(&live), link);
         let keeper = AbortOnDropHandle::new(tokio::spawn(keeper));
+        let counted = self.telemetry.metrics().sidecar();
         let member = Member {
             live: Arc::clone(&live),
             _keeper: keeper,
+            _counted: counted,
         };
         if let Some(tenant) = self.write().get_mut(namespace.as_str()) {
             tenant.insert(member);

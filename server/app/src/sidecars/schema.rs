@@ -22,6 +22,10 @@ pub(crate) const MAX_SCHEMA_BYTES: usize = 64 << 10;
 
 /// Schemas kept compiled; past that all are dropped and compiled again as they are asked for.
 const MAX_COMPILED: usize = 4096;
+/// References in one schema.
+const MAX_REFERENCES: usize = 256;
+/// Parts of one schema with its references written out.
+const MAX_EXPANDED: u64 = 20_000;
 /// Problems that are told to a model at once.
 const MAX_PROBLEMS: usize = 3;
 /// Longest text about one problem, bytes.
@@ -52,7 +56,7 @@ impl Schemas {
             Some(Value::String(of)) if of == "object" => {}
             _ => return Err(r#"its root must have "type": "object""#.to_owned()),
         }
-        refuse_endless(&schema)?;
+        refuse_bombs(&schema)?;
         self.validator(text).map(drop)
     }
 
@@ -185,8 +189,53 @@ fn misfit(tool: &str, validator: &Validator, arguments: &Value) -> Option<String
     Some(text)
 }
 
-/// Refuses a schema that asks itself about the same value again and again: `$ref` to a place that
-/// applies to the same instance. It compiles, and would never end.
-fn refuse_endless(_schema: &Value) -> Result<(), String> {
+/// Refuses a schema whose references multiply: small as text, it would take for ever to check.
+/// Loops are left to the validator, which notices when it asks itself the same again.
+fn refuse_bombs(schema: &Value) -> Result<(), String> {
+    let mut sizes = HashMap::new();
+    let mut references = 0;
+    let size = expanded(schema, schema, &mut sizes, &mut references);
+    if references > MAX_REFERENCES {
+        return Err(format!("more than {MAX_REFERENCES} of `$ref`"));
+    }
+    if size > MAX_EXPANDED {
+        return Err(format!(
+            "with each `$ref` written out it has more than {MAX_EXPANDED} parts"
+        ));
+    }
     Ok(())
+}
+
+/// Parts of `part` with references written out; one that leads back to where it is counts as one.
+fn expanded<'a>(
+    root: &'a Value,
+    part: &'a Value,
+    sizes: &mut HashMap<*const Value, u64>,
+    references: &mut usize,
+) -> u64 {
+    if let Some(&size) = sizes.get(&std::ptr::from_ref(part)) {
+        return size;
+    }
+    sizes.insert(std::ptr::from_ref(part), 1);
+    let mut size = 1_u64;
+    let children: Vec<&Value> = match part {
+        Value::Object(members) => members.values().collect(),
+        Value::Array(items) => items.iter().collect(),
+        _ => Vec::new(),
+    };
+    for child in children {
+        size = size.saturating_add(expanded(root, child, sizes, references));
+    }
+    if let Some(pointer) = part.get("$ref").and_then(Value::as_str) {
+        *references += 1;
+        let target = pointer
+            .strip_prefix('#')
+            .and_then(|pointer| root.pointer(pointer));
+        // The count of references bounds how deep this goes.
+        if let Some(target) = target.filter(|_| *references <= MAX_REFERENCES) {
+            size = size.saturating_add(expanded(root, target, sizes, references));
+        }
+    }
+    sizes.insert(std::ptr::from_ref(part), size);
+    size
 }

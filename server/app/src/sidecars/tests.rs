@@ -1,0 +1,147 @@
+//! Sidecars against real gRPC servers in this process, kind and unkind ones.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod calls;
+pub(crate) mod fake;
+mod leases;
+mod registering;
+mod schemas;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loopwright_core::agent::ToolSet;
+use loopwright_core::ids::CallId;
+use loopwright_core::message::{CallPart, ToolOutput};
+use loopwright_core::outcome::ToolFailure;
+use loopwright_core::prompt::ToolRequest;
+use loopwright_log::{Id, Log, MemoryLog, StreamKey};
+
+use super::{Registered, Registration, SessionRef, SidecarError, Sidecars, Who};
+use crate::config::Config;
+use crate::config::units::Period;
+use crate::effects::CallTrace;
+use crate::effects::progress::ProgressSink;
+use crate::telemetry::Telemetry;
+use fake::Fake;
+
+/// Sidecars on a log in memory, as configured.
+struct Bench {
+    sidecars: Arc<Sidecars>,
+    log: Arc<MemoryLog>,
+    config: Config,
+}
+
+impl Bench {
+    fn new(configure: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        config.tools.sidecar_wait = Period::from_millis(200);
+        configure(&mut config);
+        let log = MemoryLog::new();
+        let sidecars = Sidecars::new(&config, Arc::clone(&log) as Arc<dyn Log>, Telemetry::off());
+        Self {
+            sidecars,
+            log,
+            config,
+        }
+    }
+
+    /// The server after a restart on the same log.
+    fn restarted(self) -> Self {
+        let sidecars = Sidecars::new(
+            &self.config,
+            Arc::clone(&self.log) as Arc<dyn Log>,
+            Telemetry::off(),
+        );
+        Self { sidecars, ..self }
+    }
+
+    async fn register(&self, name: &str, endpoint: &str) -> Result<Registered, SidecarError> {
+        self.sidecars
+            .register(&who(), registration(name, endpoint))
+            .await
+    }
+
+    async fn with(&self, fake: &Fake) -> Registered {
+        self.register("fake", &fake.endpoint()).await.unwrap()
+    }
+
+    fn tools(&self) -> Vec<String> {
+        names(&self.sidecars.tools("default", None))
+    }
+
+    async fn until_tools(&self, wanted: &[&str]) {
+        let mut changes = self.sidecars.changes();
+        let wait = async {
+            while self.tools() != wanted {
+                changes.changed().await.unwrap();
+            }
+        };
+        let end = tokio::time::timeout(Duration::from_secs(60), wait).await;
+        assert!(end.is_ok(), "wanted {wanted:?}, offered {:?}", self.tools());
+    }
+
+    async fn call(&self, tool: &str, arguments: &str) -> Result<ToolOutput, ToolFailure> {
+        self.call_with(tool, arguments, |_| {}).await
+    }
+
+    async fn call_with(
+        &self,
+        tool: &str,
+        arguments: &str,
+        change: impl FnOnce(&mut loopwright_core::agent::ToolSpec),
+    ) -> Result<ToolOutput, ToolFailure> {
+        let tools = self.sidecars.tools("default", None);
+        let mut spec = tools.get(&format!("fake__{tool}")).unwrap().clone();
+        change(&mut spec);
+        let part = CallPart {
+            provider_id: "p1".to_owned(),
+            tool: spec.name.clone(),
+            arguments: arguments.to_owned(),
+        };
+        let first_at = loopwright_core::ids::Timestamp(0);
+        let request = ToolRequest {
+            call: CallId(7),
+            attempt: 2,
+            epoch: 3,
+            part,
+            first_at,
+        };
+        let key = StreamKey::parse("session/default/s1").unwrap();
+        let sink = ProgressSink::new(Arc::clone(&self.log) as _, key, 1, CallId(7), 2);
+        let session = SessionRef {
+            namespace: "default".into(),
+            session: "s1".into(),
+        };
+        let traceparent =
+            Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned());
+        self.sidecars
+            .call(session, request, spec, CallTrace { traceparent }, sink)
+            .await
+    }
+}
+
+fn who() -> Who {
+    by("local")
+}
+
+fn by(principal: &str) -> Who {
+    let namespace = Id::parse("default").unwrap();
+    Who {
+        namespace,
+        principal: principal.to_owned(),
+        admin: false,
+    }
+}
+
+fn registration(name: &str, endpoint: &str) -> Registration {
+    Registration {
+        name: name.to_owned(),
+        endpoint: endpoint.to_owned(),
+        ..Registration::default()
+    }
+}
+
+fn names(tools: &ToolSet) -> Vec<String> {
+    tools.iter().map(|tool| tool.name.clone()).collect()
+}

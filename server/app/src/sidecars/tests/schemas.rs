@@ -1,0 +1,145 @@
+//! What a model is told of its arguments.
+
+use loopwright_core::agent::{EffectClass, ToolSpec};
+use loopwright_core::message::Part;
+
+use super::*;
+use crate::sidecars::schema::{MAX_ARGUMENTS_BYTES, Schemas};
+
+const SCHEMA: &str = r#"{"type":"object","required":["path"],"additionalProperties":false,
+    "properties":{"path":{"type":"string"},"depth":{"type":"integer","minimum":0}}}"#;
+
+fn told(arguments: &str) -> Option<String> {
+    let spec = ToolSpec {
+        name: "files__read".to_owned(),
+        description: String::new(),
+        input_schema: SCHEMA.to_owned(),
+        effect: EffectClass::ReadOnly,
+        destructive: false,
+        lookup: false,
+        timeout_ms: 1,
+        absolute_cap_ms: 1,
+    };
+    let part = Part::ToolCall(CallPart {
+        provider_id: String::new(),
+        tool: "files__read".to_owned(),
+        arguments: arguments.to_owned(),
+    });
+    let parts = [Part::Text("let me see".to_owned()), part];
+    let verdicts = Schemas::default().verdicts(&ToolSet::new(vec![spec]), &parts);
+    assert_eq!(verdicts.len(), 1);
+    verdicts[0].invalid.clone()
+}
+
+#[test]
+fn arguments_are_judged_in_one_sentence_that_names_the_place() {
+    for good in [r#"{"path":"a"}"#, r#"{"path":"","depth":3}"#] {
+        assert_eq!(told(good), None, "{good}");
+    }
+    for (bad, words) in [
+        ("", "\"path\" is a required property"),
+        ("{}", "\"path\" is a required property"),
+        (r#"{"path":1}"#, "at /path: 1 is not of type \"string\""),
+        (r#"{"path":"a","depth":-1}"#, "at /depth"),
+        (r#"{"path":"a","dept":1}"#, "dept"),
+        ("[]", "must be a JSON object"),
+        ("\"x\"", "must be a JSON object"),
+        ("{\"path\":", "not valid JSON"),
+        ("{\"path\":\"a\"} trailing", "not valid JSON"),
+    ] {
+        let text = told(bad).unwrap_or_default();
+        assert!(text.contains(words) && text.ends_with('.'), "{bad}: {text}");
+        assert!(
+            text.contains("`files__read`") && text.len() < 1200,
+            "{bad}: {text}"
+        );
+    }
+}
+
+#[test]
+fn hostile_arguments_get_a_short_answer() {
+    let deep = format!(
+        "{{\"path\":{}{}}}",
+        "[".repeat(100_000),
+        "]".repeat(100_000)
+    );
+    let long = format!("{{\"path\":[\"{}\"]}}", "x".repeat(400_000));
+    let huge = format!("{{\"path\":\"{}\"}}", "x".repeat(MAX_ARGUMENTS_BYTES));
+    let many: String = (0..10_000).map(|n| format!("\"k{n}\":0,")).collect();
+    let many = format!("{{{many}\"path\":1}}");
+    for bad in [deep, long, huge, many] {
+        let text = told(&bad).unwrap();
+        assert!(text.len() < 1200, "{} bytes: {}", text.len(), &text[..200]);
+    }
+}
+
+#[test]
+fn hashes_are_those_of_the_text_as_written() {
+    let hash = |arguments: &str| {
+        let part = Part::ToolCall(CallPart {
+            provider_id: String::new(),
+            tool: "t".to_owned(),
+            arguments: arguments.to_owned(),
+        });
+        Schemas::default().verdicts(&ToolSet::default(), &[part])[0]
+            .args_hash
+            .clone()
+    };
+    assert_eq!(hash(""), "e3b0c44298fc1c14");
+    assert_eq!(hash("{}"), "44136fa355b3678a");
+}
+
+#[test]
+fn a_schema_that_asks_itself_for_ever_does_not_end_the_process() {
+    for endless in [
+        r##"{"type":"object","$ref":"#"}"##,
+        r##"{"type":"object","allOf":[{"$ref":"#"}]}"##,
+        r##"{"type":"object","$ref":"#/$defs/a","$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}}"##,
+        r##"{"type":"object","$dynamicRef":"#x","$dynamicAnchor":"x"}"##,
+        r##"{"type":"object","if":{"$ref":"#"}}"##,
+        r##"{"type":"object","anyOf":[{"not":{"$ref":"#"}}]}"##,
+    ] {
+        let schemas = Schemas::default();
+        if schemas.check(endless).is_ok() {
+            let spec = ToolSpec {
+                name: "a__b".to_owned(),
+                description: String::new(),
+                input_schema: endless.to_owned(),
+                effect: EffectClass::ReadOnly,
+                destructive: false,
+                lookup: false,
+                timeout_ms: 1,
+                absolute_cap_ms: 1,
+            };
+            let part = Part::ToolCall(CallPart {
+                provider_id: String::new(),
+                tool: "a__b".to_owned(),
+                arguments: "{}".to_owned(),
+            });
+            schemas.verdicts(&ToolSet::new(vec![spec]), &[part]);
+        }
+    }
+}
+
+#[test]
+fn a_schema_that_takes_for_ever_is_refused() {
+    let bomb = |levels: usize| {
+        let level = |k: usize| {
+            let next = format!(r##"{{"$ref":"#/$defs/d{}"}}"##, k + 1);
+            format!(r#""d{k}":{{"anyOf":[{next},{next}]}},"#)
+        };
+        let defs: String = (0..levels).map(level).collect();
+        format!(r##"{{"type":"object","$ref":"#/$defs/d0","$defs":{{{defs}"d{levels}":false}}}}"##)
+    };
+    assert_eq!(Schemas::default().check(&bomb(3)), Ok(()));
+    for levels in [16, 60, 120] {
+        let problem = Schemas::default().check(&bomb(levels)).unwrap_err();
+        assert!(problem.contains("$ref"), "{levels}: {problem}");
+    }
+    let tree = r##"{"type":"object","properties":{"left":{"$ref":"#"},"right":{"$ref":"#"}}}"##;
+    assert_eq!(
+        Schemas::default().check(tree),
+        Ok(()),
+        "a recursive schema is a good one"
+    );
+}
