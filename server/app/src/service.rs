@@ -18,6 +18,8 @@ pub mod watch;
 pub mod wire;
 
 #[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
 mod tests;
 
 use std::{sync::Arc, time::Duration};

@@ -87,7 +87,7 @@ pub async fn read_entries(
     request: Request<v1::ReadEntriesRequest>,
 ) -> Result<Response<EncodedStream<v1::ReadEntriesResponse>>, Status> {
     let caller = Caller::of(&request)?;
-    let items = range::open(&state, &caller.namespace, request.get_ref()).await?;
+    let items = range::open(&state.watching(), &caller.namespace, request.get_ref()).await?;
     let encode = |sent: Result<Sent, Status>| {
         Ok(match sent? {
             Sent::Entry(bytes) | Sent::Delta(bytes) => Encoded::raw(bytes),

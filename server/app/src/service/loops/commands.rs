@@ -167,7 +167,7 @@ impl ServiceState {
             limits: brings_agent.then_some(limits),
             traceparent: order.traceparent.clone(),
         };
-        let answer = self.drivers.start_loop(key.clone(), create, start).await;
+        let answer = self.drivers.start_loop(&key, create, start).await;
         let answer = answer.map_err(|error| status::command(&error, &session))?;
         if before.is_some_and(|before| answer.seq <= before) {
             self.check_same(&key, answer, &by, &parts).await?;

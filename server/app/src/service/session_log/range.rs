@@ -15,14 +15,13 @@ use tonic::Status;
 use crate::{
     drain::DrainSignal,
     service::{
-        ServiceState,
         convert::{
             entry,
             fields::{self, Violations},
             kinds::{self, KindSet},
         },
         status,
-        watch::Sent,
+        watch::{Sent, Watching},
     },
 };
 
@@ -58,12 +57,12 @@ enum Source {
 /// # Errors
 /// As ReadEntries names them.
 pub(super) async fn open(
-    state: &ServiceState,
+    watching: &Watching,
     namespace: &Id,
     request: &v1::ReadEntriesRequest,
 ) -> Result<impl Stream<Item = Result<Sent, Status>> + Send + 'static, Status> {
     let mut range = parse(namespace, request)?;
-    let tail = match state.log.tail(&range.key).await {
+    let tail = match watching.log.tail(&range.key).await {
         Ok(Some(tail)) => tail,
         Ok(None) => return Err(status::session_not_found(range.key.id())),
         Err(LogError::Corrupt(damage)) => damage.good_through,
@@ -77,12 +76,12 @@ pub(super) async fn open(
     }
     let source = if range.backward {
         Source::Backward(
-            state
+            watching
                 .log
                 .read_back(&range.key, range.through.saturating_add(1)),
         )
     } else {
-        Source::Forward(state.log.read(&range.key, range.after, ReadMode::ToTail))
+        Source::Forward(watching.log.read(&range.key, range.after, ReadMode::ToTail))
     };
     let reading = Reading {
         source,
@@ -90,7 +89,7 @@ pub(super) async fn open(
         sent: 0,
         began_at: tail,
         range,
-        drain: state.drain.clone(),
+        drain: watching.drain.clone(),
         ended: false,
     };
     Ok(stream::unfold(reading, |mut reading| async move {

@@ -1,0 +1,437 @@
+//! What is refused, each in its very words; and what is taken, whole.
+
+use std::collections::BTreeMap;
+
+use loopwright_core::agent::{Agent, BudgetLimits, Limits, UnknownPolicy};
+use loopwright_core::message::Part;
+use loopwright_proto::v1;
+
+use crate::config::{Config, units::Period};
+use crate::service::convert::{
+    agent::{terms, to_wire},
+    fields::{self, Violations},
+    kinds,
+    message::{Said, said},
+};
+
+/// `field: problem` of everything that is wrong.
+fn told(all: Violations) -> Vec<String> {
+    all.0
+        .into_iter()
+        .map(|one| format!("{}: {}", one.field, one.problem))
+        .collect()
+}
+
+fn refusals(agent: v1::Agent, config: &Config) -> Vec<String> {
+    let mut all = Violations::default();
+    terms(Some(agent), config, &mut all);
+    told(all)
+}
+
+fn limited(limits: v1::LoopLimits) -> v1::Agent {
+    v1::Agent {
+        limits: Some(limits),
+        ..Default::default()
+    }
+}
+
+fn budgeted(budget: v1::BudgetLimits) -> v1::Agent {
+    limited(v1::LoopLimits {
+        budget: Some(budget),
+        ..Default::default()
+    })
+}
+
+#[test]
+fn every_field_of_an_agent_that_does_not_act_is_refused_by_name() {
+    let agent = v1::Agent {
+        name: "a".into(),
+        output_schema_json: "{}".into(),
+        budgets: vec!["team".into()],
+        approval: Some(v1::ApprovalPolicy {
+            destructive: true,
+            ..Default::default()
+        }),
+        session_budget: Some(v1::BudgetLimits {
+            max_tool_calls: Some(1),
+            ..Default::default()
+        }),
+        unknown_policy: v1::UnknownPolicy::Ask as i32,
+        context: Some(v1::ContextOptions {
+            max_tokens: Some(1),
+            compaction_threshold: Some(0.5),
+            compaction_check_every: Some(1),
+            compaction_target: Some(0.5),
+            min_recent_messages: Some(1),
+            max_tool_output_chars: Some(7),
+        }),
+        ..limited(v1::LoopLimits {
+            no_progress_limit: Some(3),
+            wrapup_steps: Some(2),
+            idle_timeout: Some(v1_duration(1, 0)),
+            budget: Some(v1::BudgetLimits {
+                max_cost_micro_usd: Some(1),
+                max_wall_time: Some(v1_duration(1, 0)),
+                warn_at: Some(0.5),
+                on_exhausted: v1::OnExhausted::Pause as i32,
+                ..Default::default()
+            }),
+            ..Default::default()
+        })
+    };
+    let no = "does not act in this version yet; leave it out";
+    let compaction = "; conversations are not compacted";
+    let steps = ", and use max_steps or deadline";
+    assert_eq!(
+        refusals(agent, &Config::default()),
+        [
+            format!("agent.name: {no}, and use labels"),
+            format!("agent.output_schema_json: {no}, and ask for JSON in the system prompt"),
+            format!("agent.budgets: {no}, and use agent.limits.budget"),
+            format!("agent.approval: {no}, and offer only tools that may run by themselves"),
+            format!("agent.session_budget: {no}, and use agent.limits.budget"),
+            format!(
+                "agent.context.max_tool_output_chars: {no}; context.max_tool_output_chars of the \
+                 server holds"
+            ),
+            format!("agent.context.max_tokens: {no}{compaction}"),
+            format!("agent.context.compaction_threshold: {no}{compaction}"),
+            format!("agent.context.compaction_check_every: {no}{compaction}"),
+            format!("agent.context.compaction_target: {no}{compaction}"),
+            format!("agent.context.min_recent_messages: {no}{compaction}"),
+            "agent.unknown_policy: UNKNOWN_POLICY_ASK does not act in this version yet; use \
+             UNKNOWN_POLICY_TELL_MODEL or UNKNOWN_POLICY_END"
+                .to_owned(),
+            format!("agent.limits.no_progress_limit: {no}{steps}"),
+            format!("agent.limits.wrapup_steps: {no}{steps}"),
+            format!("agent.limits.idle_timeout: {no}{steps}"),
+            format!("agent.limits.budget.max_cost_micro_usd: {no}, and use max_total_tokens"),
+            format!("agent.limits.budget.max_wall_time: {no}, and use agent.limits.deadline"),
+            format!("agent.limits.budget.warn_at: {no}"),
+            format!("agent.limits.budget.on_exhausted: {no}, or send ON_EXHAUSTED_END"),
+        ]
+    );
+}
+
+#[test]
+fn fields_of_an_agent_that_are_wrong_name_the_value_and_the_way_out() {
+    let config = Config::default();
+    let tool = v1::ToolChoiceMode::Tool as i32;
+    let choice = |mode, tool: &str| v1::Agent {
+        tool_choice: Some(v1::ToolChoice {
+            mode,
+            tool: tool.into(),
+        }),
+        ..Default::default()
+    };
+    let options = |json: &str| v1::Agent {
+        provider_options_json: json.into(),
+        ..Default::default()
+    };
+    let table = [
+        (
+            v1::Agent {
+                temperature: Some(2.5),
+                top_p: Some(f64::NAN),
+                ..Default::default()
+            },
+            vec![
+                "agent.temperature: 2.5 is not between 0 and 2",
+                "agent.top_p: NaN is not between 0 and 1",
+            ],
+        ),
+        (
+            v1::Agent {
+                fallbacks: vec![String::new()],
+                ..Default::default()
+            },
+            vec![r#"agent.fallbacks[0]: "" is no name of a model; leave it out"#],
+        ),
+        (
+            v1::Agent {
+                fallbacks: vec!["m".into(); 9],
+                ..Default::default()
+            },
+            vec!["agent.fallbacks: has 9 models; at most 8 are taken"],
+        ),
+        (
+            v1::Agent {
+                system_prompt: "x".repeat((512 << 10) + 1),
+                ..Default::default()
+            },
+            vec!["agent.system_prompt: has 524289 bytes; at most 524288 are taken"],
+        ),
+        (
+            choice(tool, "read"),
+            vec![
+                r#"agent.tool_choice.tool: "read" is not the name of a tool, such as "files__read""#,
+            ],
+        ),
+        (
+            choice(0, "files__read"),
+            vec![
+                r#"agent.tool_choice.tool: names "files__read"; set the mode to TOOL, or leave it out"#,
+            ],
+        ),
+        (
+            choice(9, ""),
+            vec!["agent.tool_choice: mode 9 is no value of this enum; leave it out"],
+        ),
+        (
+            options("[1]"),
+            vec![
+                "agent.provider_options_json: \"[1]\" is not a JSON object: invalid type: \
+                 sequence, expected a map at line 1 column 0",
+            ],
+        ),
+        (
+            v1::Agent {
+                tools: Some(v1::ToolSelection {
+                    tools: vec!["files".into()],
+                }),
+                ..Default::default()
+            },
+            vec![
+                r#"agent.tools.tools[0]: "files" is not the name of a tool, such as "files__read""#,
+            ],
+        ),
+        (
+            v1::Agent {
+                unknown_policy: 9,
+                ..Default::default()
+            },
+            vec!["agent.unknown_policy: 9 is no value of this enum; leave it out"],
+        ),
+    ];
+    for (agent, expected) in table {
+        assert_eq!(refusals(agent, &config), expected);
+    }
+    let own = refusals(options(r#"{"model":"x","top_k":1}"#), &config);
+    assert_eq!(own.len(), 1, "{own:?}");
+}
+
+#[test]
+fn limits_move_up_to_the_servers_and_budgets_only_narrow() {
+    let mut config = Config::default();
+    config.limits.max_steps = Some(100);
+    config.limits.max_output_tokens = Some(8_000);
+    config.limits.max_parallel_tool_calls = Some(16);
+    config.budget.max_total_tokens = Some(50_000);
+    let over = v1::LoopLimits {
+        max_steps: Some(101),
+        max_output_tokens: Some(8_001),
+        max_output_retries: Some(101),
+        max_parallel_tool_calls: Some(0),
+        deadline: Some(v1_duration(-1, 0)),
+        budget: Some(v1::BudgetLimits {
+            max_total_tokens: Some(50_001),
+            min_output_tokens: Some(63),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    assert_eq!(
+        refusals(limited(over), &config),
+        [
+            "agent.limits.max_steps: 101 is above limits.max_steps = 100 of the server; ask for \
+             less, or leave it out for loop.max_steps = 75",
+            "agent.limits.max_output_tokens: 8001 is above limits.max_output_tokens = 8000 of the \
+             server; ask for less, or leave it out for loop.max_output_tokens = 4096",
+            "agent.limits.max_output_retries: 101 is not between 0 and 100; leave it out for \
+             loop.max_output_retries = 2",
+            "agent.limits.max_parallel_tool_calls: 0 is not between 1 and 1024; leave it out for \
+             loop.max_parallel_tool_calls = 8",
+            "agent.limits.deadline: -1s is not between 1ms and 365 days; leave it out for no \
+             deadline",
+            "agent.limits.budget.min_output_tokens: 63 is not between budget.min_output_tokens = \
+             64 of the server and 1000000",
+            "agent.limits.budget.max_total_tokens: 50001 is wider than budget.max_total_tokens = \
+             50000 of the server; ask for less, or leave it out",
+        ]
+    );
+}
+
+#[test]
+fn what_is_left_out_is_as_configured_and_what_is_asked_for_is_kept() {
+    let mut config = Config::default();
+    config.loops.max_steps = 9;
+    config.loops.deadline = Some(Period::from_secs(60));
+    config.budget.max_input_tokens = Some(1_000);
+    config.retry.max_attempts = 3;
+    let mut all = Violations::default();
+    let defaults = terms(None, &config, &mut all);
+    assert_eq!(defaults.agent, Agent::default());
+    let expected = Limits {
+        max_steps: 9,
+        deadline_ms: Some(60_000),
+        budget: BudgetLimits {
+            input_tokens: Some(1_000),
+            ..Default::default()
+        },
+        retry: loopwright_core::retry::RetryPolicy {
+            max_attempts: 3,
+            ..Default::default()
+        },
+        on_unknown: UnknownPolicy::TellModel,
+        ..Limits::default()
+    };
+    assert_eq!(*defaults.limits, expected);
+
+    let asked = v1::Agent {
+        model: "m".into(),
+        fallbacks: vec!["n".into()],
+        system_prompt: "be brief".into(),
+        temperature: Some(0.0),
+        top_p: Some(1.0),
+        reasoning_effort: "low".into(),
+        tool_choice: Some(v1::ToolChoice {
+            mode: 4,
+            tool: "files__read".into(),
+        }),
+        provider_options_json: r#"{"top_k":4}"#.into(),
+        tools: Some(v1::ToolSelection {
+            tools: vec!["files__read".into()],
+        }),
+        unknown_policy: v1::UnknownPolicy::End as i32,
+        ..budgeted(v1::BudgetLimits {
+            max_input_tokens: Some(0),
+            max_output_tokens: Some(5),
+            max_total_tokens: Some(6),
+            max_model_calls: Some(7),
+            max_tool_calls: Some(8),
+            min_output_tokens: Some(100),
+            ..Default::default()
+        })
+    };
+    let kept = terms(Some(asked.clone()), &config, &mut all);
+    assert_eq!(told(all), Vec::<String>::new());
+    assert_eq!(
+        kept.limits.budget.input_tokens,
+        Some(0),
+        "0 = nothing allowed"
+    );
+    let mut shown = to_wire(&kept.agent, Some(&kept.limits));
+    let limits = shown.limits.take().unwrap();
+    assert_eq!(limits.budget, asked.limits.as_ref().unwrap().budget.clone());
+    assert_eq!(limits.deadline, Some(v1_duration(60, 0)));
+    assert_eq!(
+        shown,
+        v1::Agent {
+            limits: None,
+            ..asked
+        },
+        "an agent is shown as it was asked for"
+    );
+}
+
+#[test]
+fn ids_labels_and_pages_are_checked_all_at_once() {
+    let mut all = Violations::default();
+    fields::id("session_id", "", &mut all);
+    fields::id("session_id", "a/b", &mut all);
+    fields::optional_loop("loop_id", "l0", &mut all);
+    fields::request_id("caf\u{e9}", &mut all);
+    fields::page_size(-1, &mut all);
+    fields::states::<v1::LoopState>(&[1, 77], "states", &mut all);
+    fields::reason(&"x".repeat(1_025), &mut all);
+    kinds::filter(&["nope".to_owned()], &mut all);
+    let labels: BTreeMap<String, String> = [
+        ("Bad".to_owned(), String::new()),
+        ("long".to_owned(), "y".repeat(257)),
+    ]
+    .into();
+    fields::labels(labels, &mut all);
+    let many = (0..33).map(|n| (format!("k{n}"), String::new())).collect();
+    fields::labels(many, &mut all);
+    assert_eq!(
+        told(all),
+        [
+            "session_id: is empty; name one",
+            r#"session_id: "a/b" does not match [a-z0-9][a-z0-9_-]{0,62}; use such an id"#,
+            r#"loop_id: "l0" is no loop's id; they are "l1", "l2" and so on, or leave it empty"#,
+            "request_id: \"caf\u{e9}\" is not 1 to 128 printable ASCII characters; a UUID is a good one",
+            "page_size: -1 is negative; leave it out for 50",
+            "states: 77 is no value of this enum; leave it out",
+            "reason: has 1025 characters; at most 1024 are taken",
+            "kinds: \"nope\" is no kind of event; they are named as the fields of Event.kind, such \
+             as \"loop_ended\"",
+            r#"labels: the key "Bad" does not match [a-z0-9][a-z0-9._/-]{0,62}"#,
+            r#"labels: the value of "long" has 257 characters; at most 256 are taken"#,
+            "labels: has 33 labels; at most 32 are taken",
+        ]
+    );
+    let mut all = Violations::default();
+    assert_eq!(fields::page_size(0, &mut all), 50);
+    assert_eq!(fields::page_size(9_999, &mut all), 500);
+    let any = fields::states::<v1::LoopState>(&[0, 1], "states", &mut all);
+    assert_eq!(any, [], "the unspecified one means any");
+    let (one, two) = (
+        fields::request_id("", &mut all),
+        fields::request_id("", &mut all),
+    );
+    assert_ne!(one, two, "a request without an id is a request of its own");
+    assert!(all.0.is_empty());
+}
+
+#[test]
+fn messages_are_text_from_a_user() {
+    let refused = |said_| {
+        let mut all = Violations::default();
+        said(said_, 10, &mut all);
+        told(all)
+    };
+    assert_eq!(
+        refused(Said::Nothing),
+        ["text: is empty, and so is message; say what the model is to do in one of them"]
+    );
+    assert_eq!(
+        refused(Said::Text(String::new())),
+        ["text: is empty; say what the model is to do"]
+    );
+    assert_eq!(
+        refused(Said::Text("12345678901".into())),
+        [
+            "message: has 11 bytes, and limits.message_bytes is 10; send less, or let a tool read the \
+          rest"
+        ]
+    );
+    let part = |kind| v1::Part { kind, full: None };
+    let message = v1::Message {
+        role: v1::Role::Assistant as i32,
+        parts: vec![
+            part(Some(v1::part::Kind::Blob(v1::BlobPart::default()))),
+            part(Some(v1::part::Kind::Opaque(v1::OpaquePart::default()))),
+            v1::Part {
+                kind: None,
+                full: Some(v1::BlobRef::default()),
+            },
+        ],
+    };
+    assert_eq!(
+        refused(Said::Message(message)),
+        [
+            "message.role: ROLE_ASSISTANT cannot be sent; leave it out, or send ROLE_USER",
+            "message.parts[0]: is a blob, which this version does not take yet; send text, or a \
+             path that a tool can read",
+            "message.parts[1]: is of a kind that only the server writes; send text",
+            "message.parts[2]: is empty or of a kind that this version does not know; send text",
+            "message.parts[2].full: is set by the server alone; leave it out",
+        ]
+    );
+    assert_eq!(
+        refused(Said::Message(v1::Message::default())),
+        ["message.parts: is empty; send at least one text part"]
+    );
+    let text = |text: &str| part(Some(v1::part::Kind::Text(text.into())));
+    let message = v1::Message {
+        role: 0,
+        parts: vec![text("a"), text("b")],
+    };
+    let mut all = Violations::default();
+    let parts = said(Said::Message(message), 10, &mut all);
+    assert_eq!(*parts, vec![Part::Text("a".into()), Part::Text("b".into())]);
+}
+
+fn v1_duration(seconds: i64, nanos: i32) -> loopwright_proto::well_known::Duration {
+    loopwright_proto::well_known::Duration { seconds, nanos }
+}

@@ -1,0 +1,257 @@
+//! What the tests of the service stand on: a log in memory, and sessions written into it.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::Arc;
+
+use loopwright_core::{
+    agent::{Agent, Limits, ToolSet, ToolSpec},
+    entry::{Cause, Entry},
+    event::{self, Event, Origin},
+    ids::{CallId, LoopId, Timestamp},
+    input::Command,
+    message::{CallPart, Part},
+    outcome::{EndReason, StopReason},
+    usage::{Totals, Usage},
+};
+use loopwright_log::{
+    Id, Keep, Log, MemoryLog, NewRecord, Progress, ProgressTopic, Seq, StreamKey,
+};
+
+use super::watch::{Seats, Watching};
+use crate::{
+    drain::{Drain, DrainSignal},
+    index::Index,
+};
+
+/// When the sessions of these tests began.
+pub(crate) const T0: u64 = 1_763_800_000_000;
+
+pub(crate) struct Bench {
+    pub(crate) log: Arc<MemoryLog>,
+    pub(crate) index: Arc<Index>,
+    pub(crate) drain: Drain,
+    pub(crate) signal: DrainSignal,
+    pub(crate) seats: Arc<Seats>,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let log = MemoryLog::new();
+        let (drain, signal) = Drain::new();
+        let index = Index::new(log.clone());
+        Self {
+            log,
+            index,
+            drain,
+            signal,
+            seats: Seats::new(100),
+        }
+    }
+
+    pub(crate) fn watching(&self) -> Watching {
+        Watching {
+            log: self.log.clone(),
+            index: Arc::clone(&self.index),
+            seats: Arc::clone(&self.seats),
+            drain: self.signal.clone(),
+        }
+    }
+
+    /// Appends entries behind what the session has, a second apart; the last seq.
+    pub(crate) async fn append(&self, key: &StreamKey, entries: Vec<Entry>) -> Seq {
+        let mut tail = self.log.tail(key).await.unwrap().unwrap_or(0);
+        for entry in entries {
+            let at = loopwright_log::Timestamp::from_unix_ms(T0 + tail * 1_000);
+            let body = serde_json::to_vec(&entry).unwrap();
+            let record = NewRecord::new(at, 1, body.into());
+            tail = self.log.append(key, tail, record).await.unwrap();
+        }
+        tail
+    }
+
+    pub(crate) fn say(&self, key: &StreamKey, anchor: Seq, offset: u64, text: &str) {
+        let topic = ProgressTopic {
+            anchor,
+            call: 1,
+            attempt: 1,
+            channel: 0,
+        };
+        let payload = bytes::Bytes::copy_from_slice(text.as_bytes());
+        self.log
+            .publish(key, Progress::new(topic, offset, payload, Keep::Append));
+    }
+}
+
+pub(crate) fn namespace() -> Id {
+    Id::parse("default").unwrap()
+}
+
+pub(crate) fn key(session: &str) -> StreamKey {
+    StreamKey::session(&namespace(), &Id::parse(session).unwrap())
+}
+
+pub(crate) fn by(request_id: &str) -> Command {
+    Command {
+        request_id: request_id.to_owned(),
+        principal: "ada".to_owned(),
+    }
+}
+
+pub(crate) fn entry<const N: usize>(cause: Cause, events: [Event; N]) -> Entry {
+    Entry {
+        cause,
+        events: events.into(),
+    }
+}
+
+pub(crate) fn created(session: &str) -> Entry {
+    let event = event::SessionCreated {
+        session: session.to_owned(),
+        namespace: "default".to_owned(),
+        at: Timestamp(T0),
+        agent: Arc::new(Agent {
+            model: "scripted".to_owned(),
+            ..Agent::default()
+        }),
+        limits: Arc::new(Limits::default()),
+        labels: [("team".to_owned(), "blue".to_owned())].into(),
+    };
+    let tools = event::ToolsChanged { tools: tools() };
+    entry(Cause::Create(by("r1")), [event.into(), tools.into()])
+}
+
+pub(crate) fn tools() -> Arc<ToolSet> {
+    ToolSet::new(vec![ToolSpec {
+        name: "files__read".to_owned(),
+        description: "reads".to_owned(),
+        input_schema: "{}".to_owned(),
+        effect: loopwright_core::agent::EffectClass::Deduplicated {
+            retention_ms: 1_500,
+        },
+        destructive: true,
+        lookup: true,
+        timeout_ms: 2_000,
+        absolute_cap_ms: 9_000,
+    }])
+}
+
+pub(crate) fn attached() -> Entry {
+    entry(Cause::Attach, [event::DriverAttached { epoch: 1 }.into()])
+}
+
+pub(crate) fn started(n: u32, at: u64, text: &str) -> Entry {
+    let message = event::MessageAdded {
+        origin: Origin::User,
+        parts: Arc::new(vec![Part::Text(text.into())]),
+    };
+    let started = event::LoopStarted {
+        id: LoopId(n),
+        at: Timestamp(at),
+        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+        agent: None,
+        limits: None,
+    };
+    let call = event::ModelCallStarted {
+        call: CallId(n),
+        attempt: 1,
+        at: Timestamp(at),
+        model: "scripted".to_owned(),
+        max_output_tokens: 4_096,
+        bound: loopwright_core::budget::Bound::Configured,
+    };
+    let cause = Cause::StartLoop(by(&format!("start-{n}")));
+    entry(cause, [message.into(), started.into(), call.into()])
+}
+
+/// The model asks for one tool, which is dispatched.
+pub(crate) fn asks(model_call: u32, call: u32) -> Entry {
+    let reply = event::ModelCallCompleted {
+        call: CallId(model_call),
+        attempt: 1,
+        parts: Arc::new(vec![
+            Part::Text("Let me look".to_owned()),
+            Part::ToolCall(CallPart {
+                provider_id: "toolu_1".to_owned(),
+                tool: "files__read".to_owned(),
+                arguments: r#"{"path":"a"}"#.to_owned(),
+            }),
+        ]),
+        stop: StopReason::ToolUse,
+        usage: Some(Usage {
+            input: 10,
+            output: 5,
+            cache_write: 2,
+            cache_read: 3,
+        }),
+        response_id: Some("req_1".to_owned()),
+        body_crc: "0000002a".to_owned(),
+        latency_ms: 1_250,
+        cost_micro_usd: None,
+    };
+    let requested = event::ToolCallRequested {
+        call: CallId(call),
+        index: 1,
+        args_hash: String::new(),
+    };
+    let dispatched = event::ToolCallStarted {
+        call: CallId(call),
+        attempt: 1,
+        at: Timestamp(T0 + 5),
+    };
+    let cause = Cause::Model {
+        call: CallId(model_call),
+        attempt: 1,
+        jitter: 0,
+        retry_after_ms: None,
+    };
+    entry(cause, [reply.into(), requested.into(), dispatched.into()])
+}
+
+pub(crate) fn ended(n: u32, at: u64, reason: EndReason) -> Entry {
+    let ended = event::LoopEnded {
+        id: LoopId(n),
+        at: Timestamp(at),
+        reason,
+        text: "done".to_owned(),
+        totals: Totals {
+            steps: 2,
+            model_calls: 3,
+            ..Totals::default()
+        },
+    };
+    entry(
+        Cause::CancelLoop {
+            by: by("c1"),
+            guard: None,
+        },
+        [ended.into()],
+    )
+}
+
+/// A session of one ended loop: six entries, the model's call started in the third.
+pub(crate) fn session(id: &str) -> Vec<Entry> {
+    let output = loopwright_core::message::ToolOutput {
+        text: "hello".into(),
+        ..Default::default()
+    };
+    let completed = event::ToolCallCompleted {
+        call: CallId(2),
+        attempt: 1,
+        output: Arc::new(output),
+    };
+    let cause = Cause::Tool {
+        call: CallId(2),
+        attempt: 1,
+        jitter: 0,
+        retryable: false,
+    };
+    vec![
+        created(id),
+        attached(),
+        started(1, T0 + 2_000, "read a"),
+        asks(1, 2),
+        entry(cause, [completed.into()]),
+        ended(1, T0 + 9_000, EndReason::Completed),
+    ]
+}

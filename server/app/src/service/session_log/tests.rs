@@ -1,0 +1,140 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use prost::Message as _;
+use tonic::Code;
+
+use super::*;
+use crate::service::fixture::{Bench, attached, namespace, session};
+
+async fn read(bench: &Bench, request: v1::ReadEntriesRequest) -> Result<String, Status> {
+    let request = v1::ReadEntriesRequest {
+        session_id: "s1".into(),
+        ..request
+    };
+    let items = range::open(&bench.watching(), &namespace(), &request).await?;
+    let words = items.map(|sent| match sent.unwrap() {
+        Sent::Entry(bytes) => {
+            match v1::ReadEntriesResponse::decode(bytes)
+                .unwrap()
+                .item
+                .unwrap()
+            {
+                Item::Entry(entry) => entry.seq.to_string(),
+                other => format!("{other:?}"),
+            }
+        }
+        Sent::Heartbeat(seq) => format!("h{seq}"),
+        other => format!("{other:?}"),
+    });
+    Ok(words.collect::<Vec<_>>().await.join(" "))
+}
+
+#[tokio::test]
+async fn ranges_are_read_either_way_and_end_with_a_heartbeat() {
+    let bench = Bench::new();
+    bench
+        .append(&crate::service::fixture::key("s1"), session("s1"))
+        .await;
+    let request = |after_seq, through_seq, limit| v1::ReadEntriesRequest {
+        after_seq,
+        through_seq,
+        limit,
+        ..Default::default()
+    };
+    let back = |request| v1::ReadEntriesRequest {
+        direction: v1::ReadDirection::Backward as i32,
+        ..request
+    };
+    let only = |request, kind: &str| v1::ReadEntriesRequest {
+        kinds: vec![kind.into()],
+        ..request
+    };
+    for (request, expected) in [
+        (request(0, 0, 0), "1 2 3 4 5 6 h6"),
+        (request(2, 4, 0), "3 4 h4"),
+        (request(2, 0, 2), "3 4 h4"),
+        (request(6, 0, 0), "h6"),
+        (request(0, 99, 0), "1 2 3 4 5 6 h6"),
+        (only(request(0, 5, 0), "loop_started"), "3 h5"),
+        (only(request(0, 0, 1), "loop_started"), "3 h3"),
+        (back(request(0, 0, 0)), "6 5 4 3 2 1 h6"),
+        (back(request(2, 5, 0)), "5 4 3 h6"),
+        (back(request(0, 0, 2)), "6 5 h6"),
+        (only(back(request(0, 0, 0)), "loop_started"), "3 h6"),
+    ] {
+        assert_eq!(
+            read(&bench, request.clone()).await.unwrap(),
+            expected,
+            "{request:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_comes_after_the_call_began_is_not_sent() {
+    let bench = Bench::new();
+    let key = crate::service::fixture::key("s1");
+    bench.append(&key, session("s1")).await;
+    let request = v1::ReadEntriesRequest {
+        session_id: "s1".into(),
+        ..Default::default()
+    };
+    let items = range::open(&bench.watching(), &namespace(), &request)
+        .await
+        .unwrap();
+    bench.append(&key, vec![attached()]).await;
+    let all: Vec<_> = items.map(Result::unwrap).collect().await;
+    assert_eq!((all.len(), all.last()), (7, Some(&Sent::Heartbeat(6))));
+}
+
+#[tokio::test]
+async fn a_drain_ends_a_reading_with_goodbye() {
+    let bench = Bench::new();
+    bench
+        .append(&crate::service::fixture::key("s1"), session("s1"))
+        .await;
+    let request = v1::ReadEntriesRequest {
+        session_id: "s1".into(),
+        ..Default::default()
+    };
+    let items = range::open(&bench.watching(), &namespace(), &request)
+        .await
+        .unwrap();
+    let mut items = Box::pin(items);
+    items.next().await.unwrap().unwrap();
+    bench.drain.begin();
+    assert_eq!(items.next().await.unwrap().unwrap(), Sent::Goodbye(1));
+    assert!(items.next().await.is_none());
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_refused() {
+    let bench = Bench::new();
+    let code = |result: Result<String, Status>| result.unwrap_err().code();
+    assert_eq!(
+        code(read(&bench, v1::ReadEntriesRequest::default()).await),
+        Code::NotFound
+    );
+    bench
+        .append(&crate::service::fixture::key("s1"), session("s1"))
+        .await;
+    let past = v1::ReadEntriesRequest {
+        after_seq: 7,
+        ..Default::default()
+    };
+    assert_eq!(code(read(&bench, past).await), Code::DataLoss);
+    let odd = v1::ReadEntriesRequest {
+        after_seq: 3,
+        through_seq: 2,
+        direction: 9,
+        ..Default::default()
+    };
+    let refused = read(&bench, odd).await.unwrap_err();
+    let fields = tonic_types::StatusExt::get_details_bad_request(&refused).unwrap();
+    let fields: Vec<_> = fields
+        .field_violations
+        .into_iter()
+        .map(|one| one.field)
+        .collect();
+    assert_eq!(fields, ["direction", "through_seq"]);
+}
