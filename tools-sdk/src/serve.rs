@@ -7,7 +7,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use loopwright_proto::v1::sidecar_service_server::SidecarServiceServer;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -224,7 +223,7 @@ fn start(
             )
         }
         Bound::Unix(listener, file) => {
-            let incoming = UnixListenerStream::new(listener).fuse();
+            let incoming = UnixListenerStream::new(listener);
             (
                 tokio::spawn(router.serve_with_incoming_shutdown(incoming, closed)),
                 Some(file),

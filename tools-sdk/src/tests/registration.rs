@@ -239,3 +239,26 @@ async fn a_call_that_outstays_the_drain_is_told_to_stop() {
     serving.shutdown().await.unwrap();
     assert_eq!(running.await.unwrap().unwrap().text(), "wound up");
 }
+
+#[tokio::test]
+async fn sigterm_takes_the_sidecar_out_and_ends_serve_without_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("server.sock");
+    let mut fake = Fake::at(&path);
+    let (sidecar, lines) = greeter(&path);
+    let served = tokio::spawn(sidecar.serve());
+    // Registered, so its signals are its own by now and do not end the tests.
+    assert!(matches!(fake.next().await, Asked::Register { .. }));
+    fake.next().await;
+    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)
+        .unwrap();
+    let left = fake.next_but_renewals().await;
+    assert_eq!(
+        left,
+        Asked::Deregister {
+            lease_id: "lease-1".to_owned()
+        }
+    );
+    within(served).await.unwrap().unwrap();
+    assert_eq!(count(&lines, "sidecar greeter stops"), 1);
+}
