@@ -28,7 +28,10 @@ fn account() -> Account {
         let (counted, passed) = (Arc::clone(&counted), Arc::clone(&passed));
         async move {
             ctx.progress(None, "begun");
-            passed.acquire().await?.forget();
+            tokio::select! {
+                permit = passed.acquire() => permit?.forget(),
+                () = ctx.cancelled() => return Ok("it was cancelled".to_owned()),
+            }
             let run = counted.fetch_add(1, Ordering::SeqCst) + 1;
             Ok(format!("run {run} added {}", args.amount))
         }
