@@ -14,6 +14,7 @@ mod lines;
 mod path;
 mod queue;
 mod recover;
+mod repair;
 mod report;
 mod segment;
 mod session_file;
@@ -47,6 +48,7 @@ use session_file::{FileHistory, blocking};
 use stream::Stream;
 use threads::{Held, Parts};
 
+pub use repair::{Repaired, repair_stream};
 pub use report::{OpenError, RecoveryReport, SetAside};
 pub use verify::{Found, Verdict, verify_stream};
 

@@ -49,8 +49,8 @@ use futures_util::stream::BoxStream;
 pub use blob::{BlobRef, MAX_BLOB_BYTES};
 pub use error::{AppendError, BlobError, Corruption, Failure, LogError};
 pub use jsonl::{
-    Found, JsonlLog, JsonlOptions, OpenError, RecoveryReport, SetAside, SyncPolicy, Verdict,
-    verify_stream,
+    Found, JsonlLog, JsonlOptions, OpenError, RecoveryReport, Repaired, SetAside, SyncPolicy,
+    Verdict, repair_stream, verify_stream,
 };
 pub use key::{Id, InvalidId, KeyPage, KeyQuery, StreamKey, StreamKind};
 pub use memory::MemoryLog;

@@ -25,13 +25,16 @@ pub(crate) enum Found {
     Damaged,
     /// Written by a newer release.
     Newer(u32),
-    /// The manifest.
-    Good(Manifest),
+    /// The manifest, and the number of the journal's next segment: it never comes back, so that
+    /// names in quarantine stay one-time.
+    Good(Manifest, u64),
 }
 
 #[derive(serde::Deserialize)]
 struct Document {
     v: u32,
+    #[serde(default)]
+    next_segment: u64,
     #[serde(default)]
     streams: Vec<Entry>,
 }
@@ -44,8 +47,13 @@ struct Entry {
     crc: String,
 }
 
-pub(crate) fn write(disk: &dyn Disk, layout: &Layout, manifest: &Manifest) -> io::Result<()> {
-    let mut text = String::from("{\"v\":1,\"streams\":[");
+pub(crate) fn write(
+    disk: &dyn Disk,
+    layout: &Layout,
+    manifest: &Manifest,
+    next_segment: u64,
+) -> io::Result<()> {
+    let mut text = format!("{{\"v\":1,\"next_segment\":{next_segment},\"streams\":[");
     for (key, mark) in manifest {
         let comma = if text.ends_with('[') { "" } else { "," };
         let Mark { seq, bytes, crc } = mark;
@@ -91,7 +99,9 @@ fn parse(content: &[u8]) -> Option<Found> {
         };
         Some((StreamKey::parse(&entry.stream).ok()?, mark))
     });
-    marks.collect::<Option<Manifest>>().map(Found::Good)
+    marks
+        .collect::<Option<Manifest>>()
+        .map(|manifest| Found::Good(manifest, document.next_segment))
 }
 
 #[cfg(test)]
@@ -127,8 +137,8 @@ mod tests {
             ),
         ]);
         for manifest in [Manifest::new(), manifest] {
-            write(&disk, &layout, &manifest).unwrap();
-            let Found::Good(found) = read(&disk, &layout).unwrap() else {
+            write(&disk, &layout, &manifest, 7).unwrap();
+            let Found::Good(found, 7) = read(&disk, &layout).unwrap() else {
                 panic!()
             };
             assert_eq!(found, manifest);

@@ -16,14 +16,13 @@ use super::engine::Engine;
 use super::queue::Work;
 use super::stream::{Mark, Stream};
 use crate::disk::{DiskFile, OpenAs, append_all};
-use crate::error::Corruption;
 use crate::key::StreamKey;
 use crate::stats::Counters;
 
 /// Files kept open.
 const OPEN_FILES: usize = 256;
 /// Bytes of records that stay in memory for the readers of a stream after they are filed.
-const KEEP_BYTES: u64 = 256 * 1024;
+const KEEP_BYTES: u64 = 16 * 1024;
 
 /// What the filing thread knows. One owner.
 #[derive(Default)]
@@ -34,6 +33,8 @@ pub(crate) struct Filer {
     dirty: Manifest,
     unsynced_dirs: BTreeSet<PathBuf>,
     manifest: Manifest,
+    /// The first segment that the last checkpoint did not make superfluous.
+    next_segment: u64,
     /// Segments that the next checkpoint makes superfluous.
     closed: Vec<u64>,
 }
@@ -47,8 +48,6 @@ struct OpenFile {
 enum Trouble {
     /// Try again later: the records stay in memory and in the journal.
     Later(String),
-    /// The file is not what it was.
-    Gone(Corruption),
     /// The log cannot go on.
     Final(String),
 }
@@ -60,9 +59,10 @@ impl From<io::Error> for Trouble {
 }
 
 impl Filer {
-    pub(crate) fn new(manifest: Manifest) -> Filer {
+    pub(crate) fn new(manifest: Manifest, next_segment: u64) -> Filer {
         Filer {
             manifest,
+            next_segment,
             ..Filer::default()
         }
     }
@@ -91,7 +91,6 @@ impl Engine {
             }
             match self.file_stream(filer, &stream) {
                 Ok(()) => {}
-                Err(Trouble::Gone(corruption)) => stream.live.condemn(corruption),
                 Err(Trouble::Final(reason)) => return self.fail(reason),
                 Err(Trouble::Later(reason)) => {
                     stalled = Some(reason);
@@ -104,7 +103,6 @@ impl Engine {
                 Ok(()) => {}
                 Err(Trouble::Final(reason)) => return self.fail(reason),
                 Err(Trouble::Later(reason)) => stalled = Some(reason),
-                Err(Trouble::Gone(corruption)) => stalled = Some(corruption.to_string()),
             }
         }
         if let Some(reason) = &stalled {
@@ -163,17 +161,13 @@ impl Engine {
         }
         let file = disk.open(&self.layout.file(key), OpenAs::Append)?;
         let size = file.size()?;
-        if size > mark.bytes {
-            // A write that failed and could not be cut back, before this process knew the file.
-            file.cut(mark.bytes)?;
-        } else if size < mark.bytes {
-            let reason = format!("its file has {size} bytes, {} were written", mark.bytes);
-            let (stream, good_through) = (key.clone(), 0);
-            return Err(Trouble::Gone(Corruption {
-                stream,
-                good_through,
-                reason,
-            }));
+        if size != mark.bytes {
+            // Recovery sorts it out; going on would let the journal go that it needs.
+            return Err(Trouble::Final(format!(
+                "the file of {key} has {size} bytes where {} were written: something else writes \
+                 to it",
+                mark.bytes
+            )));
         }
         if filer.files.len() >= OPEN_FILES {
             filer.close_oldest();
@@ -213,7 +207,12 @@ impl Engine {
             .map(|(key, mark)| (key.clone(), *mark))
             .collect();
         manifest.extend(filer.dirty.iter().map(|(key, mark)| (key.clone(), *mark)));
-        checkpoint::write(&*self.disk, &self.layout, &manifest)?;
+        filer.next_segment = filer
+            .closed
+            .iter()
+            .map(|n| n + 1)
+            .fold(filer.next_segment, u64::max);
+        checkpoint::write(&*self.disk, &self.layout, &manifest, filer.next_segment)?;
         filer.manifest = manifest;
         filer.dirty = BTreeMap::new();
         filer.unsynced_dirs.clear();

@@ -78,8 +78,9 @@ impl Writer {
 impl Engine {
     /// Blocks while too much is acknowledged and not filed.
     pub(crate) fn wait_for_room(&self) {
-        self.filing
-            .wait_for_room(|| self.unfiled.load(Ordering::Relaxed) > UNFILED_HARD);
+        self.filing.wait_for_room(|| {
+            self.unfiled.load(Ordering::Relaxed) > UNFILED_HARD && self.failed().is_none()
+        });
     }
 
     /// Writes one batch and answers each append of it.

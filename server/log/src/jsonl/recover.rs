@@ -41,6 +41,7 @@ struct Recovery<'a> {
     layout: &'a Layout,
     report: RecoveryReport,
     before: Manifest,
+    next_segment: u64,
     replay: BTreeMap<StreamKey, Vec<Record>>,
     /// Damaged stretches of the journal.
     rot: Vec<Rot>,
@@ -70,6 +71,7 @@ pub(crate) fn recover(
         layout,
         report: RecoveryReport::default(),
         before: Manifest::new(),
+        next_segment: 1,
         replay: BTreeMap::new(),
         rot: Vec::new(),
         marks: Manifest::new(),
@@ -81,6 +83,8 @@ pub(crate) fn recover(
     let failed = |error| OpenError::io(layout.root(), error);
     recovery.read_manifest()?;
     let segments = layout.segments(disk).map_err(failed)?;
+    let after_last = segments.last().map_or(1, |last| last + 1);
+    recovery.next_segment = recovery.next_segment.max(after_last);
     for (number, place) in segments.iter().zip(1..) {
         recovery.read_segment(*number, place == segments.len())?;
     }
@@ -96,11 +100,10 @@ pub(crate) fn recover(
     }
     recovery.attribute(accept_damage)?;
     recovery.finish(&segments).map_err(failed)?;
-    let next_segment = segments.last().map_or(1, |last| last + 1);
     Ok(Recovered {
         report: recovery.report,
         manifest: recovery.marks,
-        next_segment,
+        next_segment: recovery.next_segment,
     })
 }
 
@@ -128,7 +131,10 @@ impl Recovery<'_> {
         let path = self.layout.checkpoint();
         match checkpoint::read(self.disk, self.layout) {
             Ok(Found::Missing) => {}
-            Ok(Found::Good(manifest)) => self.before = manifest,
+            Ok(Found::Good(manifest, next_segment)) => {
+                self.before = manifest;
+                self.next_segment = next_segment.max(1);
+            }
             Ok(Found::Newer(found)) => return Err(OpenError::NewerVersion { path, found }),
             // The journal alone says enough, but for the loss of what it no longer has.
             Ok(Found::Damaged) => self.report.manifest_damaged = true,
@@ -315,7 +321,7 @@ impl Recovery<'_> {
         for dir in &self.unsynced_dirs {
             self.disk.sync_dir(dir)?;
         }
-        checkpoint::write(self.disk, self.layout, &self.marks)?;
+        checkpoint::write(self.disk, self.layout, &self.marks, self.next_segment)?;
         // A journal that has damage in it is evidence.
         let keep = !self.condemned.is_empty();
         if keep && !segments.is_empty() {

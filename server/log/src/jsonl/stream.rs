@@ -159,6 +159,8 @@ impl Stream {
     pub(crate) fn is_idle(&self, now: u64, patience: u64) -> bool {
         let marks = lock(&self.marks);
         let filed = marks.filed == marks.written && !marks.queued;
+        // With nobody reading, nothing is kept for readers.
+        self.live.forget(marks.filed.seq, u64::MAX);
         filed
             && now.saturating_sub(self.touched.load(Ordering::Relaxed)) >= patience
             && self.live.is_idle()

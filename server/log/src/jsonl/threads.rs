@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::engine::Engine;
 use super::filer::Filer;
 use super::journal::{Segment, Writer};
+use super::path::Layout;
 use super::queue::{Pending, Stop};
 use super::recover;
 use super::report::{OpenError, RecoveryReport};
@@ -46,17 +47,14 @@ impl Parts {
         let (disk, layout) = (&*engine.disk, &engine.layout);
         let failed = |error| OpenError::io(layout.root(), error);
         recover::make_root(disk, layout).map_err(failed)?;
-        let lock = disk.lock(&layout.lock()).map_err(|error| match error {
-            LockError::Held { pid } => OpenError::Locked {
-                dir: layout.root().into(),
-                pid,
-            },
-            LockError::Io(source) => OpenError::io(&layout.lock(), source),
-        })?;
+        let lock = take_lock(disk, layout)?;
         let recovered = recover::recover(disk, layout, engine.options.accept_damage)?;
         let segment = Segment::create(disk, layout, recovered.next_segment).map_err(failed)?;
         engine.set_journal(segment.file.clone());
-        let (writer, filer) = (Writer::new(segment), Filer::new(recovered.manifest));
+        let (writer, filer) = (
+            Writer::new(segment),
+            Filer::new(recovered.manifest, recovered.next_segment),
+        );
         let mut parts = Parts {
             engine: engine.clone(),
             writer,
@@ -137,6 +135,17 @@ impl Held {
         }
         self.lock = None;
     }
+}
+
+/// Takes the data directory for this process.
+pub(super) fn take_lock(disk: &dyn Disk, layout: &Layout) -> Result<Lock, OpenError> {
+    disk.lock(&layout.lock()).map_err(|error| match error {
+        LockError::Held { pid } => OpenError::Locked {
+            dir: layout.root().into(),
+            pid,
+        },
+        LockError::Io(source) => OpenError::io(&layout.lock(), source),
+    })
 }
 
 impl Drop for Watchdog {

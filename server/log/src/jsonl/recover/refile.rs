@@ -53,8 +53,17 @@ impl Recovery<'_> {
         if chain.ragged {
             let at = chain.end.bytes;
             let bytes = read_range(&*file, at, usize::try_from(size - at).unwrap_or(usize::MAX))?;
-            let name = format!("{}-at-{at}.torn", key.as_str().replace('/', "."));
+            let stream = key.as_str().replace('/', ".");
+            let name = format!("before-{:010}-{stream}-at-{at}.torn", self.next_segment);
             self.set_aside(&name, path, at, &bytes)?;
+        }
+        if chain.gap.is_none()
+            && chain.end == base
+            && size == base.bytes
+            && self.before.contains_key(key)
+        {
+            self.marks.insert(key.clone(), base);
+            return Ok(());
         }
         if size != chain.keep.bytes {
             file.cut(chain.keep.bytes)?;

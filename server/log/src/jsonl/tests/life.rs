@@ -153,6 +153,36 @@ async fn a_write_that_cannot_be_cut_back_is_the_end() {
 }
 
 #[tokio::test]
+async fn a_file_that_something_else_writes_to_stops_the_log() {
+    let disk = SimDisk::default();
+    let log = on_sim(&disk);
+    fill(&*log, &key("s"), [10, 10]).await;
+    log.close().await.unwrap();
+    drop(log);
+    let log = on_sim(&disk);
+    assert_eq!(log.tail(&key("s")).await, Ok(Some(2)));
+    let watch = log.read(&key("s"), 2, crate::ReadMode::Follow);
+    let mut watch = Box::pin(watch);
+    assert!(matches!(
+        watch.next().await,
+        Some(Ok(ReadItem::CompleteThrough(2)))
+    ));
+    let path = std::path::Path::new("/state/a/session/s/log.jsonl");
+    let mut content = disk.content(path).unwrap();
+    content.truncate(content.len() - 20);
+    disk.put(path, &content);
+    fill(&*log, &key("s"), [10]).await;
+    let failure = log.wait_failed().await;
+    assert!(failure.to_string().contains("something else"), "{failure}");
+    drop((watch, log));
+    let (log, report) =
+        JsonlLog::open_on(Arc::new(disk.clone()), JsonlOptions::new("/state")).unwrap();
+    assert_eq!(report.corrupt.len(), 1, "{report:?}");
+    let told = log.append(&key("s"), 1, record(10)).await;
+    assert!(matches!(told, Err(AppendError::Corrupt(_))), "{told:?}");
+}
+
+#[tokio::test]
 async fn a_disk_that_cannot_be_read_is_told() {
     let disk = SimDisk::default();
     let log = on_sim(&disk);

@@ -518,3 +518,55 @@ fn records_of_another_stream_in_a_file_are_found() {
     ));
     assert!(Record::decode(Bytes::from(other)).is_err() || verdict.good_through == 0);
 }
+
+#[test]
+fn a_repaired_stream_goes_on_after_its_good_prefix() {
+    let disk = filed(&["s1"; 5]);
+    spoil(&disk, &file("s1"), |content| {
+        let at = line(content, 4) + 100;
+        content[at] ^= 1;
+    });
+    let bad = disk.content(&file("s1")).unwrap();
+    let serving = open(&disk).unwrap();
+    let busy = repair_stream(&disk, Path::new("/state"), &key("s1")).unwrap_err();
+    assert!(matches!(busy, OpenError::Locked { .. }), "{busy}");
+    drop(serving);
+    let repaired = repair_stream(&disk, Path::new("/state"), &key("s1")).unwrap();
+    let aside = repaired.set_aside.unwrap();
+    assert_eq!(repaired.tail, 3);
+    assert_eq!(disk.content(&aside.kept_in).unwrap(), &bad[line(&bad, 4)..]);
+    let mut parts = open(&disk).unwrap();
+    assert_eq!(
+        (parts.report.is_clean(), seqs(&disk, "s1")),
+        (true, vec![1, 2, 3])
+    );
+    assert_eq!(append(&mut parts, "s1"), Ok(4));
+    drop(parts);
+    disk.kill();
+    let again = repair_stream(&disk, Path::new("/state"), &key("s1")).unwrap();
+    assert_eq!(
+        again,
+        crate::Repaired {
+            tail: 4,
+            set_aside: None
+        },
+        "nothing to repair"
+    );
+    let none = repair_stream(&disk, Path::new("/state"), &key("none")).unwrap();
+    assert_eq!(none.tail, 0);
+}
+
+#[test]
+fn repair_lifts_what_a_damaged_journal_has_condemned() {
+    let disk = journal_of(&["s1", "s1", "s2", "s1"]);
+    spoil(&disk, &segment(), |content| {
+        let at = line(content, 2) + 100;
+        content[at] ^= 1;
+    });
+    assert_eq!(open(&disk).unwrap().report.corrupt.len(), 1);
+    disk.kill();
+    let repaired = repair_stream(&disk, Path::new("/state"), &key("s1")).unwrap();
+    assert_eq!((repaired.tail, repaired.set_aside), (1, None));
+    let mut parts = open(&disk).unwrap();
+    assert_eq!(append(&mut parts, "s1"), Ok(2));
+}

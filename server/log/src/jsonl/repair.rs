@@ -1,0 +1,109 @@
+//! Repair of a damaged stream, with nobody serving: it goes on after its good prefix.
+//!
+//! Invariant: only what verification does not vouch for is cut, and it is set aside first.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::{self, Found};
+use super::path::Layout;
+use super::recover;
+use super::report::{OpenError, SetAside};
+use super::threads::take_lock;
+use super::verify::verify_file;
+use crate::disk::{Disk, OpenAs, append_all, read_range};
+use crate::key::StreamKey;
+use crate::record::Seq;
+
+/// What repair has done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repaired {
+    /// The last seq of the stream now; 0 if nothing could be kept.
+    pub tail: Seq,
+    /// What was cut, if anything.
+    pub set_aside: Option<SetAside>,
+}
+
+/// Cuts a stream back to its good prefix and lifts its condemnation, so that it takes appends
+/// again. Recovers the directory first, accepting damage of the journal. A client's cursor past
+/// the new tail is told so. Blocks.
+///
+/// # Errors
+/// [`OpenError::Locked`] while a process serves the directory; else as the disk says.
+pub fn repair_stream(disk: &dyn Disk, dir: &Path, key: &StreamKey) -> Result<Repaired, OpenError> {
+    let layout = Layout::new(dir.into());
+    let failed = |error| OpenError::io(&layout.stream(key), error);
+    recover::make_root(disk, &layout).map_err(failed)?;
+    let _lock = take_lock(disk, &layout)?;
+    let recovered = recover::recover(disk, &layout, true)?;
+    cut(disk, &layout, key, recovered.next_segment).map_err(failed)
+}
+
+fn cut(disk: &dyn Disk, layout: &Layout, key: &StreamKey, number: u64) -> io::Result<Repaired> {
+    let file = match disk.open(&layout.file(key), OpenAs::Append) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Repaired {
+                tail: 0,
+                set_aside: None,
+            });
+        }
+        file => file?,
+    };
+    let verdict = verify_file(&*file, key)?;
+    let mut set_aside = None;
+    if verdict.good_bytes < verdict.file_bytes {
+        let size = verdict.file_bytes - verdict.good_bytes;
+        let kept_in = spare_name(disk, layout, key, number)?;
+        let copy = disk.open(&kept_in, OpenAs::Fresh)?;
+        let mut at = verdict.good_bytes;
+        while at < verdict.file_bytes {
+            let block = read_range(&*file, at, 1 << 20)?;
+            append_all(&*copy, &[&block])?;
+            at += block.len() as u64;
+        }
+        copy.sync()?;
+        disk.sync_dir(&layout.quarantine())?;
+        let (from, offset) = (layout.file(key), verdict.good_bytes);
+        set_aside = Some(SetAside {
+            from,
+            offset,
+            bytes: size,
+            kept_in,
+        });
+        file.cut(verdict.good_bytes)?;
+    }
+    file.sync()?;
+    if let Found::Good(mut manifest, next_segment) = checkpoint::read(disk, layout)? {
+        manifest.remove(key);
+        checkpoint::write(disk, layout, &manifest, next_segment)?;
+    }
+    if disk.exists(&layout.damage(key))? {
+        disk.remove(&layout.damage(key))?;
+    }
+    disk.sync_dir(&layout.stream(key))?;
+    Ok(Repaired {
+        tail: verdict.good_through,
+        set_aside,
+    })
+}
+
+/// A name in quarantine that is not taken yet.
+fn spare_name(
+    disk: &dyn Disk,
+    layout: &Layout,
+    key: &StreamKey,
+    number: u64,
+) -> io::Result<PathBuf> {
+    disk.create_dir(&layout.quarantine())?;
+    disk.sync_dir(layout.root())?;
+    let stream = key.as_str().replace('/', ".");
+    let mut count = 0;
+    loop {
+        let name = format!("repair-{number:010}-{count}-{stream}.jsonl");
+        let path = layout.quarantine().join(name);
+        if !disk.exists(&path)? {
+            return Ok(path);
+        }
+        count += 1;
+    }
+}
