@@ -166,6 +166,73 @@ impl Drop for Server {
     }
 }
 
+/// A sidecar of the binary's own, as a child process. Dropping it kills it.
+#[derive(Debug)]
+pub struct Sidecar(Child);
+
+impl Sidecar {
+    /// Starts `loopwright sidecar ARGS`, to register with `server`.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn start(server: &Server, args: &[&str]) -> Result<Self> {
+        let mut command = Command::new(binary(server.options.build)?);
+        without_loopwright(&mut command);
+        command
+            .arg("sidecar")
+            .args(args)
+            .args(["--server", &server.url]);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(match std::env::var_os("LOOPWRIGHT_TEST_STDERR") {
+            Some(_) => Stdio::inherit(),
+            None => Stdio::null(),
+        });
+        Ok(Self(
+            command
+                .spawn()
+                .context("the sidecar could not be started")?,
+        ))
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until the server offers these tools.
+///
+/// # Errors
+/// Where it does not within half a minute.
+pub async fn wait_for_tools(client: &loopwright_client::Client, tools: &[&str]) -> Result<()> {
+    let all = async {
+        loop {
+            let listed = client.list_tools(Default::default()).await?.tools;
+            if tools
+                .iter()
+                .all(|tool| listed.iter().any(|listed| listed.name == *tool))
+            {
+                return anyhow::Ok(());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let limit = std::time::Duration::from_secs(30);
+    tokio::time::timeout(limit, all)
+        .await
+        .with_context(|| format!("no {tools:?}"))?
+}
+
+/// Says by name that a test did not run, and why.
+pub fn skipped(test: &str, why: &str) {
+    use std::io::Write as _;
+    // Past the capture of the test runner: a skip must be seen.
+    let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
+}
+
 /// Registers a sidecar that a test serves itself.
 ///
 /// # Errors

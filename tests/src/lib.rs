@@ -1,7 +1,8 @@
 //! What tests and benches of Loopwright share: the real binary as a child process, strict mock
-//! providers, and the parts of the benches.
+//! providers, a proxy that cuts, and the parts of the benches.
 //!
 //! Boundary: nothing here is linked into the server; everything reaches it over gRPC and HTTP.
 
 pub mod bench;
 pub mod kit;
+pub mod proxy;

@@ -1,5 +1,11 @@
-//! Loopwright.
+//! The Loopwright server: a library, and the one binary `loopwright` made of it.
+//!
+//! `app` is the composition root; `driver` moves sessions, `effects` reaches outside, `service` is
+//! what clients see. What a session is and does stands in `loopwright-core`, where it is kept in
+//! `loopwright-log`.
 
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod drain;
 pub mod driver;

@@ -5,8 +5,8 @@
 //! of a session is decided here. Every request but health and reflection passes the caller layer.
 
 pub mod caller;
-pub mod convert;
 mod converse;
+pub mod convert;
 pub mod health;
 pub mod loops;
 mod page;
@@ -34,7 +34,8 @@ use axum::{
 };
 use loopwright_log::Log;
 use loopwright_proto::v1::{
-    loop_service_server::LoopServiceServer, session_log_service_server::SessionLogServiceServer,
+    loop_service_server::LoopServiceServer,
+    session_log_service_server::SessionLogServiceServer,
     tool_service_server::{ToolService, ToolServiceServer},
 };
 use tonic::{codec::CompressionEncoding, service::Routes};
@@ -125,7 +126,10 @@ pub fn router(
         .layer(cors(&server.cors_origins))
         .with_state(());
     Router::new()
-        .route("/metrics", get(move || async move { metrics_response(&metrics) }))
+        .route(
+            "/metrics",
+            get(move || async move { metrics_response(&metrics) }),
+        )
         .fallback(move |request: Request| other(grpc, request))
 }
 
@@ -142,8 +146,9 @@ fn services(
     let logs = SessionLogServiceServer::new(SessionLogs(state.clone()))
         .accept_compressed(gzip)
         .max_decoding_message_size(limit);
-    let tools =
-        ToolServiceServer::new(tools).accept_compressed(gzip).max_decoding_message_size(limit);
+    let tools = ToolServiceServer::new(tools)
+        .accept_compressed(gzip)
+        .max_decoding_message_size(limit);
     let mut routes = Routes::new(loops).add_service(logs).add_service(tools);
     routes = routes.add_service(health.service());
     if state.config.server.reflection {
@@ -152,12 +157,16 @@ fn services(
     let [watch, converse, read] = [state.clone(), state.clone(), state.clone()];
     routes
         .into_axum_router()
-        .merge(wire::server_stream("/loopwright.v1.LoopService/WatchLoop", limit, move |request| {
-            loops::watch_loop(watch.clone(), request)
-        }))
-        .merge(wire::both_ways("/loopwright.v1.LoopService/Converse", limit, move |request| {
-            converse::converse(converse.clone(), request)
-        }))
+        .merge(wire::server_stream(
+            "/loopwright.v1.LoopService/WatchLoop",
+            limit,
+            move |request| loops::watch_loop(watch.clone(), request),
+        ))
+        .merge(wire::both_ways(
+            "/loopwright.v1.LoopService/Converse",
+            limit,
+            move |request| converse::converse(converse.clone(), request),
+        ))
         .merge(wire::server_stream(
             "/loopwright.v1.SessionLogService/ReadEntries",
             limit,
@@ -169,18 +178,23 @@ fn services(
 async fn other(grpc: Router, request: Request) -> Response {
     let kind = request.headers().get(header::CONTENT_TYPE);
     let is_grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-    let asks = request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let asks = request
+        .headers()
+        .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let is_preflight = request.method() == Method::OPTIONS && asks;
     if is_grpc || is_preflight {
         let Ok(response) = grpc.oneshot(request).await;
         return response;
     }
-    let text = "There is no such page. This port speaks gRPC and gRPC-Web; GET /metrics is plain.\n";
+    let text =
+        "There is no such page. This port speaks gRPC and gRPC-Web; GET /metrics is plain.\n";
     (StatusCode::NOT_FOUND, text).into_response()
 }
 
 async fn no_such_rpc(request: Request) -> Response {
-    status::unimplemented(request.uri().path()).into_http::<tonic::body::Body>().map(Body::new)
+    status::unimplemented(request.uri().path())
+        .into_http::<tonic::body::Body>()
+        .map(Body::new)
 }
 
 fn metrics_response(metrics: &MetricsText) -> Response {
@@ -193,7 +207,11 @@ fn cors(origins: &[String]) -> CorsLayer {
     let origin = if origins.iter().any(|origin| origin == "*") {
         AllowOrigin::any()
     } else {
-        AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
+        AllowOrigin::list(
+            origins
+                .iter()
+                .filter_map(|origin| HeaderValue::from_str(origin).ok()),
+        )
     };
     CorsLayer::new()
         .allow_origin(origin)

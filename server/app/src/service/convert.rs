@@ -10,12 +10,15 @@ pub mod delta;
 pub mod entry;
 mod event;
 pub mod fields;
+mod fold;
 pub mod kinds;
 pub mod limits;
 pub mod message;
 pub mod summary;
 pub mod tools;
 mod words;
+
+pub use fold::Fold;
 
 use loopwright_core::ids::Timestamp;
 use loopwright_proto::well_known;

@@ -1,0 +1,210 @@
+//! The composition root: what the server is made of, in the order of the data.
+//!
+//! `config -> log -> models, sidecars -> drivers -> services -> one listener`. Ending goes the other
+//! way: streams say goodbye, drivers let go, the log closes.
+
+use std::{
+    collections::BTreeMap, future::Future, net::SocketAddr, path::Path, sync::Arc, time::Duration,
+};
+
+use anyhow::Context as _;
+use loopwright_log::{Failure, JsonlLog, JsonlOptions, Log, RecoveryReport, SyncPolicy};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+
+use crate::{
+    config::{Config, tokens::Tokens, units::SyncMode},
+    drain::Drain,
+    driver::{Clock, Drivers, World},
+    effects::model::{Models, ModelsOptions},
+    index::Index,
+    service::{
+        self, ServiceState,
+        caller::Gate,
+        health::Health,
+        serve::{Http2Settings, serve},
+        tools::Tools,
+        watch::Seats,
+    },
+    sidecars::Sidecars,
+    telemetry::Telemetry,
+};
+
+/// A running server.
+pub struct App {
+    addr: SocketAddr,
+    log: Arc<dyn Log>,
+    drain: Drain,
+    drivers: Arc<Drivers>,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<()>,
+    grace: Duration,
+}
+
+impl App {
+    /// Opens the log, listens, and takes up what was running.
+    ///
+    /// # Errors
+    /// Whatever stops the start, in words that name the key and the way out.
+    pub async fn start(
+        config: Arc<Config>,
+        env: &BTreeMap<String, String>,
+        telemetry: Telemetry,
+    ) -> anyhow::Result<Self> {
+        let tokens = config
+            .server
+            .auth
+            .token_file
+            .as_deref()
+            .map(Tokens::read)
+            .transpose()?;
+        let log = open_log(&config).await?;
+        let seen = Arc::downgrade(&log);
+        let read = move || seen.upgrade().map(|log| log.stats()).unwrap_or_default();
+        telemetry.metrics().show_log(read);
+        let (drain, draining) = Drain::new();
+        let models = Models::new(&config, env, ModelsOptions::default())?;
+        let sidecars = Sidecars::new(&config, Arc::clone(&log), telemetry.clone());
+        let drivers = Drivers::new(Arc::new(World {
+            log: Arc::clone(&log),
+            models: Arc::clone(&models),
+            sidecars: Arc::clone(&sidecars),
+            telemetry: telemetry.clone(),
+            clock: Clock,
+            drain: draining.clone(),
+            max_active: config.limits.sessions as usize,
+        }));
+        let state = ServiceState {
+            config: Arc::clone(&config),
+            log: Arc::clone(&log),
+            drivers: Arc::clone(&drivers),
+            models,
+            sidecars: Arc::clone(&sidecars),
+            index: Index::new(Arc::clone(&log)),
+            seats: Seats::new(config.limits.watchers),
+            drain: draining,
+        };
+        let listen = config.server.listen;
+        let listener = TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("server.listen = {listen} cannot be listened on"))?;
+        let addr = listener.local_addr()?;
+        let (stop, stopped) = oneshot::channel();
+        let serving = tokio::spawn(serve_all(state, tokens, telemetry, listener, stopped).await);
+        // Tools first: a loop that goes on finds its sidecars being dialled.
+        sidecars.recover().await;
+        let found = drivers
+            .recover()
+            .await
+            .context("the sessions cannot be listed")?;
+        tracing::info!(%addr, resumed = found, "serving");
+        let grace = config.server.shutdown_grace.get();
+        Ok(Self {
+            addr,
+            log,
+            drain,
+            drivers,
+            stop,
+            serving,
+            grace,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Ends when the log has failed for good, and not before.
+    pub fn log_failed(&self) -> impl Future<Output = Failure> + '_ {
+        self.log.wait_failed()
+    }
+
+    /// Not serving, goodbye, drivers let go, the log closed: within the grace, whatever hangs.
+    pub async fn shutdown(self) {
+        self.drain.begin();
+        // The receiver is gone only where serving has ended by itself.
+        let _ = self.stop.send(());
+        let orderly = async {
+            self.drivers.drained().await;
+            // A task that was cancelled or panicked is over as well.
+            let _ = self.serving.await;
+            if let Err(error) = self.log.close().await {
+                tracing::warn!(%error, "the log did not close in order; the next start recovers");
+            }
+        };
+        if tokio::time::timeout(self.grace, orderly).await.is_err() {
+            tracing::warn!(grace = ?self.grace, "something hung; leaving it behind");
+        }
+    }
+}
+
+/// Everything that is served on `listener`, until `stopped`.
+async fn serve_all(
+    state: ServiceState,
+    tokens: Option<Tokens>,
+    telemetry: Telemetry,
+    listener: TcpListener,
+    stopped: oneshot::Receiver<()>,
+) -> impl Future<Output = ()> + Send + 'static {
+    let server = state.config.server.clone();
+    let health = Health::serving().await;
+    let tools = Tools::new(Arc::clone(&state.sidecars));
+    let metrics = Arc::clone(telemetry.metrics());
+    let metrics = Arc::new(move || metrics.render());
+    let router = service::router(&state, tools, Gate::new(tokens), &health, metrics);
+    let settings = Http2Settings {
+        max_concurrent_streams: server.limits.max_concurrent_streams,
+        keepalive_interval: server.keepalive_interval.get(),
+    };
+    let stop = async move {
+        // A sender that is gone means the same.
+        let _ = stopped.await;
+        health.not_serving().await;
+    };
+    serve(
+        listener,
+        router,
+        settings,
+        stop,
+        server.shutdown_grace.get(),
+    )
+}
+
+async fn open_log(config: &Config) -> anyhow::Result<Arc<dyn Log>> {
+    let settings = &config.session_log;
+    let options = JsonlOptions {
+        sync: match settings.sync {
+            SyncMode::Always => SyncPolicy::Always,
+            SyncMode::None => SyncPolicy::Never,
+            SyncMode::Interval(period) => SyncPolicy::Interval(period.get()),
+        },
+        segment_bytes: settings.segment_bytes.get(),
+        session_bytes: config.limits.session_bytes.get(),
+        ..JsonlOptions::new(&settings.dir)
+    };
+    if settings.sync != SyncMode::Always {
+        tracing::warn!(sync = ?settings.sync, "facts are acknowledged before they are durable");
+    }
+    let opened = tokio::task::spawn_blocking(move || JsonlLog::open(options)).await?;
+    let (log, report) = opened.with_context(|| in_dir(&settings.dir))?;
+    tell(&report);
+    Ok(log)
+}
+
+fn in_dir(dir: &Path) -> String {
+    format!("session_log.dir = {} cannot be used", dir.display())
+}
+
+fn tell(report: &RecoveryReport) {
+    let RecoveryReport {
+        records, streams, ..
+    } = report;
+    tracing::info!(records, streams, "the log is open");
+    for aside in &report.set_aside {
+        tracing::warn!(?aside, "a torn tail was cut and kept aside");
+    }
+    for corrupt in &report.corrupt {
+        tracing::error!(%corrupt, "a session is damaged");
+    }
+}

@@ -1,0 +1,74 @@
+//! `loopwright serve`: the server, until a signal or a failed log ends it.
+
+use std::{io::Write as _, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Where;
+use crate::{app::App, telemetry};
+
+/// How long the last spans may take.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// `loopwright serve`.
+#[derive(Args, Debug)]
+pub(super) struct Serve {
+    /// Address to listen on; server.listen
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<String>,
+    /// Folder of the sessions; session_log.dir
+    #[arg(long, value_name = "DIR")]
+    dir: Option<String>,
+}
+
+impl Serve {
+    pub(super) async fn run(self, mut place: Where) -> anyhow::Result<ExitCode> {
+        let named = [
+            ("server.listen", self.listen),
+            ("session_log.dir", self.dir),
+        ];
+        for (key, value) in named {
+            place
+                .flags
+                .extend(value.map(|value| (key.to_owned(), value)));
+        }
+        let (loaded, env) = place.load()?;
+        let rust_log = env.get("RUST_LOG").map(String::as_str);
+        let (telemetry, guard) = telemetry::init(&loaded.config.telemetry, rust_log)?;
+        let app = Box::pin(App::start(Arc::new(loaded.config), &env, telemetry)).await?;
+        let line = format!(
+            "loopwright {} is listening on http://{}\n",
+            env!("CARGO_PKG_VERSION"),
+            app.addr()
+        );
+        let mut out = std::io::stdout();
+        // Nobody has to read it.
+        let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+        let code = wait_for_end(&app).await?;
+        Box::pin(app.shutdown()).await;
+        guard.shutdown(FLUSH).await;
+        Ok(code)
+    }
+}
+
+/// Waits for SIGTERM or Ctrl-C, or for the log to fail for good.
+async fn wait_for_end(app: &App) -> anyhow::Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be heard")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be heard")?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => {
+            tracing::info!("SIGTERM: draining");
+            ExitCode::SUCCESS
+        }
+        _ = interrupt.recv() => {
+            tracing::info!("SIGINT: draining");
+            ExitCode::SUCCESS
+        }
+        failure = app.log_failed() => {
+            tracing::error!(%failure, "the log has failed; a restart recovers");
+            ExitCode::FAILURE
+        }
+    })
+}

@@ -1,0 +1,266 @@
+//! The conversation that a log tells, as a client asks for it: entries of the wire are read back as
+//! events of the core, and the core's own fold makes the conversation. What the fold does not look at
+//! is not read back.
+
+use std::sync::Arc;
+
+use loopwright_client::cli::FoldMessages;
+use loopwright_core::{
+    Event, State,
+    event::{
+        LoopEnded, LoopStarted, MessageAdded, ModelCallCompleted, ModelCallReserving,
+        ModelCallStarted, Origin, RejectReason, SessionCreated, ToolCallCancelled,
+        ToolCallCompleted, ToolCallFailed, ToolCallRejected, ToolCallRequested, ToolCallUnknown,
+    },
+    ids::{CallId, IdError, LoopId, Timestamp},
+    message::{BlobPart, CallPart, Opaque, Part, Parts, Thinking, ToolOutput},
+    outcome::{EndReason, StopReason, ToolFailureKind},
+    state::Turn,
+    usage::Totals,
+};
+use loopwright_proto::v1::{self, event::Kind, part};
+
+use super::message;
+
+/// Folds with the core, which is what the driver folds with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fold;
+
+impl FoldMessages for Fold {
+    fn fold(&self, entries: &[v1::Entry]) -> Result<Vec<v1::Message>, String> {
+        let mut state = State::default();
+        for entry in entries {
+            for event in &entry.events {
+                let read = event.kind.as_ref().map_or(Ok(None), read);
+                if let Some(event) = read.map_err(|error| format!("seq {}: {error}", entry.seq))? {
+                    state.apply(&event);
+                }
+            }
+        }
+        Ok(state
+            .conversation
+            .turns()
+            .iter()
+            .map(|turn| to_wire(turn))
+            .collect())
+    }
+}
+
+/// One turn on the wire.
+fn to_wire(turn: &Turn) -> v1::Message {
+    match turn {
+        Turn::User(parts) => v1::Message {
+            role: v1::Role::User.into(),
+            parts: parts.iter().map(|part| message::part(part, None)).collect(),
+        },
+        Turn::Assistant { parts, first_call } => {
+            let mut next = first_call.0;
+            let mut part = |part: &Part| match part {
+                Part::ToolCall(_) => {
+                    let call = CallId(next);
+                    next += 1;
+                    message::part(part, Some(call))
+                }
+                other => message::part(other, None),
+            };
+            v1::Message {
+                role: v1::Role::Assistant.into(),
+                parts: parts.iter().map(&mut part).collect(),
+            }
+        }
+        Turn::Results(results) => v1::Message {
+            role: v1::Role::Tool.into(),
+            parts: results
+                .iter()
+                .map(|result| result_part(result.call, &result.output))
+                .collect(),
+        },
+    }
+}
+
+fn result_part(call: CallId, output: &ToolOutput) -> v1::Part {
+    let result = message::tool_result(output);
+    let kind = part::Kind::ToolResult(v1::ToolResultPart {
+        call: call.to_string(),
+        is_error: result.is_error,
+        parts: result.parts,
+        structured_json: result.structured_json,
+    });
+    v1::Part {
+        kind: Some(kind),
+        full: None,
+    }
+}
+
+/// The core's event, as far as the conversation follows from it.
+fn read(kind: &Kind) -> Result<Option<Event>, IdError> {
+    let at = Timestamp(0);
+    Ok(Some(match kind {
+        Kind::SessionCreated(e) => SessionCreated {
+            session: e.session_id.clone(),
+            namespace: e.namespace.clone(),
+            at,
+            agent: Arc::default(),
+            limits: Arc::default(),
+            labels: e.labels.clone(),
+        }
+        .into(),
+        Kind::MessageAdded(e) => {
+            let origin = match e.origin() {
+                v1::MessageOrigin::Queue => Origin::Queue,
+                v1::MessageOrigin::Steer => Origin::Steer,
+                v1::MessageOrigin::Nudge => Origin::Nudge,
+                v1::MessageOrigin::User | v1::MessageOrigin::Unspecified => Origin::User,
+            };
+            MessageAdded {
+                origin,
+                parts: parts(e.message.as_ref()),
+            }
+            .into()
+        }
+        Kind::LoopStarted(e) => {
+            let id: LoopId = e.loop_id.parse()?;
+            LoopStarted {
+                id,
+                at,
+                traceparent: None,
+                agent: None,
+                limits: None,
+            }
+            .into()
+        }
+        Kind::ModelCallReserving(e) => ModelCallReserving {
+            call: e.call.parse()?,
+            attempt: e.attempt,
+        }
+        .into(),
+        Kind::ModelCallStarted(e) => ModelCallStarted {
+            call: e.call.parse()?,
+            attempt: e.attempt,
+            at,
+            model: e.model.clone(),
+            max_output_tokens: e.max_output_tokens,
+            bound: Default::default(),
+        }
+        .into(),
+        Kind::ModelCallCompleted(e) => ModelCallCompleted {
+            call: e.call.parse()?,
+            attempt: e.attempt,
+            parts: parts(e.message.as_ref()),
+            stop: StopReason::EndTurn,
+            usage: None,
+            response_id: None,
+            body_crc: String::new(),
+            latency_ms: 0,
+            cost_micro_usd: None,
+        }
+        .into(),
+        Kind::LoopEnded(e) => LoopEnded {
+            id: e.loop_id.parse()?,
+            at,
+            reason: EndReason::Completed,
+            text: String::new(),
+            totals: Totals::default(),
+        }
+        .into(),
+        other => return read_tool(other),
+    }))
+}
+
+fn read_tool(kind: &Kind) -> Result<Option<Event>, IdError> {
+    Ok(Some(match kind {
+        Kind::ToolCallRequested(e) => {
+            let args_hash = e.arguments_sha256.clone();
+            ToolCallRequested {
+                call: e.call.parse()?,
+                index: 0,
+                args_hash,
+            }
+            .into()
+        }
+        Kind::ToolCallRejected(e) => ToolCallRejected {
+            call: e.call.parse()?,
+            reason: RejectReason::UnknownTool,
+            message: e.message.clone(),
+        }
+        .into(),
+        Kind::ToolCallCompleted(e) => ToolCallCompleted {
+            call: e.call.parse()?,
+            attempt: e.attempt,
+            output: Arc::new(output(e.result.as_ref())),
+        }
+        .into(),
+        Kind::ToolCallFailed(e) if e.retry_at.is_none() => ToolCallFailed {
+            call: e.call.parse()?,
+            attempt: e.attempt,
+            kind: ToolFailureKind::NotExecuted,
+            message: e.message.clone(),
+            retry_at: None,
+        }
+        .into(),
+        Kind::ToolCallUnknown(e) => ToolCallUnknown {
+            call: e.call.parse()?,
+            message: e.reason.clone(),
+        }
+        .into(),
+        Kind::ToolCallCancelled(e) => ToolCallCancelled {
+            call: e.call.parse()?,
+            dispatched: e.dispatched,
+        }
+        .into(),
+        _ => return Ok(None),
+    }))
+}
+
+fn parts(message: Option<&v1::Message>) -> Parts {
+    Arc::new(
+        message
+            .map(|m| m.parts.iter().filter_map(read_part).collect())
+            .unwrap_or_default(),
+    )
+}
+
+fn read_part(part: &v1::Part) -> Option<Part> {
+    Some(match part.kind.as_ref()? {
+        part::Kind::Text(text) => Part::Text(text.clone()),
+        part::Kind::Thinking(thinking) => Part::Thinking(Thinking {
+            text: thinking.text.clone(),
+            signature: Some(thinking.signature.clone()).filter(|text| !text.is_empty()),
+        }),
+        part::Kind::ToolCall(call) => Part::ToolCall(CallPart {
+            provider_id: call.provider_call_id.clone(),
+            tool: call.tool.clone(),
+            arguments: call.arguments_json.clone(),
+        }),
+        part::Kind::Opaque(opaque) => Part::Opaque(Opaque {
+            provider: opaque.provider.clone(),
+            json: opaque.json.clone(),
+        }),
+        part::Kind::Blob(blob) => {
+            let content = blob.blob.clone().unwrap_or_default();
+            let media_type = blob.media_type.clone();
+            Part::Blob(BlobPart {
+                sha256: content.sha256,
+                bytes: content.bytes,
+                media_type,
+            })
+        }
+        part::Kind::ToolResult(_) => return None,
+    })
+}
+
+fn output(result: Option<&v1::ToolResult>) -> ToolOutput {
+    let Some(result) = result else {
+        return ToolOutput::default();
+    };
+    let text = |part: &v1::Part| match part.kind.as_ref() {
+        Some(part::Kind::Text(text)) => Some(text.clone()),
+        _ => None,
+    };
+    ToolOutput {
+        text: result.parts.iter().filter_map(text).collect(),
+        is_error: result.is_error,
+        structured: Some(result.structured_json.clone()).filter(|json| !json.is_empty()),
+        ..ToolOutput::default()
+    }
+}

@@ -1,0 +1,114 @@
+//! The demo, as a newcomer runs it, and what it leaves behind, as `jq` sees it.
+
+use std::{path::Path, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+use loopwright_tests::kit::{self, Build};
+
+struct Demo {
+    said: String,
+    dir: tempfile::TempDir,
+}
+
+fn demo(args: &[&str]) -> Result<Demo> {
+    let dir = tempfile::tempdir()?;
+    let mut command = Command::new(kit::binary(Build::Debug)?);
+    kit::without_loopwright(&mut command);
+    command
+        .arg("demo")
+        .arg("--dir")
+        .arg(dir.path())
+        .args(args)
+        .current_dir(dir.path());
+    let output = command.output()?;
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    ensure!(
+        output.status.success(),
+        "the demo ended with {}:\n{said}",
+        output.status
+    );
+    Ok(Demo { said, dir })
+}
+
+/// What `jq` makes of the log of the demo's one session.
+fn jq(demo: &Demo, filter: &str) -> Result<String> {
+    let sessions = demo.dir.path().join("log/default/session");
+    let session = std::fs::read_dir(&sessions)?
+        .next()
+        .context("a session")??
+        .path();
+    let output = Command::new("jq")
+        .args(["-s", "-c", filter])
+        .arg(session.join("log.jsonl"))
+        .output();
+    let output = output.context("jq is needed: apt-get install jq")?;
+    ensure!(
+        output.status.success(),
+        "jq: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| path.display().to_string())
+}
+
+#[test]
+fn the_demo_runs_both_tools_and_changes_a_file() -> Result<()> {
+    let demo = demo(&[])?;
+    let completed = jq(
+        &demo,
+        "[.[].events[] | select(.ToolCallCompleted) | .ToolCallCompleted.output.is_error // false]",
+    )?;
+    assert_eq!(completed, "[false,false,false]", "{}", demo.said);
+    let asked = jq(
+        &demo,
+        "[.[].events[].ModelCallCompleted? | .parts[]?.tool_call.tool // empty]",
+    )?;
+    assert_eq!(asked, r#"["files__read","calc__evaluate","files__write"]"#);
+    let ended = jq(
+        &demo,
+        "[.[].events[] | select(.LoopEnded) | .LoopEnded.reason]",
+    )?;
+    assert_eq!(ended, r#"["completed"]"#);
+    assert_eq!(
+        read(&demo.dir.path().join("files/total.txt"))?.trim(),
+        "13.8"
+    );
+    assert!(
+        demo.said.contains("jq -c"),
+        "the demo says how to look at its log:\n{}",
+        demo.said
+    );
+    Ok(())
+}
+
+#[test]
+fn a_crash_in_mid_call_repeats_nothing() -> Result<()> {
+    let demo = demo(&["--crash"])?;
+    assert!(
+        demo.said.contains("the same ids, and nothing repeated"),
+        "{}",
+        demo.said
+    );
+    assert_eq!(
+        read(&demo.dir.path().join("files/journal.txt"))?,
+        "shipped\n"
+    );
+    let epochs = jq(
+        &demo,
+        "[.[].events[] | select(.DriverAttached) | .DriverAttached.epoch]",
+    )?;
+    assert_eq!(epochs, "[1,2]", "{}", demo.said);
+    let dispatched = jq(
+        &demo,
+        "[.[].events[] | select(.ToolCallStarted) | .ToolCallStarted | [.call, .attempt]]",
+    )?;
+    assert_eq!(dispatched, r#"[["c2",1],["c2",2]]"#);
+    Ok(())
+}
