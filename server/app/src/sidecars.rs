@@ -45,7 +45,7 @@ pub(crate) use describe::split as split_tool_name;
 
 use book::Book;
 use channel::Link;
-use describe::{OnChange, Terms};
+use describe::Terms;
 use endpoint::AllowList;
 use live::Live;
 use schema::Schemas;
@@ -122,7 +122,7 @@ impl Sidecars {
             terms: Terms {
                 timeout: tools.timeout.get(),
                 absolute_cap: tools.absolute_cap.get(),
-                on_change: OnChange::Accept,
+                on_change: tools.on_change,
             },
             lease_ttl: tools.lease_ttl.get(),
             keepalive: config.server.keepalive_interval.get(),

@@ -19,7 +19,7 @@ pub use agent::{
 };
 pub use model::{ModelConfig, PriceConfig, Provider};
 pub use server::{
-    AuthConfig, LogFormat, OnUnknown, ServerConfig, ServerLimitsConfig, SessionLogConfig,
+    AuthConfig, LogFormat, OnChange, OnUnknown, ServerConfig, ServerLimitsConfig, SessionLogConfig,
     TelemetryConfig, ToolsConfig,
 };
 

@@ -12,8 +12,10 @@ use loopwright_core::message::clamp;
 use loopwright_proto::v1::{DescribeResponse, EffectClass as Wire, ToolSpec as WireSpec};
 use loopwright_proto::well_known;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::schema::{Schemas, sha256_hex};
+use crate::config::OnChange;
 
 /// Tools of one sidecar.
 pub(crate) const MAX_TOOLS: usize = 128;
@@ -68,15 +70,6 @@ pub(crate) enum Quarantine {
     Changed,
 }
 
-/// What follows when a tool is not what it was when it was first seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OnChange {
-    /// It is offered as it is now, and a warning is logged.
-    Accept,
-    /// It is not offered until the sidecar is taken out by name and registered anew.
-    Quarantine,
-}
-
 /// The terms on which tools are taken.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {
@@ -102,7 +95,8 @@ impl Quarantine {
             Self::Unusable(why) => why.clone(),
             Self::Changed => format!(
                 "its description or schema is not what it was when it was first seen; to accept it, \
-                 take sidecar `{sidecar}` out by name (DeregisterSidecar) and register it again"
+                 take sidecar `{sidecar}` out by name (DeregisterSidecar), after which it registers \
+                 anew, or set tools.on_change = \"accept\""
             ),
         }
     }
@@ -255,17 +249,22 @@ fn effect(wire: &WireSpec) -> EffectClass {
 }
 
 fn fingerprint(wire: &WireSpec) -> String {
-    let parts = [
-        &wire.description,
-        &wire.input_schema_json,
-        &wire.output_schema_json,
-    ];
+    let input = canonical(&wire.input_schema_json);
+    let output = canonical(&wire.output_schema_json);
     // Lengths keep text from moving over from one part to the next unseen.
-    let text: String = parts
-        .iter()
-        .map(|part| format!("{}:{part}", part.len()))
-        .collect();
-    sha256_hex(&text)
+    let parts = [&wire.description, &input, &output].map(|part| format!("{}:{part}", part.len()));
+    sha256_hex(&parts.concat())
+}
+
+/// Schemas that differ in the order of members, or in spaces, are the same schema.
+fn canonical(schema: &str) -> String {
+    match serde_json::from_str::<Value>(schema) {
+        Ok(mut value) => {
+            value.sort_all_objects();
+            value.to_string()
+        }
+        Err(_) => schema.to_owned(),
+    }
 }
 
 fn good_name(name: &str, longest: usize) -> bool {

@@ -7,6 +7,8 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use loopwright_log::Id;
+use loopwright_proto::v1::DescribeResponse;
 use tokio::time::{Instant, sleep};
 
 use super::book::{Fact, GoneReason};
@@ -101,7 +103,7 @@ async fn redial(sidecars: &Weak<Sidecars>, live: &Arc<Live>) -> Option<Link> {
 
 impl Sidecars {
     /// Dials a registered sidecar and takes in what it serves now.
-    async fn connect(&self, live: &Arc<Live>) -> Result<Link, String> {
+    async fn connect(self: &Arc<Self>, live: &Arc<Live>) -> Result<Link, String> {
         let address =
             self.allow
                 .address(&live.registered.endpoint)
@@ -113,6 +115,18 @@ impl Sidecars {
         if link.says_not_serving().await {
             return Err("it says that it does not serve".to_owned());
         }
+        let (sidecars, live) = (Arc::clone(self), Arc::clone(live));
+        let adopted = tokio::spawn(async move { sidecars.adopt(&live, link, answer).await });
+        // To its end even where this task is not: the book must hear of every record written.
+        adopted.await.unwrap_or_else(|lost| Err(lost.to_string()))
+    }
+
+    async fn adopt(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        link: Link,
+        answer: DescribeResponse,
+    ) -> Result<Link, String> {
         let name = &live.registered.name;
         let _writing = self.writer.lock().await;
         let (described, facts) = self.judge(&live.namespace, name, answer)?;
@@ -129,9 +143,9 @@ impl Sidecars {
     /// What `answer` comes to, and the fact of it where it is news.
     pub(super) fn judge(
         &self,
-        namespace: &loopwright_log::Id,
+        namespace: &Id,
         name: &str,
-        answer: loopwright_proto::v1::DescribeResponse,
+        answer: DescribeResponse,
     ) -> Result<(describe::Described, Vec<Fact>), String> {
         let tenants = self.read();
         let noted = tenants

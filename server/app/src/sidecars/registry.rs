@@ -87,7 +87,7 @@ impl Sidecars {
             return Ok(registered);
         }
         self.refuse_taken(who, &asked)?;
-        let unreachable = |why| SidecarError::Unreachable {
+        let unreachable = |why: String| SidecarError::Unreachable {
             name: asked.name.clone(),
             endpoint: asked.endpoint.clone(),
             why,
@@ -100,6 +100,9 @@ impl Sidecars {
             why,
         };
         let answer = link.describe().await.map_err(invalid)?;
+        if link.says_not_serving().await {
+            return Err(unreachable("it says that it does not serve".to_owned()));
+        }
 
         let (sidecars, who) = (Arc::clone(self), who.clone());
         to_its_end(async move { sidecars.commit(&who, asked, link, answer).await }).await

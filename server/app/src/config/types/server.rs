@@ -57,6 +57,10 @@ pub struct ToolsConfig {
     pub endpoints: Vec<String>,
     /// What follows a call whose outcome cannot be known: `tell_model`, or `end` the loop.
     pub on_unknown: OnUnknown,
+    /// What becomes of a tool whose description or schema is not what it was when it was first
+    /// seen: `quarantine` (not offered until its sidecar is taken out by name and registers anew),
+    /// or `accept`.
+    pub on_change: OnChange,
     /// How long a registration lasts without being renewed.
     #[schemars(extend("x-min" = "100ms", "x-max" = "1h"))]
     pub lease_ttl: Period,
@@ -74,6 +78,7 @@ impl Default for ToolsConfig {
             unix_dir: None,
             endpoints: Vec::new(),
             on_unknown: OnUnknown::TellModel,
+            on_change: OnChange::Quarantine,
             lease_ttl: Period::from_secs(30),
             max_result_bytes: ByteSize::mib(1),
         }
@@ -88,6 +93,16 @@ pub enum OnUnknown {
     TellModel,
     /// The loop ends as unknown_outcome.
     End,
+}
+
+/// What becomes of a tool that changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnChange {
+    /// It is not offered until somebody accepts it.
+    Quarantine,
+    /// It is offered as it is now, and a warning is logged.
+    Accept,
 }
 
 /// `server.*`.

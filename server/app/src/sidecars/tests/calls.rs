@@ -265,3 +265,35 @@ async fn what_is_too_large_to_send_is_not_sent() {
     );
     assert!(fake.state.calls.lock().unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_is_ambiguous_and_takes_nobody_down() {
+    fn answer(headers: &[(&'static str, &'static str)]) -> http::Response<axum::body::Body> {
+        let mut response = http::Response::builder().header("content-type", "application/grpc");
+        for (name, value) in headers {
+            response = response.header(*name, *value);
+        }
+        response.body("\0\0\0\0\u{7f} no message".into()).unwrap()
+    }
+    let bad_details = || {
+        answer(&[
+            ("grpc-status", "13"),
+            ("grpc-status-details-bin", "no base64!"),
+        ])
+    };
+    let packed = || answer(&[("grpc-encoding", "zstd")]);
+    let garbage = || answer(&[]);
+    let cases: [(fn() -> http::Response<axum::body::Body>, _); 4] = [
+        (bad_details, Ambiguous),
+        (packed, Ambiguous),
+        (garbage, Ambiguous),
+        (|| answer(&[("grpc-status", "12")]), NotExecuted),
+    ];
+    for (n, (raw, kind)) in cases.into_iter().enumerate() {
+        let fake = Fake::raw(raw);
+        let bench = Bench::new(|_| {});
+        bench.with(&fake).await;
+        let failure = bench.call("any", "{}").await.unwrap_err();
+        assert_eq!(failure.kind, kind, "case {n}: {failure:?}");
+    }
+}

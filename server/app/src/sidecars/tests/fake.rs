@@ -18,11 +18,14 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::{Request, Response, Status};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
 /// A running sidecar; dropped, it dies with all its connections.
 pub(crate) struct Fake {
     runtime: Option<Runtime>,
     endpoint: String,
+    health: HealthReporter,
     pub state: Arc<Script>,
 }
 
@@ -61,13 +64,12 @@ impl Fake {
             .block_on_elsewhere(TcpListener::bind(address.to_owned()))
             .unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let service = SidecarServiceServer::from_arc(Arc::clone(&state));
-        let incoming = TcpListenerStream::new(listener);
-        let server = tonic::transport::Server::builder().add_service(service);
-        runtime.spawn(server.serve_with_incoming(incoming));
+        let (health, server) = services(&state);
+        runtime.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         Self {
             runtime: Some(runtime),
             endpoint,
+            health,
             state,
         }
     }
@@ -80,14 +82,49 @@ impl Fake {
         let listener = runtime
             .block_on_elsewhere(async move { UnixListener::bind(path) })
             .unwrap();
-        let service = SidecarServiceServer::from_arc(Arc::clone(&state));
-        let server = tonic::transport::Server::builder().add_service(service);
+        let (health, server) = services(&state);
         runtime.spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
         Self {
             runtime: Some(runtime),
             endpoint,
+            health,
             state,
         }
+    }
+
+    /// Answers calls of any tool with these bytes of HTTP; serves all else as ever.
+    pub(crate) fn raw(answer: fn() -> http::Response<axum::body::Body>) -> Self {
+        let (runtime, state) = (runtime(), script(&["any"]));
+        let listener = runtime
+            .block_on_elsewhere(TcpListener::bind("127.0.0.1:0"))
+            .unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let service = SidecarServiceServer::from_arc(Arc::clone(&state));
+        let (health, _) = tonic_health::server::health_reporter();
+        let rest = tonic::service::Routes::new(service).into_axum_router();
+        let path = "/loopwright.v1.SidecarService/CallTool";
+        let raw = axum::routing::post(move || async move { answer() });
+        let router = axum::Router::new().route(path, raw).fallback_service(rest);
+        let server = tonic::transport::Server::builder().add_routes(router.into());
+        runtime.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        Self {
+            runtime: Some(runtime),
+            endpoint,
+            health,
+            state,
+        }
+    }
+
+    /// What its health service says from now on.
+    pub(crate) fn set_serving(&self, serving: bool) {
+        let health = self.health.clone();
+        let status = if serving {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
+        let runtime = self.runtime.as_ref().unwrap();
+        runtime.block_on_elsewhere(async move { health.set_service_status("", status).await });
     }
 
     /// Where it serves.
@@ -302,6 +339,13 @@ fn not_executed(retry_after: Option<loopwright_proto::well_known::Duration>) -> 
 
 fn one(kind: Kind) -> Answers {
     Box::pin(stream::iter([Ok(CallToolResponse { kind: Some(kind) })]))
+}
+
+fn services(state: &Arc<Script>) -> (HealthReporter, tonic::transport::server::Router) {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let service = SidecarServiceServer::from_arc(Arc::clone(state));
+    let server = tonic::transport::Server::builder().add_service(service);
+    (health, server.add_service(health_service))
 }
 
 fn runtime() -> Runtime {
