@@ -4,5 +4,6 @@
 //! Boundary: nothing here is linked into the server; everything reaches it over gRPC and HTTP.
 
 pub mod bench;
+pub mod install;
 pub mod kit;
 pub mod proxy;
