@@ -12,6 +12,7 @@
 //! this release does not know is part of the body and is kept. Invariant: the bytes of a record
 //! never change once they are made; journal, file and readers use the same line.
 
+mod parse;
 mod time;
 
 use std::fmt;
@@ -24,6 +25,7 @@ use crate::error::AppendError;
 use crate::key::StreamKey;
 use crate::progress::ProgressTopic;
 
+pub(crate) use parse::{parse_hex8, peek_head};
 pub use time::Timestamp;
 
 /// Position of a record in its stream: dense from 1, assigned by the log; 0 stands for "before
@@ -36,8 +38,6 @@ pub const MAX_RECORD_BYTES: usize = 900 * 1024;
 /// The major version of the record format.
 pub(crate) const VERSION: u32 = 1;
 
-/// `,"crc":"9f3c1a2b"}`
-const CRC_TAIL: usize = 18;
 /// `,"prev":"7a01c3de","crc":"9f3c1a2b"}`
 const TAIL: usize = 36;
 /// Head without stream and body, at its longest, and tail and newline.
@@ -212,78 +212,28 @@ impl Record {
 
     fn decode_in(raw: Bytes, key: Option<&StreamKey>) -> Result<Record, Fault> {
         let line = raw.strip_suffix(b"\n").unwrap_or(&raw);
-        let covered = line.len().checked_sub(CRC_TAIL).ok_or(Fault::Shape)?;
-        let recorded = line[covered..]
-            .strip_prefix(b",\"crc\":\"")
-            .and_then(|tail| tail.strip_suffix(b"\"}"))
-            .and_then(parse_hex8)
-            .ok_or(Fault::Shape)?;
-        let computed = crc32c::crc32c(&line[..covered]);
-        if computed != recorded {
-            return Err(Fault::Checksum { recorded, computed });
-        }
-        let mut head = Cursor {
-            bytes: &line[..covered],
-            at: 0,
-        };
-        let version = head
-            .after(b"{\"v\":")
-            .and_then(|c| c.decimal())
-            .ok_or(Fault::Shape)?;
-        if version > u64::from(VERSION) {
-            return Err(Fault::Version {
-                found: u32::try_from(version).unwrap_or(u32::MAX),
-            });
-        }
-        let text = head
-            .after(b",\"stream\":\"")
-            .and_then(|c| c.until(b'"'))
-            .ok_or(Fault::Shape)?;
-        let seq = head
-            .after(b",\"seq\":")
-            .and_then(|c| c.decimal())
-            .ok_or(Fault::Shape)?;
-        let at = head
-            .after(b",\"at\":\"")
-            .and_then(|c| c.until(b'"'))
-            .ok_or(Fault::Shape)?;
-        let at = Timestamp::parse(at).ok_or(Fault::Shape)?;
-        let epoch = head
-            .after(b",\"epoch\":")
-            .and_then(|c| c.decimal())
-            .ok_or(Fault::Shape)?;
-        let body = head.at..line.len().checked_sub(TAIL).ok_or(Fault::Shape)?;
-        let prev = line
-            .get(body.end..covered)
-            .and_then(|tail| tail.strip_prefix(b",\"prev\":\""))
-            .and_then(|tail| tail.strip_suffix(b"\""))
-            .and_then(parse_hex8)
-            .ok_or(Fault::Shape)?;
-        let fields = match line.get(body.clone()) {
-            Some([]) => 0..0,
-            Some([b',', ..]) => body.start + 1..body.end,
-            _ => return Err(Fault::Shape),
-        };
+        let (covered, crc) = parse::checked(line)?;
+        let head = parse::head(covered)?;
+        let (prev, fields) = parse::prev(covered, head.end)?;
         let key = match key {
-            Some(key) if key.as_str().as_bytes() == text => key.clone(),
+            Some(key) if key.as_str().as_bytes() == head.stream => key.clone(),
             Some(_) => {
-                return Err(Fault::Stream {
-                    found: String::from_utf8_lossy(text).into(),
-                });
+                let found = String::from_utf8_lossy(head.stream).into();
+                return Err(Fault::Stream { found });
             }
-            None => std::str::from_utf8(text)
+            None => std::str::from_utf8(head.stream)
                 .ok()
                 .and_then(|text| StreamKey::parse(text).ok())
                 .ok_or(Fault::Shape)?,
         };
-        let memo = OnceLock::new();
+        let (seq, at, epoch, memo) = (head.seq, head.at, head.epoch, OnceLock::new());
         Ok(Record {
             key,
             seq,
             at,
             epoch,
             prev,
-            crc: recorded,
+            crc,
             raw,
             fields,
             memo,
@@ -356,29 +306,6 @@ impl PartialEq for Record {
 
 impl Eq for Record {}
 
-/// The stream and seq that the beginning of a line names, good or not: to find a place in a file
-/// and to say whose a damaged line was.
-pub(crate) fn peek_head(line: &[u8]) -> Option<(&str, Seq)> {
-    let mut head = Cursor { bytes: line, at: 0 };
-    head.after(b"{\"v\":")?.decimal()?;
-    let stream = head.after(b",\"stream\":\"")?.until(b'"')?;
-    let seq = head.after(b",\"seq\":")?.decimal()?;
-    Some((std::str::from_utf8(stream).ok()?, seq))
-}
-
-/// Eight lower-case hex digits.
-pub(crate) fn parse_hex8(text: &[u8]) -> Option<u32> {
-    let digits: &[u8; 8] = text.try_into().ok()?;
-    digits.iter().try_fold(0u32, |value, digit| {
-        let nibble = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            _ => return None,
-        };
-        Some(value << 4 | u32::from(nibble))
-    })
-}
-
 fn hex8(value: u32) -> [u8; 8] {
     std::array::from_fn(|i| b"0123456789abcdef"[(value >> (28 - 4 * i)) as usize & 15])
 }
@@ -395,38 +322,6 @@ fn put_decimal(out: &mut BytesMut, mut value: u64) {
         }
     }
     out.put_slice(&digits[start..]);
-}
-
-struct Cursor<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Cursor<'a> {
-    fn after(&mut self, literal: &[u8]) -> Option<&mut Cursor<'a>> {
-        self.bytes[self.at..].starts_with(literal).then(|| {
-            self.at += literal.len();
-            self
-        })
-    }
-
-    fn decimal(&mut self) -> Option<u64> {
-        let rest = &self.bytes[self.at..];
-        let len = rest.iter().take_while(|b| b.is_ascii_digit()).count();
-        let canonical = len == 1 || (len > 1 && rest[0] != b'0');
-        let value = rest[..len].iter().try_fold(0u64, |value, digit| {
-            value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-        });
-        self.at += len;
-        value.filter(|_| canonical)
-    }
-
-    fn until(&mut self, end: u8) -> Option<&'a [u8]> {
-        let rest = &self.bytes[self.at..];
-        let len = memchr::memchr(end, rest)?;
-        self.at += len + 1;
-        Some(&rest[..len])
-    }
 }
 
 #[cfg(test)]

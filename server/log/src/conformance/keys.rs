@@ -12,19 +12,12 @@ pub(super) async fn run(subject: &Subject) {
     for id in ["a", "z"] {
         fill(log, &key("keys-two", id), 2).await;
     }
-    let parse = |text: &str| Id::parse(text).expect("good");
     let ledger = StreamKey::new(StreamKind::Ledger, &parse("keys-one"), &parse("main"));
     fill(log, &ledger, 1).await;
     // Looked at, shown progress, never written: not listed.
     assert_eq!(log.tail(&key("keys-one", "empty")).await, Ok(None));
     log.publish(&key("keys-one", "noise"), text(topic(1, 1), 0, "x"));
 
-    let query = |namespace: &str| KeyQuery {
-        namespace: Some(parse(namespace)),
-        kind: StreamKind::Session,
-        after: None,
-        limit: 100,
-    };
     let all: Vec<_> = ids.map(|id| key("keys-one", id)).into();
     assert_eq!(
         list(log, query("keys-one")).await,
@@ -39,7 +32,10 @@ pub(super) async fn run(subject: &Subject) {
         ..query("keys-one")
     };
     assert_eq!(list(log, ledgers).await.keys, [ledger]);
+    pages_add_up(log, all).await;
+}
 
+async fn pages_add_up(log: &dyn Log, all: Vec<StreamKey>) {
     let (mut paged, mut after) = (Vec::new(), None);
     loop {
         let page = list(
@@ -74,6 +70,19 @@ pub(super) async fn run(subject: &Subject) {
         .filter(|k| k.namespace().starts_with("keys-"))
         .collect();
     assert_eq!(ours, due, "without a namespace all are listed");
+}
+
+fn parse(text: &str) -> Id {
+    Id::parse(text).expect("the suite uses good ids")
+}
+
+fn query(namespace: &str) -> KeyQuery {
+    KeyQuery {
+        namespace: Some(parse(namespace)),
+        kind: StreamKind::Session,
+        after: None,
+        limit: 100,
+    }
 }
 
 async fn list(log: &dyn Log, query: KeyQuery) -> KeyPage {

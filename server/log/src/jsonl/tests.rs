@@ -60,6 +60,8 @@ async fn conforms_without_syncs() {
     conformance::run(|| async { subject(lax) }).await;
 }
 
+mod damage;
+mod fixture;
 mod life;
 mod powercut;
 mod recovery;
