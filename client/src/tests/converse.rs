@@ -1,10 +1,14 @@
+use std::time::Duration;
+
 use loopwright_proto::v1::{SendMessageRequest, event::Kind};
 use tonic::{Code, Status};
 
 use super::fake::{Cut, Fake, status};
 use super::session::{endless, sample};
 use super::watch::Seen;
-use crate::{CommandReply, Conversation, ConverseEvent, Error, Opening, WatchEvent};
+use crate::{
+    Client, ClientOptions, CommandReply, Conversation, ConverseEvent, Error, Opening, WatchEvent,
+};
 
 fn start() -> Opening {
     Opening::Start(Box::default())
@@ -19,7 +23,15 @@ fn attach(after_seq: u64) -> Opening {
 
 /// Reads on until the loop ended and all of `replies` came.
 async fn drain(conversation: &mut Conversation, replies: usize) -> (Seen, Vec<CommandReply>) {
-    let (mut seen, mut came, mut ended) = (Seen::default(), Vec::new(), false);
+    drain_on(conversation, Seen::default(), replies).await
+}
+
+async fn drain_on(
+    conversation: &mut Conversation,
+    mut seen: Seen,
+    replies: usize,
+) -> (Seen, Vec<CommandReply>) {
+    let (mut came, mut ended) = (Vec::new(), false);
     while !ended || came.len() < replies {
         match conversation.next().await.unwrap().unwrap() {
             ConverseEvent::Reply(reply) => came.push(reply),
@@ -52,7 +64,70 @@ async fn a_start_that_is_cut_anywhere_is_one_start_and_every_entry_once() {
         assert_eq!(conversation.session_id(), Some("s1"));
         let ids: Vec<String> = fake.state().commands.iter().map(|c| c.1.clone()).collect();
         assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+        // Only a start without its first entry is given again; later ones go on by cursor.
+        let kinds: Vec<&str> = fake.state().commands.iter().map(|c| c.0).collect();
+        let again = if at == 0 { "start" } else { "attach" };
+        assert_eq!(kinds[..2], ["start", again], "cut after {at} items");
     }
+}
+
+#[tokio::test]
+async fn a_start_whose_reply_is_lost_is_given_again_and_its_entries_are_not() {
+    for at in 0..sample().len() {
+        let (fake, client) = Fake::serve(sample()).await;
+        fake.state().lost_replies = 1;
+        let cut = Cut::Status(at, Status::unavailable("cut"));
+        fake.state().cuts.push_back(cut);
+
+        let mut conversation = client.converse(start());
+        let (seen, replies) = drain(&mut conversation, 1).await;
+
+        seen.assert_whole(&format!("reply lost, cut after {at} items"));
+        assert_eq!(replies.len(), 1);
+        let commands = fake.state().commands.clone();
+        assert_eq!(commands.len(), 2);
+        assert_eq!(
+            commands[0], commands[1],
+            "the same start, by its request_id"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_was_answered_is_not_given_again() {
+    let (fake, client) = Fake::serve(sample()).await;
+    fake.state().cuts.push_back(Cut::Hang(4));
+    let patient = ClientOptions {
+        silence_timeout: Duration::from_secs(60),
+        ..client.options().clone()
+    };
+    let mut conversation = Client::connect(patient).unwrap().converse(attach(0));
+    let message = SendMessageRequest::default();
+    let id = conversation.send_message(message).unwrap();
+    let mut seen = Seen::default();
+    loop {
+        match conversation.next().await.unwrap().unwrap() {
+            ConverseEvent::Reply(reply) if reply.request_id == id => break,
+            ConverseEvent::Reply(_) => {}
+            ConverseEvent::Watch(event) => seen.take(&event),
+        }
+    }
+    fake.hang_up();
+
+    // Commands go in order: the answer to this one comes after a repeated message would have.
+    let cancel = conversation.cancel("enough").unwrap();
+
+    let (seen, replies) = drain_on(&mut conversation, seen, 1).await;
+
+    seen.assert_whole("cut after an answer");
+    assert_eq!(replies[0].request_id, cancel);
+    let kinds: Vec<&str> = fake.state().commands.iter().map(|c| c.0).collect();
+    let mut after_the_first = kinds[2..].to_vec();
+    after_the_first.retain(|kind| *kind != "cancel");
+    assert_eq!(
+        (&kinds[..2], &after_the_first[..]),
+        (&["attach", "message"][..], &["attach"][..])
+    );
 }
 
 #[tokio::test]

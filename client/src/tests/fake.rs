@@ -56,6 +56,8 @@ pub(crate) struct State {
     pub(crate) refusals: VecDeque<Status>,
     /// Commands that get no reply, and whose stream then ends; Converse only.
     pub(crate) unanswered: usize,
+    /// Starts that are accepted, but whose reply is lost; Converse only.
+    pub(crate) lost_replies: usize,
     /// Every command that came: its kind and request_id.
     pub(crate) commands: Vec<(&'static str, String)>,
     /// The cursor of every stream that began.
@@ -63,6 +65,7 @@ pub(crate) struct State {
     /// The credential of the last command.
     pub(crate) authorization: Option<String>,
     cancelled: bool,
+    hung_up: bool,
     live: usize,
 }
 
@@ -135,7 +138,7 @@ impl Fake {
         let (mut at, live) = self.position(after);
         for sent in 0.. {
             if cut.as_ref().is_some_and(|cut| cut.at() == sent) {
-                return perform(cut, after, &sink).await;
+                return self.perform(cut, after, &sink).await;
             }
             let Some((item, next)) = self.item(at, live).await else {
                 let heartbeat = Heartbeat {
@@ -155,6 +158,43 @@ impl Fake {
             if sink.send(Ok(item)).await.is_err() {
                 return;
             }
+        }
+    }
+
+    async fn perform(&self, cut: Option<Cut>, cursor: u64, sink: &Sink) {
+        match cut {
+            Some(Cut::Status(_, status)) => drop(sink.send(Err(status)).await),
+            Some(Cut::Goodbye(_, reason)) => {
+                let goodbye = Goodbye {
+                    cursor,
+                    reason: reason.into(),
+                };
+                drop(
+                    sink.send(Ok(converse_response::Item::Goodbye(goodbye)))
+                        .await,
+                );
+            }
+            Some(Cut::Hang(_)) => {
+                self.until(|state| state.hung_up).await;
+                drop(sink.send(Err(Status::unavailable("hung up"))).await);
+            }
+            Some(Cut::End(_)) | None => {}
+        }
+    }
+
+    /// Breaks the streams that hang.
+    pub(crate) fn hang_up(&self) {
+        self.state().hung_up = true;
+        self.changed.notify_waiters();
+    }
+
+    async fn until(&self, holds: impl Fn(&State) -> bool) {
+        loop {
+            let changed = self.changed.notified();
+            if holds(&self.state()) {
+                return;
+            }
+            changed.await;
         }
     }
 
@@ -178,13 +218,7 @@ impl Fake {
                 Some((converse_response::Item::Delta(delta), next))
             }
             Step::AwaitCancel => {
-                loop {
-                    let changed = self.changed.notified();
-                    if self.state().cancelled {
-                        break;
-                    }
-                    changed.await;
-                }
+                self.until(|state| state.cancelled).await;
                 Box::pin(self.item(at + 1, live)).await
             }
         }
@@ -246,7 +280,13 @@ impl Fake {
                 break;
             }
             let reply = self.reply(kind, &request_id);
-            if sink.send(Ok(reply)).await.is_err() {
+            let lost = {
+                let mut state = self.state();
+                let lost = kind == "start" && state.lost_replies > 0;
+                state.lost_replies -= usize::from(lost);
+                lost
+            };
+            if !lost && sink.send(Ok(reply)).await.is_err() {
                 break;
             }
             if kind == "cancel" {
@@ -268,24 +308,6 @@ impl Cut {
         match self {
             Self::Status(at, _) | Self::End(at) | Self::Goodbye(at, _) | Self::Hang(at) => *at,
         }
-    }
-}
-
-async fn perform(cut: Option<Cut>, cursor: u64, sink: &Sink) {
-    match cut {
-        Some(Cut::Status(_, status)) => drop(sink.send(Err(status)).await),
-        Some(Cut::Goodbye(_, reason)) => {
-            let goodbye = Goodbye {
-                cursor,
-                reason: reason.into(),
-            };
-            drop(
-                sink.send(Ok(converse_response::Item::Goodbye(goodbye)))
-                    .await,
-            );
-        }
-        Some(Cut::Hang(_)) => sink.closed().await,
-        Some(Cut::End(_)) | None => {}
     }
 }
 

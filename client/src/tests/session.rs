@@ -175,7 +175,7 @@ pub(crate) fn attached(epoch: u64) -> Kind {
     })
 }
 
-fn abandoned(call: &str, attempt: u32) -> Kind {
+pub(crate) fn abandoned(call: &str, attempt: u32) -> Kind {
     Kind::ModelCallAbandoned(ModelCallAbandoned {
         call: call.into(),
         attempt,

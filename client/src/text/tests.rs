@@ -3,7 +3,7 @@
 use loopwright_proto::v1::{Delta, EndReason, Entry, delta::Content, event::Kind};
 
 use super::TextAssembler;
-use crate::tests::session::{Step, attached, ended, entry, failed, model, text};
+use crate::tests::session::{Step, abandoned, attached, ended, entry, failed, model, text};
 
 fn fact(seq: u64, kinds: Vec<Kind>) -> Entry {
     match entry(seq, kinds) {
@@ -82,19 +82,19 @@ fn text_and_thinking_are_counted_apart() {
 
 #[test]
 fn deltas_of_an_attempt_that_is_over_are_void() {
-    let mut text = started();
-    text.delta(came(3, 1, 0, "abc"));
-    text.entry(&fact(4, vec![failed("c1", 1)]));
-    assert_eq!(text.text("c1"), None);
-    assert_eq!(text.delta(came(3, 1, 3, "late")), None);
-    assert_eq!(text.delta(came(3, 1, 0, "late")), None);
+    for over in [failed("c1", 1), abandoned("c1", 1)] {
+        let mut text = started();
+        text.delta(came(3, 1, 0, "abc"));
+        text.entry(&fact(4, vec![over]));
+        assert_eq!(text.text("c1"), None);
+        assert_eq!(text.delta(came(3, 1, 3, "late")), None);
+        assert_eq!(text.delta(came(3, 1, 0, "late")), None);
 
-    text.entry(&fact(5, vec![model(1, "c1", 2)]));
-    assert_eq!(text.delta(came(3, 1, 0, "later")), None);
-    assert_eq!(
-        new_text(text.delta(came(5, 2, 0, "new"))),
-        Some((0, "new".into()))
-    );
+        text.entry(&fact(5, vec![model(1, "c1", 2)]));
+        assert_eq!(text.delta(came(3, 1, 0, "later")), None);
+        let new = text.delta(came(5, 2, 0, "new"));
+        assert_eq!(new_text(new), Some((0, "new".into())));
+    }
 }
 
 #[test]
