@@ -6,4 +6,5 @@
 pub mod bench;
 pub mod install;
 pub mod kit;
+pub mod mock_model;
 pub mod proxy;

@@ -4,93 +4,130 @@ use ModelFailureKind as Kind;
 
 use super::*;
 
+fn all_mean(cases: &[(u16, String, Kind)]) {
+    for (status, body, want) in cases {
+        assert_eq!(
+            Complaint::read(body).kind(*status),
+            *want,
+            "{status} {body}"
+        );
+    }
+}
+
 #[test]
-fn statuses_and_words_mean_what_the_providers_document() {
-    let openai = |kind: &str, code: &str, message: &str| {
-        format!(
-            "{{\"error\":{{\"message\":\"{message}\",\"type\":\"{kind}\",\"code\":\"{code}\"}}}}"
-        )
-    };
-    let anthropic = |kind: &str, message: &str| {
+fn a_status_alone_has_its_meaning() {
+    let cases = [
+        (302, Kind::InvalidRequest),
+        (400, Kind::InvalidRequest),
+        (401, Kind::Auth),
+        (402, Kind::Quota),
+        (403, Kind::Auth),
+        (404, Kind::NoSuchModel),
+        (408, Kind::TryAgain),
+        (409, Kind::TryAgain),
+        (413, Kind::ContextTooLong),
+        (422, Kind::InvalidRequest),
+        (425, Kind::TryAgain),
+        (429, Kind::RateLimited),
+        (500, Kind::Server),
+        (502, Kind::Server),
+        (503, Kind::Overloaded),
+        (529, Kind::Overloaded),
+    ];
+    for body in [
+        "",
+        "busy",
+        "<html>bad gateway</html>",
+        "{\"detail\":\"no\"}",
+    ] {
+        all_mean(&cases.map(|(status, kind)| (status, body.to_owned(), kind)));
+    }
+}
+
+#[test]
+fn anthropic_is_understood() {
+    let error = |kind: &str, message: &str| {
         format!(
             "{{\"type\":\"error\",\"error\":{{\"type\":\"{kind}\",\"message\":\"{message}\"}}}}"
         )
     };
-    let llama = "{\"error\":{\"code\":400,\"message\":\"the request exceeds the available context \
-                 size\",\"type\":\"exceed_context_size_error\",\"n_ctx\":16384}}";
-    let low = "Your credit balance is too low to access the API.";
-    let cases = [
+    let invalid = |message: &str| error("invalid_request_error", message);
+    all_mean(&[
         (
-            429,
-            openai("requests", "rate_limit_exceeded", "Rate limit reached"),
-            Kind::RateLimited,
-        ),
-        (
-            429,
-            openai("insufficient_quota", "insufficient_quota", "quota"),
+            400,
+            invalid("Your credit balance is too low to access the API."),
             Kind::Quota,
         ),
         (
-            429,
-            anthropic("rate_limit_error", "rate"),
-            Kind::RateLimited,
-        ),
-        (400, anthropic("invalid_request_error", low), Kind::Quota),
-        (402, String::new(), Kind::Quota),
-        (
             400,
-            anthropic("invalid_request_error", "prompt is too long: 9 > 8"),
+            invalid("prompt is too long: 9 tokens > 8 maximum"),
             Kind::ContextTooLong,
         ),
         (
             400,
-            openai("invalid_request_error", "context_length_exceeded", "x"),
+            invalid("input length and `max_tokens` exceed context limit: 9"),
+            Kind::ContextTooLong,
+        ),
+        (
+            400,
+            invalid("messages: first message must use"),
+            Kind::InvalidRequest,
+        ),
+        (402, error("billing_error", "x"), Kind::Quota),
+        (403, error("permission_error", "x"), Kind::Auth),
+        (404, error("not_found_error", "model: x"), Kind::NoSuchModel),
+        (
+            413,
+            error("request_too_large", "too large"),
+            Kind::ContextTooLong,
+        ),
+        (429, error("rate_limit_error", "rate"), Kind::RateLimited),
+        (500, error("api_error", "x"), Kind::Server),
+        (
+            529,
+            error("overloaded_error", "Overloaded"),
+            Kind::Overloaded,
+        ),
+    ]);
+}
+
+#[test]
+fn openai_and_its_like_are_understood() {
+    let error = |kind: &str, code: &str| {
+        format!("{{\"error\":{{\"message\":\"x\",\"type\":\"{kind}\",\"code\":\"{code}\"}}}}")
+    };
+    let llama = "{\"error\":{\"code\":400,\"message\":\"the request exceeds the available context \
+                 size\",\"type\":\"exceed_context_size_error\",\"n_ctx\":16384}}";
+    let vllm = "{\"message\":\"This model's maximum context length is 8 tokens\",\"code\":400}";
+    all_mean(&[
+        (
+            400,
+            error("invalid_request_error", "context_length_exceeded"),
             Kind::ContextTooLong,
         ),
         (400, llama.to_owned(), Kind::ContextTooLong),
-        (
-            413,
-            anthropic("request_too_large", "too large"),
-            Kind::ContextTooLong,
-        ),
+        (400, vllm.to_owned(), Kind::ContextTooLong),
         (
             400,
-            anthropic("invalid_request_error", "messages: first"),
-            Kind::InvalidRequest,
+            error("invalid_request_error", "model_not_found"),
+            Kind::NoSuchModel,
         ),
-        (422, "{\"detail\":\"no\"}".to_owned(), Kind::InvalidRequest),
         (
             401,
-            openai("invalid_request_error", "invalid_api_key", "x"),
+            error("invalid_request_error", "invalid_api_key"),
             Kind::Auth,
         ),
-        (403, anthropic("permission_error", "x"), Kind::Auth),
         (
-            404,
-            anthropic("not_found_error", "model: x"),
-            Kind::NoSuchModel,
+            429,
+            error("requests", "rate_limit_exceeded"),
+            Kind::RateLimited,
         ),
         (
-            400,
-            openai("invalid_request_error", "model_not_found", "x"),
-            Kind::NoSuchModel,
+            429,
+            error("insufficient_quota", "insufficient_quota"),
+            Kind::Quota,
         ),
-        (408, String::new(), Kind::TryAgain),
-        (409, String::new(), Kind::TryAgain),
-        (425, String::new(), Kind::TryAgain),
-        (503, "busy".to_owned(), Kind::Overloaded),
-        (
-            529,
-            anthropic("overloaded_error", "Overloaded"),
-            Kind::Overloaded,
-        ),
-        (500, anthropic("api_error", "x"), Kind::Server),
-        (502, "<html>bad gateway</html>".to_owned(), Kind::Server),
-        (302, String::new(), Kind::InvalidRequest),
-    ];
-    for (status, body, want) in cases {
-        assert_eq!(Complaint::read(&body).kind(status), want, "{status} {body}");
-    }
+    ]);
 }
 
 #[test]
