@@ -164,3 +164,6 @@ impl Cause {
 fn is_zero(value: &u32) -> bool {
     *value == 0
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,13 +13,17 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::{
-    agent::{Agent, EffectClass, Limits, ToolSet},
+    agent::{Agent, Limits, ToolSet},
     budget::{Bound, Reservation},
     ids::{Attempt, CallId, Epoch, LoopId, Timestamp},
     message::{Parts, ToolOutput},
     outcome::{AbandonReason, EndReason, ModelFailureKind, StopReason, ToolFailureKind},
     usage::{Totals, Usage},
 };
+
+mod words;
+
+pub use words::{Origin, RejectReason, effect_class};
 
 macro_rules! events {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
@@ -177,7 +181,8 @@ impl Unknown {
             #[serde(default)]
             ignorable: bool,
         }
-        serde_json::from_str::<Mark>(&self.json).is_ok_and(|mark| mark.ignorable)
+        let is_object = self.json.trim_start().starts_with('{');
+        is_object && serde_json::from_str::<Mark>(&self.json).is_ok_and(|mark| mark.ignorable)
     }
 }
 
@@ -479,41 +484,5 @@ facts! {
     }
 }
 
-/// Where a message came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Origin {
-    /// It starts a loop.
-    User,
-    /// It joins the running loop at its next model call.
-    Steer,
-    /// It waits for the next loop.
-    Queue,
-    /// The loop itself says it, to keep the model going.
-    Nudge,
-}
-
-/// Why a requested tool call was not dispatched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RejectReason {
-    /// No offered tool has this name.
-    UnknownTool,
-    /// The arguments are not JSON, or not what the tool's schema asks for.
-    InvalidArguments,
-    /// The reply was cut before the call was surely whole.
-    Truncated,
-    /// The tool was called as often as one loop may.
-    TooManyCalls,
-    /// Dispatching it would pass a budget.
-    Budget,
-}
-
-/// What a repeat of the call may do, read from the tools in force: at most once where the tool is
-/// gone.
-#[must_use]
-pub fn effect_class(tools: &ToolSet, tool: &str) -> EffectClass {
-    tools
-        .get(tool)
-        .map_or(EffectClass::AtMostOnce, |spec| spec.effect)
-}
+#[cfg(test)]
+mod tests;

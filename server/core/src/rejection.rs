@@ -62,3 +62,35 @@ impl Rejection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_its_own_constant_and_every_message_one_line() {
+        let (named, running) = (LoopId(1), LoopId(2));
+        let all = [
+            Rejection::SessionNotFound,
+            Rejection::SessionExists {
+                session: "s".to_owned(),
+            },
+            Rejection::LoopRunning { running },
+            Rejection::NoLoopRunning,
+            Rejection::LoopMismatch { named, running },
+            Rejection::TooManyMessages { limit: 1 },
+            Rejection::StaleEpoch {
+                epoch: 1,
+                current: 1,
+            },
+        ];
+        let mut reasons = all.each_ref().map(Rejection::reason);
+        reasons.sort_unstable();
+        assert!(reasons.windows(2).all(|pair| pair[0] != pair[1]));
+        for (reason, rejection) in reasons.iter().zip(&all) {
+            let upper = |c: char| c.is_ascii_uppercase() || c == '_';
+            assert!(reason.chars().all(upper), "{reason}");
+            assert!(!rejection.to_string().contains('\n'));
+        }
+    }
+}

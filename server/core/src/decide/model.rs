@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Draft, budget, step, tool};
 use crate::{
+    budget::{Bound, Dimension, LOOP_BUDGET},
     event::{MessageAdded, ModelCallCompleted, ModelCallFailed, Origin, RejectReason},
     ids::{Attempt, CallId},
     message::Part,
@@ -81,13 +82,13 @@ pub(super) fn completed(draft: &mut Draft, call: CallId, attempt: Attempt, reply
 
 /// A reply that the output cap cut: what it said is kept and continued, but no tool call of it is
 /// dispatched, since the last one may be half of what the model meant.
-fn cut(draft: &mut Draft, bound: crate::budget::Bound, asks: bool) {
+fn cut(draft: &mut Draft, bound: Bound, asks: bool) {
     if asks {
         let text = "The reply was cut at the output limit, so this call was not made. Make it \
                     again if it is still needed, with shorter arguments.";
         tool::reject_all(draft, RejectReason::Truncated, text);
     }
-    if bound != crate::budget::Bound::Configured {
+    if bound != Bound::Configured {
         // The next call would need more than the budget had left for this one.
         let reason = step::own_grant(draft)
             .err()
@@ -109,8 +110,8 @@ fn cut(draft: &mut Draft, bound: crate::budget::Bound, asks: bool) {
     step::next(draft);
 }
 
-fn by_bound(draft: &Draft, bound: crate::budget::Bound) -> EndReason {
-    use crate::budget::{Bound, Dimension, LOOP_BUDGET};
+/// Why a loop ends whose reply was cut by what a budget had left.
+fn by_bound(draft: &Draft, bound: Bound) -> EndReason {
     let limits = &draft.state.limits.budget;
     let usage = draft
         .state
@@ -118,21 +119,36 @@ fn by_bound(draft: &Draft, bound: crate::budget::Bound) -> EndReason {
         .as_ref()
         .map(|active| active.totals.usage)
         .unwrap_or_default();
-    let (dimension, limit, used) = match bound {
-        Bound::Budget(Dimension::OutputTokens) => {
-            (Dimension::OutputTokens, limits.output_tokens, usage.output)
-        }
+    let own = LOOP_BUDGET.to_owned();
+    let (budget, dimension, limit, used) = match bound {
+        Bound::Budget(Dimension::OutputTokens) => (
+            own,
+            Dimension::OutputTokens,
+            limits.output_tokens,
+            usage.output,
+        ),
+        // Which of them it was, and how it stands, only the ledger knows.
+        Bound::NamedBudget => (
+            draft.state.agent.budgets.join(", "),
+            Dimension::TotalTokens,
+            None,
+            usage.total(),
+        ),
         Bound::Budget(
             Dimension::InputTokens
             | Dimension::TotalTokens
             | Dimension::ModelCalls
             | Dimension::ToolCalls,
         )
-        | Bound::Configured
-        | Bound::NamedBudget => (Dimension::TotalTokens, limits.total_tokens, usage.total()),
+        | Bound::Configured => (
+            own,
+            Dimension::TotalTokens,
+            limits.total_tokens,
+            usage.total(),
+        ),
     };
     EndReason::BudgetExceeded {
-        budget: LOOP_BUDGET.to_owned(),
+        budget,
         dimension,
         limit: limit.unwrap_or(used),
         used,

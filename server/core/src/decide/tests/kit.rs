@@ -1,0 +1,443 @@
+//! A session under test: inputs in, events out, and after each entry what must always hold.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    Entry, Event, Input, Rejection, State, What,
+    agent::{Agent, EffectClass, Limits, ToolSet, ToolSpec},
+    decide,
+    effect::{EffectKey, wanted},
+    ids::{Attempt, CallId, LoopId, Timestamp},
+    input::{Command, Create, Mode, SendMessage, StartLoop, TimerWhy},
+    message::{CallPart, Part, Parts, ToolOutput},
+    outcome::{
+        EndReason, LookupAnswer, ModelFailure, ModelFailureKind, ModelReply, StopReason,
+        ToolFailure, ToolFailureKind, Verdict,
+    },
+    replay::{fold, redecide},
+    retry::JITTER_ONE,
+    state::Turn,
+    usage::Usage,
+};
+
+/// When a session under test begins, milliseconds.
+pub(super) const BEGIN: u64 = 1_000_000;
+
+pub(super) struct Session {
+    pub(super) state: State,
+    pub(super) now: u64,
+    entries: Vec<Entry>,
+}
+
+impl Session {
+    /// Created with these terms, attached, at rest.
+    pub(super) fn new(limits: Limits, agent: Agent) -> Self {
+        let mut session = Self::empty();
+        let by = Command::default();
+        session.go(What::Create(create(by, limits, agent)));
+        session.attach();
+        session
+    }
+
+    /// With a loop whose first model call runs, or is reserving.
+    pub(super) fn started(limits: Limits) -> Self {
+        let mut session = Self::new(limits, Agent::default());
+        session.start("hello");
+        session
+    }
+
+    pub(super) fn empty() -> Self {
+        Self {
+            state: State::default(),
+            now: BEGIN,
+            entries: Vec::new(),
+        }
+    }
+
+    pub(super) fn go(&mut self, what: What) -> Vec<Event> {
+        self.offer(what).expect("the input is accepted")
+    }
+
+    pub(super) fn offer(&mut self, what: What) -> Result<Vec<Event>, Rejection> {
+        let at = Timestamp(self.now);
+        let input = Input { at, what };
+        let cause = input.cause();
+        let events = decide(&self.state, input)?;
+        if !events.is_empty() {
+            let entry = Entry {
+                cause,
+                events: events.clone(),
+            };
+            redecide(&self.state, at, &entry).expect("the recovered input decides the same");
+            self.state.apply_entry(self.state.seq + 1, &entry);
+            self.entries.push(entry);
+            self.check();
+        }
+        Ok(events)
+    }
+
+    fn check(&self) {
+        assert_eq!(
+            fold(&self.entries),
+            self.state,
+            "the fold is not the live state"
+        );
+        let mut open: Vec<CallId> = Vec::new();
+        for turn in self.state.conversation.turns() {
+            match &*turn {
+                Turn::Results(results) => {
+                    let told: Vec<CallId> = results.iter().map(|r| r.call).collect();
+                    assert_eq!(told, open, "results without their calls");
+                    open.clear();
+                }
+                Turn::User(_) => assert_eq!(open, [], "a message parts calls from results"),
+                Turn::Assistant { parts, first_call } => {
+                    assert_eq!(open, [], "a reply parts calls from results");
+                    let asked = parts.iter().filter(|p| matches!(p, Part::ToolCall(_)));
+                    open.extend((first_call.0..).zip(asked).map(|(id, _)| CallId(id)));
+                }
+            }
+        }
+        let waits = self
+            .state
+            .active
+            .as_ref()
+            .is_some_and(|a| !a.tools.is_empty());
+        assert!(open.is_empty() || waits, "{open:?} will never have results");
+    }
+
+    pub(super) fn wait(&mut self, millis: u64) {
+        self.now += millis;
+    }
+
+    pub(super) fn start(&mut self, text: &str) -> Vec<Event> {
+        self.go(What::StartLoop(start("", text)))
+    }
+
+    pub(super) fn send(&mut self, mode: Mode, text: &str) -> Vec<Event> {
+        self.go(What::SendMessage(send("", mode, text)))
+    }
+
+    pub(super) fn cancel(&mut self) -> Vec<Event> {
+        self.go(cancel("", None))
+    }
+
+    pub(super) fn attach(&mut self) -> Vec<Event> {
+        let epoch = self.state.epoch + 1;
+        self.go(What::Attach {
+            epoch,
+            cut_bytes: None,
+        })
+    }
+
+    /// The running model call ends with a text, which completes a loop at rest.
+    pub(super) fn say(&mut self, text: &str) -> Vec<Event> {
+        self.reply(vec![Part::Text(text.to_owned())], StopReason::EndTurn)
+    }
+
+    /// The running model call asks for tools.
+    pub(super) fn ask(&mut self, tools: &[&str]) -> Vec<Event> {
+        self.reply(
+            tools.iter().map(|tool| call(tool)).collect(),
+            StopReason::ToolUse,
+        )
+    }
+
+    pub(super) fn reply(&mut self, parts: Vec<Part>, stop: StopReason) -> Vec<Event> {
+        self.reply_with(parts, stop, usage(10, 5))
+    }
+
+    pub(super) fn reply_with(
+        &mut self,
+        parts: Vec<Part>,
+        stop: StopReason,
+        usage: Option<Usage>,
+    ) -> Vec<Event> {
+        let (call, attempt) = self.model();
+        self.go(completed(call, attempt, parts, stop, usage))
+    }
+
+    pub(super) fn fail(&mut self, kind: ModelFailureKind) -> Vec<Event> {
+        self.fail_with(kind, None, None)
+    }
+
+    /// The running model call fails; the backoff is drawn at its longest.
+    pub(super) fn fail_with(
+        &mut self,
+        kind: ModelFailureKind,
+        retry_after_ms: Option<u64>,
+        usage: Option<Usage>,
+    ) -> Vec<Event> {
+        let (call, attempt) = self.model();
+        let failure = ModelFailure {
+            kind,
+            message: "no luck".to_owned(),
+            retry_after_ms,
+            usage,
+            body_crc: String::new(),
+        };
+        self.go(What::ModelFailed {
+            call,
+            attempt,
+            failure,
+            jitter: JITTER_ONE,
+        })
+    }
+
+    pub(super) fn tool(&mut self, call: u32, attempt: Attempt, text: &str) -> Vec<Event> {
+        self.go(tool_completed(call, attempt, text))
+    }
+
+    pub(super) fn tool_fails(
+        &mut self,
+        call: u32,
+        attempt: Attempt,
+        kind: ToolFailureKind,
+        retryable: bool,
+    ) -> Vec<Event> {
+        self.go(What::ToolFailed {
+            call: CallId(call),
+            attempt,
+            failure: ToolFailure {
+                kind,
+                message: "no luck".to_owned(),
+                retryable,
+            },
+            jitter: JITTER_ONE,
+        })
+    }
+
+    pub(super) fn looked_up(&mut self, call: u32, answer: LookupAnswer) -> Vec<Event> {
+        self.go(What::LookedUp {
+            call: CallId(call),
+            answer,
+        })
+    }
+
+    pub(super) fn granted(&mut self, max_output_tokens: u64) -> Vec<Event> {
+        let (call, attempt) = self.model();
+        self.go(What::BudgetGranted {
+            call,
+            attempt,
+            max_output_tokens,
+        })
+    }
+
+    pub(super) fn fire(&mut self, why: TimerWhy) -> Vec<Event> {
+        self.go(What::TimerFired(why))
+    }
+
+    /// Time passes until the earliest timer, which fires.
+    pub(super) fn fire_next(&mut self) -> Vec<Event> {
+        let timer = wanted(&self.state).into_iter().filter_map(|key| {
+            if let EffectKey::Timer { at, why } = key {
+                Some((at, why))
+            } else {
+                None
+            }
+        });
+        let (at, why) = timer.min().expect("a timer is wanted");
+        self.now = self.now.max(at.0);
+        self.fire(why)
+    }
+
+    pub(super) fn change_tools(&mut self, tools: Vec<ToolSpec>) -> Vec<Event> {
+        self.go(What::ToolsChanged(ToolSet::new(tools)))
+    }
+
+    /// The model call that is under way.
+    pub(super) fn model(&self) -> (CallId, Attempt) {
+        let active = self.state.active.as_ref().expect("a loop runs");
+        let model = active.model.as_ref().expect("a model call is under way");
+        (model.call, model.attempt)
+    }
+
+    /// Why the last loop ended.
+    pub(super) fn reason(&self) -> EndReason {
+        assert_eq!(
+            self.state.active.as_ref().map(|a| a.id),
+            None,
+            "a loop runs"
+        );
+        self.state
+            .ended
+            .back()
+            .expect("a loop ended")
+            .reason
+            .clone()
+    }
+
+    /// What the model was told of each call of its last step.
+    pub(super) fn results(&self) -> Vec<(u32, String, bool)> {
+        let turns = self.state.conversation.turns();
+        let last = turns.iter().rev().find_map(|turn| {
+            if let Turn::Results(results) = &**turn {
+                Some(Arc::clone(results))
+            } else {
+                None
+            }
+        });
+        let told = last.expect("a step had calls");
+        let told = told.iter();
+        told.map(|r| (r.call.0, r.output.text.clone(), r.output.is_error))
+            .collect()
+    }
+
+    /// The texts of the conversation, with who said them.
+    pub(super) fn talk(&self) -> Vec<String> {
+        let turns = self.state.conversation.turns();
+        let line = |turn: &Arc<Turn>| match &**turn {
+            Turn::User(parts) => format!("user: {}", crate::message::text_of(parts)),
+            Turn::Assistant { parts, .. } => format!("model: {}", crate::message::text_of(parts)),
+            Turn::Results(results) => format!("{} results", results.len()),
+        };
+        turns.iter().map(line).collect()
+    }
+}
+
+pub(super) fn kinds(events: &[Event]) -> Vec<&str> {
+    events.iter().map(Event::kind).collect()
+}
+
+pub(super) fn nothing() -> Vec<Event> {
+    Vec::new()
+}
+
+pub(super) fn create(by: Command, limits: Limits, agent: Agent) -> Create {
+    Create {
+        by,
+        session: "s".to_owned(),
+        namespace: "n".to_owned(),
+        agent: Arc::new(agent),
+        limits: Arc::new(limits),
+        labels: BTreeMap::new(),
+        tools: ToolSet::new(specs()),
+    }
+}
+
+pub(super) fn by(request: &str) -> Command {
+    Command {
+        request_id: request.to_owned(),
+        principal: "ann".to_owned(),
+    }
+}
+
+pub(super) fn start(request: &str, text: &str) -> StartLoop {
+    StartLoop {
+        by: by(request),
+        parts: said(text),
+        agent: None,
+        limits: None,
+        traceparent: None,
+    }
+}
+
+pub(super) fn send(request: &str, mode: Mode, text: &str) -> SendMessage {
+    SendMessage {
+        by: by(request),
+        parts: said(text),
+        mode,
+        guard: None,
+        traceparent: None,
+    }
+}
+
+pub(super) fn cancel(request: &str, guard: Option<LoopId>) -> What {
+    What::CancelLoop {
+        by: by(request),
+        guard,
+        reason: "enough".to_owned(),
+    }
+}
+
+pub(super) fn completed(
+    call: CallId,
+    attempt: Attempt,
+    parts: Vec<Part>,
+    stop: StopReason,
+    usage: Option<Usage>,
+) -> What {
+    let asks = |part: &&Part| matches!(part, Part::ToolCall(_));
+    let verdict = |part: &Part| {
+        let bad = matches!(part, Part::ToolCall(call) if call.arguments == "bad");
+        Verdict {
+            args_hash: "0011223344556677".to_owned(),
+            invalid: bad.then(|| "`a` must be a number".to_owned()),
+        }
+    };
+    let verdicts = parts.iter().filter(asks).map(verdict).collect();
+    let reply = ModelReply {
+        parts: Arc::new(parts),
+        stop,
+        usage,
+        response_id: None,
+        body_crc: String::new(),
+        latency_ms: 1,
+        cost_micro_usd: Some(3),
+        verdicts,
+    };
+    What::ModelCompleted {
+        call,
+        attempt,
+        reply,
+    }
+}
+
+pub(super) fn tool_completed(call: u32, attempt: Attempt, text: &str) -> What {
+    let output = ToolOutput {
+        text: text.to_owned(),
+        ..ToolOutput::default()
+    };
+    What::ToolCompleted {
+        call: CallId(call),
+        attempt,
+        output: Arc::new(output),
+    }
+}
+
+pub(super) fn said(text: &str) -> Parts {
+    Arc::new(vec![Part::Text(text.to_owned())])
+}
+
+pub(super) fn call(tool: &str) -> Part {
+    call_with(tool, "{}")
+}
+
+pub(super) fn call_with(tool: &str, arguments: &str) -> Part {
+    Part::ToolCall(CallPart {
+        provider_id: "same".to_owned(),
+        tool: tool.to_owned(),
+        arguments: arguments.to_owned(),
+    })
+}
+
+pub(super) fn usage(input: u64, output: u64) -> Option<Usage> {
+    Some(Usage {
+        input,
+        output,
+        ..Usage::default()
+    })
+}
+
+/// A tool of each class; `once` can be looked up, `blind` cannot.
+pub(super) fn specs() -> Vec<ToolSpec> {
+    let retention_ms = 60_000;
+    [
+        ("read", EffectClass::ReadOnly, false),
+        ("idem", EffectClass::Idempotent, false),
+        ("dedup", EffectClass::Deduplicated { retention_ms }, false),
+        ("once", EffectClass::AtMostOnce, true),
+        ("blind", EffectClass::AtMostOnce, false),
+    ]
+    .map(|(name, effect, lookup)| ToolSpec {
+        name: name.to_owned(),
+        description: String::new(),
+        input_schema: "{}".to_owned(),
+        effect,
+        destructive: false,
+        lookup,
+        timeout_ms: 1,
+        absolute_cap_ms: 1,
+    })
+    .to_vec()
+}

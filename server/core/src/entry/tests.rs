@@ -1,0 +1,53 @@
+use super::*;
+
+#[test]
+fn the_label_is_the_tag_in_the_log() {
+    let (call, attempt) = (CallId(1), 1);
+    let by = Command::default();
+    let all = [
+        Cause::Create(by.clone()),
+        Cause::StartLoop(by.clone()),
+        Cause::SendMessage {
+            by: by.clone(),
+            mode: Mode::Steer,
+            guard: None,
+        },
+        Cause::CancelLoop { by, guard: None },
+        Cause::Attach,
+        Cause::Detach,
+        Cause::Tools,
+        Cause::Model {
+            call,
+            attempt,
+            jitter: 0,
+            retry_after_ms: None,
+        },
+        Cause::Tool {
+            call,
+            attempt,
+            jitter: 0,
+            retryable: false,
+        },
+        Cause::Lookup {
+            call,
+            not_known: None,
+        },
+        Cause::BudgetGranted {
+            call,
+            attempt,
+            max_output_tokens: 1,
+        },
+        Cause::BudgetRefused { call, attempt },
+        Cause::BudgetSettled { call, attempt },
+        Cause::Timer(TimerWhy::RetryModel(call)),
+    ];
+    for cause in all {
+        let json = serde_json::to_value(&cause).expect("a cause is JSON");
+        let members = json.as_object().and_then(|members| members.keys().next());
+        let tag = json.as_str().or(members.map(String::as_str));
+        assert_eq!(tag, Some(cause.label()));
+        assert_eq!(cause.command().is_some(), json.to_string().contains("{}"));
+        let back: Cause = serde_json::from_value(json).expect("it reads back");
+        assert_eq!(back, cause);
+    }
+}

@@ -1,0 +1,44 @@
+//! The words that events alone use, and how a tool's promise is read from them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::{EffectClass, ToolSet};
+
+/// Where a message came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// It starts a loop.
+    User,
+    /// It joins the running loop at its next model call.
+    Steer,
+    /// It waits for the next loop.
+    Queue,
+    /// The loop itself says it, to keep the model going.
+    Nudge,
+}
+
+/// Why a requested tool call was not dispatched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RejectReason {
+    /// No offered tool has this name.
+    UnknownTool,
+    /// The arguments are not JSON, or not what the tool's schema asks for.
+    InvalidArguments,
+    /// The reply was cut before the call was surely whole.
+    Truncated,
+    /// The tool was called as often as one loop may.
+    TooManyCalls,
+    /// Dispatching it would pass a budget.
+    Budget,
+}
+
+/// What a repeat of the call may do, read from the tools in force: at most once where the tool is
+/// gone.
+#[must_use]
+pub fn effect_class(tools: &ToolSet, tool: &str) -> EffectClass {
+    tools
+        .get(tool)
+        .map_or(EffectClass::AtMostOnce, |spec| spec.effect)
+}
