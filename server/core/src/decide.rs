@@ -108,3 +108,6 @@ impl Draft {
         !request_id.is_empty() && self.state.answer(request_id).is_some()
     }
 }
+
+#[cfg(test)]
+mod tests;

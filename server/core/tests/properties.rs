@@ -1,0 +1,148 @@
+//! Properties of the machine over random scripts of inputs, sensible and senseless ones alike.
+//!
+//! The simulator knows what a driver may do; this does not. It offers anything at any time, so that
+//! what holds here needs no discipline of its callers.
+
+mod properties {
+    pub(crate) mod input;
+}
+
+use std::collections::BTreeSet;
+
+use loopwright_core::{
+    Cause, EffectKey, Entry, Event, Input, State, decide,
+    ids::{CallId, LoopId, Timestamp},
+    replay::{fold, redecide},
+    wanted,
+};
+use proptest::prelude::*;
+
+use properties::input::{Roll, rolls};
+
+/// Runs a script and hands each entry on with the states around it.
+fn play(
+    script: &[Roll],
+    mut see: impl FnMut(&State, Timestamp, &Entry, &State) -> Result<(), TestCaseError>,
+) -> Result<(State, Vec<Entry>), TestCaseError> {
+    let mut state = State::default();
+    let mut entries = Vec::new();
+    let mut now = 1_000;
+    for roll in script {
+        now += roll.pause();
+        let input = Input {
+            at: Timestamp(now),
+            what: roll.input(&state),
+        };
+        let cause = input.cause();
+        let Ok(events) = decide(&state, input) else {
+            continue;
+        };
+        if events.is_empty() {
+            continue;
+        }
+        let before = state.clone();
+        let entry = Entry { cause, events };
+        state.apply_entry(before.seq + 1, &entry);
+        see(&before, Timestamp(now), &entry, &state)?;
+        entries.push(entry);
+    }
+    Ok((state, entries))
+}
+
+/// Ids that an entry gives out.
+fn new_ids(entry: &Entry) -> (Vec<CallId>, Vec<LoopId>) {
+    let (mut calls, mut loops) = (Vec::new(), Vec::new());
+    for event in &entry.events {
+        if let Event::ToolCallRequested(e) = event {
+            calls.push(e.call);
+        }
+        if let Event::LoopStarted(e) = event {
+            loops.push(e.id);
+        }
+        if let Event::ModelCallStarted(e) = event
+            && e.attempt == 1
+        {
+            calls.push(e.call);
+        }
+    }
+    (calls, loops)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn replay_equals_memory_through_json(script in rolls()) {
+        let (state, entries) = play(&script, |_, _, _, _| Ok(()))?;
+        let text: Vec<String> = entries
+            .iter()
+            .map(|entry| serde_json::to_string(entry).expect("an entry is JSON"))
+            .collect();
+        let read: Vec<Entry> = text
+            .iter()
+            .map(|line| serde_json::from_str(line).expect("an entry reads back"))
+            .collect();
+        prop_assert_eq!(&read, &entries);
+        prop_assert!(fold(&read) == state);
+        for (line, entry) in text.iter().zip(&read) {
+            prop_assert_eq!(&serde_json::to_string(entry).expect("an entry is JSON"), line);
+        }
+    }
+
+    #[test]
+    fn a_recovered_input_decides_to_what_was_logged(script in rolls()) {
+        play(&script, |before, at, entry, _| {
+            let again = redecide(before, at, entry);
+            prop_assert!(again.is_ok(), "{again:#?}");
+            let input = Input::from_entry(at, entry).expect("the entry tells its input");
+            prop_assert_eq!(&input.cause(), &entry.cause);
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn a_session_at_rest_wants_nothing_but_settlements(script in rolls()) {
+        play(&script, |_, _, _, after| {
+            let keys = wanted(after);
+            if after.active.is_none() {
+                let settles = |key: &EffectKey| matches!(key, EffectKey::Settle { .. });
+                prop_assert!(keys.iter().all(settles), "{keys:?}");
+                prop_assert_eq!(after.wake_at(), None);
+            } else {
+                prop_assert!(!keys.is_empty(), "a loop that wants nothing never ends");
+            }
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn ids_never_repeat_and_epochs_only_rise(script in rolls()) {
+        let (mut calls, mut loops) = (BTreeSet::new(), BTreeSet::new());
+        play(&script, |before, _, entry, after| {
+            let (new_calls, new_loops) = new_ids(entry);
+            for call in new_calls {
+                prop_assert!(calls.insert(call), "{call} again");
+            }
+            for id in new_loops {
+                prop_assert!(loops.insert(id), "{id} again");
+            }
+            let attached = u64::from(entry.cause == Cause::Attach);
+            prop_assert_eq!(after.epoch, before.epoch + attached);
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn totals_only_grow_and_never_wrap(script in rolls()) {
+        play(&script, |before, _, _, after| {
+            let (old, new) = (before.totals, after.totals);
+            prop_assert!(new.usage.input >= old.usage.input);
+            prop_assert!(new.usage.output >= old.usage.output);
+            prop_assert!(new.usage.total() >= old.usage.total());
+            prop_assert!(new.estimated >= old.estimated);
+            prop_assert!(new.steps >= old.steps && new.tool_calls >= old.tool_calls);
+            prop_assert!(u64::from(new.steps) <= new.model_calls);
+            Ok(())
+        })?;
+    }
+}

@@ -1,0 +1,353 @@
+//! Random inputs: half of them are outcomes that the state waits for, the rest is anything.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use loopwright_core::{
+    EffectKey, State, What,
+    agent::{Agent, BudgetLimits, EffectClass, Limits, ToolSet, ToolSpec, UnknownPolicy},
+    budget::Dimension,
+    ids::{Attempt, CallId, LoopId},
+    input::{Command, Create, Mode, SendMessage, StartLoop, TimerWhy},
+    message::{CallPart, Part, Thinking, ToolOutput},
+    outcome::{
+        EndReason, LookupAnswer, ModelFailure, ModelFailureKind, ModelReply, StopReason,
+        ToolFailure, ToolFailureKind, Verdict,
+    },
+    usage::Usage,
+    wanted,
+};
+use proptest::prelude::*;
+
+/// The dice behind one input; what they mean depends on the state.
+#[derive(Clone, Debug)]
+pub(crate) struct Roll {
+    kind: u8,
+    pick: u8,
+    shape: u8,
+    number: u64,
+    text: String,
+}
+
+/// Scripts of inputs. The first creates a session in most of them.
+pub(crate) fn rolls() -> impl Strategy<Value = Vec<Roll>> {
+    proptest::collection::vec(roll(), 1..50)
+}
+
+fn roll() -> impl Strategy<Value = Roll> {
+    let number = prop_oneof![6 => 0_u64..5_000, 1 => Just(u64::MAX), 1 => any::<u64>()];
+    (
+        any::<u8>(),
+        any::<u8>(),
+        any::<u8>(),
+        number,
+        "[a-z\"\\\\\u{7f}-\u{2028}]{0,8}",
+    )
+        .prop_map(|(kind, pick, shape, number, text)| Roll {
+            kind,
+            pick,
+            shape,
+            number,
+            text,
+        })
+}
+
+impl Roll {
+    pub(crate) fn pause(&self) -> u64 {
+        u64::from(self.pick) * u64::from(self.shape % 4)
+    }
+
+    pub(crate) fn input(&self, state: &State) -> What {
+        if state.session.is_none() && self.kind != 0 {
+            return self.create();
+        }
+        let keys: Vec<EffectKey> = wanted(state).into_iter().collect();
+        match self.kind % 16 {
+            0..=7 if !keys.is_empty() => self.outcome(keys[usize::from(self.pick) % keys.len()]),
+            0..=8 => self.command(),
+            9 => self.command(),
+            10 => What::Attach {
+                epoch: state.epoch + u64::from(!self.shape.is_multiple_of(8)),
+                cut_bytes: self.pick.is_multiple_of(2).then_some(self.number),
+            },
+            11 if self.pick.is_multiple_of(2) => What::Detach,
+            11 => What::ToolsChanged(self.tools()),
+            12 => What::TimerFired(self.timer()),
+            13 => self.outcome(EffectKey::Lookup { call: self.call() }),
+            14 => self.outcome(EffectKey::Tool {
+                call: self.call(),
+                attempt: self.attempt(),
+            }),
+            _ => self.outcome(EffectKey::Model {
+                call: self.call(),
+                attempt: self.attempt(),
+            }),
+        }
+    }
+
+    fn create(&self) -> What {
+        let some = |bit: u8, value: u64| (self.shape & bit != 0).then_some(value);
+        let limits = Limits {
+            max_steps: u32::from(self.pick % 6),
+            max_output_tokens: self.number % 500,
+            max_output_retries: u32::from(self.pick % 3),
+            max_parallel_tool_calls: u32::from(self.pick % 4),
+            max_tool_calls_per_name: some(1, 2).map(|_| 2),
+            deadline_ms: some(2, self.number),
+            max_waiting_messages: u32::from(self.pick % 7),
+            min_output_tokens: 16,
+            budget: BudgetLimits {
+                input_tokens: some(4, self.number),
+                output_tokens: some(8, self.number),
+                total_tokens: some(16, self.number),
+                model_calls: some(32, self.number % 9),
+                tool_calls: some(64, self.number % 9),
+            },
+            on_unknown: [UnknownPolicy::End, UnknownPolicy::TellModel][usize::from(self.pick % 2)],
+            ..Limits::default()
+        };
+        let agent = Agent {
+            model: self.text.clone(),
+            fallbacks: vec!["second".to_owned(); usize::from(self.pick % 3)],
+            temperature: Some(0.1 + f64::from(self.pick)),
+            budgets: vec!["team".to_owned(); usize::from(self.shape % 2)],
+            ..Agent::default()
+        };
+        What::Create(Create {
+            by: self.by(),
+            session: "s".to_owned(),
+            namespace: "n".to_owned(),
+            agent: Arc::new(agent),
+            limits: Arc::new(limits),
+            labels: BTreeMap::from([(self.text.clone(), String::new())]),
+            tools: self.tools(),
+        })
+    }
+
+    fn command(&self) -> What {
+        let guard = self
+            .shape
+            .is_multiple_of(5)
+            .then_some(LoopId(u32::from(self.pick % 3)));
+        let parts = Arc::new(vec![Part::Text(self.text.clone())]);
+        match self.shape % 5 {
+            0 | 1 => What::StartLoop(StartLoop {
+                by: self.by(),
+                parts,
+                agent: self.pick.is_multiple_of(8).then(Arc::default),
+                limits: self.pick.is_multiple_of(9).then(Arc::default),
+                traceparent: Some(self.text.clone()),
+            }),
+            2 | 3 => What::SendMessage(SendMessage {
+                by: self.by(),
+                parts,
+                mode: [Mode::Queue, Mode::Steer, Mode::Interrupt][usize::from(self.pick % 3)],
+                guard,
+                traceparent: None,
+            }),
+            _ => What::CancelLoop {
+                by: self.by(),
+                guard,
+                reason: self.text.clone(),
+            },
+        }
+    }
+
+    fn outcome(&self, key: EffectKey) -> What {
+        match key {
+            EffectKey::Model { call, attempt } if self.shape.is_multiple_of(4) => {
+                What::ModelFailed {
+                    call,
+                    attempt,
+                    failure: self.model_failure(),
+                    jitter: u32::from(self.pick) * 7_919,
+                }
+            }
+            EffectKey::Model { call, attempt } => What::ModelCompleted {
+                call,
+                attempt,
+                reply: self.reply(),
+            },
+            EffectKey::Tool { call, attempt } if self.shape.is_multiple_of(3) => What::ToolFailed {
+                call,
+                attempt,
+                failure: ToolFailure {
+                    kind: [ToolFailureKind::NotExecuted, ToolFailureKind::Ambiguous]
+                        [usize::from(self.pick % 2)],
+                    message: self.text.clone(),
+                    retryable: self.shape.is_multiple_of(2),
+                },
+                jitter: u32::from(self.pick),
+            },
+            EffectKey::Tool { call, attempt } => What::ToolCompleted {
+                call,
+                attempt,
+                output: self.output(),
+            },
+            EffectKey::Lookup { call } => What::LookedUp {
+                call,
+                answer: match self.shape % 3 {
+                    0 => LookupAnswer::Completed(self.output()),
+                    1 => LookupAnswer::NeverStarted,
+                    _ => LookupAnswer::NotKnown(self.text.clone()),
+                },
+            },
+            EffectKey::Reserve { call, attempt } if self.shape.is_multiple_of(4) => {
+                What::BudgetRefused {
+                    call,
+                    attempt,
+                    reason: EndReason::BudgetExceeded {
+                        budget: self.text.clone(),
+                        dimension: Dimension::TotalTokens,
+                        limit: self.number,
+                        used: 0,
+                        requested: 1,
+                    },
+                }
+            }
+            EffectKey::Reserve { call, attempt } => What::BudgetGranted {
+                call,
+                attempt,
+                max_output_tokens: self.number,
+            },
+            EffectKey::Settle { call, attempt } => What::BudgetSettled { call, attempt },
+            EffectKey::Timer { why, .. } => What::TimerFired(why),
+        }
+    }
+
+    fn reply(&self) -> ModelReply {
+        let stops = [
+            StopReason::EndTurn,
+            StopReason::ToolUse,
+            StopReason::ToolUse,
+            StopReason::MaxTokens,
+            StopReason::StopSequence,
+            StopReason::Refusal,
+            StopReason::ContentFilter,
+            StopReason::ContextFull,
+            StopReason::Pause,
+            StopReason::Other(self.text.clone()),
+        ];
+        let mut parts = vec![
+            Part::Thinking(Thinking {
+                text: self.text.clone(),
+                signature: None,
+            }),
+            Part::Text(self.text.clone()),
+        ];
+        parts.truncate(usize::from(self.pick % 3));
+        let calls = usize::from(self.shape % 4);
+        let names = ["read", "dedup", "once", "blind", "gone"];
+        parts.extend((0..calls).map(|at| {
+            Part::ToolCall(CallPart {
+                provider_id: String::new(),
+                tool: names[(usize::from(self.pick) + at) % names.len()].to_owned(),
+                arguments: self.text.clone(),
+            })
+        }));
+        // Too few verdicts, or too many, must do no harm.
+        let verdicts = vec![
+            Verdict {
+                args_hash: self.text.clone(),
+                invalid: self.pick.is_multiple_of(5).then(|| self.text.clone()),
+            };
+            usize::from(self.pick % 5)
+        ];
+        ModelReply {
+            parts: Arc::new(parts),
+            stop: stops[usize::from(self.kind / 16) % stops.len()].clone(),
+            usage: (!self.pick.is_multiple_of(4)).then(|| self.usage()),
+            response_id: self.pick.is_multiple_of(2).then(|| self.text.clone()),
+            body_crc: self.text.clone(),
+            latency_ms: self.number,
+            cost_micro_usd: (self.pick % 2 == 1).then_some(self.number),
+            verdicts,
+        }
+    }
+
+    fn model_failure(&self) -> ModelFailure {
+        use ModelFailureKind as Kind;
+        let kinds = [
+            Kind::RateLimited,
+            Kind::Cut,
+            Kind::Auth,
+            Kind::ContextTooLong,
+            Kind::Server,
+        ];
+        ModelFailure {
+            kind: kinds[usize::from(self.pick) % kinds.len()],
+            message: self.text.clone(),
+            retry_after_ms: self.pick.is_multiple_of(3).then_some(self.number),
+            usage: self.pick.is_multiple_of(2).then(|| self.usage()),
+            body_crc: String::new(),
+        }
+    }
+
+    fn usage(&self) -> Usage {
+        Usage {
+            input: self.number,
+            output: self.number / 2,
+            cache_write: u64::from(self.pick),
+            cache_read: self.number,
+        }
+    }
+
+    fn output(&self) -> Arc<ToolOutput> {
+        Arc::new(ToolOutput {
+            text: self.text.clone(),
+            is_error: self.pick.is_multiple_of(2),
+            structured: Some(self.text.clone()),
+            full_bytes: Some(self.number),
+            full: None,
+        })
+    }
+
+    fn tools(&self) -> Arc<ToolSet> {
+        let retention_ms = self.number;
+        let classes = [
+            ("read", EffectClass::ReadOnly),
+            ("dedup", EffectClass::Deduplicated { retention_ms }),
+            ("once", EffectClass::AtMostOnce),
+            ("blind", EffectClass::AtMostOnce),
+        ];
+        let spec = |(name, effect): (&str, EffectClass)| ToolSpec {
+            name: name.to_owned(),
+            description: self.text.clone(),
+            input_schema: "{}".to_owned(),
+            effect,
+            destructive: name == "once",
+            lookup: name == "once",
+            timeout_ms: 1,
+            absolute_cap_ms: 1,
+        };
+        let some = 4 - usize::from(self.pick.is_multiple_of(8));
+        ToolSet::new(classes.into_iter().take(some).map(spec).collect())
+    }
+
+    fn timer(&self) -> TimerWhy {
+        match self.shape % 3 {
+            0 => TimerWhy::RetryModel(self.call()),
+            1 => TimerWhy::RetryTool(self.call()),
+            _ => TimerWhy::Deadline(LoopId(u32::from(self.pick % 4))),
+        }
+    }
+
+    fn call(&self) -> CallId {
+        CallId(u32::from(self.pick % 16))
+    }
+
+    fn attempt(&self) -> Attempt {
+        u32::from(self.shape % 4)
+    }
+
+    /// Few requests, so that some come again; none in a part of them.
+    fn by(&self) -> Command {
+        let request_id = match self.pick % 5 {
+            0 => String::new(),
+            n => format!("r{n}{}", self.shape % 8),
+        };
+        Command {
+            request_id,
+            principal: self.text.clone(),
+        }
+    }
+}
