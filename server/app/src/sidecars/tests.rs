@@ -10,14 +10,14 @@ mod schemas;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loopwright_core::agent::ToolSet;
+use loopwright_core::agent::{ToolSet, ToolSpec};
 use loopwright_core::ids::CallId;
 use loopwright_core::message::{CallPart, ToolOutput};
 use loopwright_core::outcome::ToolFailure;
 use loopwright_core::prompt::ToolRequest;
 use loopwright_log::{Id, Log, MemoryLog, StreamKey};
 
-use super::{Registered, Registration, SessionRef, SidecarError, Sidecars, Who};
+use super::{Phase, Registered, Registration, SessionRef, SidecarError, Sidecars, Who};
 use crate::config::Config;
 use crate::config::units::Period;
 use crate::effects::CallTrace;
@@ -35,7 +35,7 @@ struct Bench {
 impl Bench {
     fn new(configure: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
-        config.tools.sidecar_wait = Period::from_millis(200);
+        config.tools.sidecar_wait = Period::from_secs(20);
         configure(&mut config);
         let log = MemoryLog::new();
         let sidecars = Sidecars::new(&config, Arc::clone(&log) as Arc<dyn Log>, Telemetry::off());
@@ -81,6 +81,24 @@ impl Bench {
         assert!(end.is_ok(), "wanted {wanted:?}, offered {:?}", self.tools());
     }
 
+    async fn until_healthy(&self) {
+        let mut presence = self.sidecars.presence.subscribe();
+        let healthy = || {
+            self.sidecars
+                .list("default")
+                .iter()
+                .all(|one| one.phase == Phase::Healthy)
+        };
+        let wait = async {
+            while !healthy() {
+                presence.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), wait)
+            .await
+            .unwrap();
+    }
+
     async fn call(&self, tool: &str, arguments: &str) -> Result<ToolOutput, ToolFailure> {
         self.call_with(tool, arguments, |_| {}).await
     }
@@ -89,11 +107,20 @@ impl Bench {
         &self,
         tool: &str,
         arguments: &str,
-        change: impl FnOnce(&mut loopwright_core::agent::ToolSpec),
+        change: impl FnOnce(&mut ToolSpec),
     ) -> Result<ToolOutput, ToolFailure> {
-        let tools = self.sidecars.tools("default", None);
-        let mut spec = tools.get(&format!("fake__{tool}")).unwrap().clone();
+        let mut spec = self.spec(tool);
         change(&mut spec);
+        self.call_to(spec, arguments).await
+    }
+
+    /// The tool of this name as a session is offered it now.
+    fn spec(&self, tool: &str) -> ToolSpec {
+        let tools = self.sidecars.tools("default", None);
+        tools.get(&format!("fake__{tool}")).unwrap().clone()
+    }
+
+    async fn call_to(&self, spec: ToolSpec, arguments: &str) -> Result<ToolOutput, ToolFailure> {
         let part = CallPart {
             provider_id: "p1".to_owned(),
             tool: spec.name.clone(),

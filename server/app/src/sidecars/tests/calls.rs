@@ -129,7 +129,7 @@ async fn a_call_that_is_dropped_is_cancelled_over_there() {
 #[tokio::test]
 async fn a_sidecar_that_dies_in_mid_call_leaves_it_ambiguous_and_the_next_one_not_executed() {
     let fake = Fake::tcp(&["hang", "echo"]);
-    let bench = Bench::new(|_| {});
+    let bench = Bench::new(|config| config.tools.sidecar_wait = Period::from_millis(100));
     bench.with(&fake).await;
     let mut started = fake.state.started.subscribe();
     let call = bench.call("hang", "{}");
@@ -138,16 +138,11 @@ async fn a_sidecar_that_dies_in_mid_call_leaves_it_ambiguous_and_the_next_one_no
         answer = &mut call => panic!("{answer:?}"),
         begun = started.wait_for(|&count| count == 1) => drop(begun.unwrap()),
     }
-    let spec_is_still_offered = bench.tools();
+    let echo = bench.spec("echo");
     let (address, script) = fake.kill();
     let failure = call.await.unwrap_err();
     assert_eq!(failure.kind, Ambiguous, "{failure:?}");
-    assert_eq!(
-        spec_is_still_offered,
-        bench.tools(),
-        "withdrawn before calls stop to wait for it"
-    );
-    let failure = bench.call("echo", "{}").await.unwrap_err();
+    let failure = bench.call_to(echo, "{}").await.unwrap_err();
     assert_eq!(
         (failure.kind, failure.retryable),
         (NotExecuted, true),
@@ -156,7 +151,8 @@ async fn a_sidecar_that_dies_in_mid_call_leaves_it_ambiguous_and_the_next_one_no
     let calls = script.calls.lock().unwrap().len();
     assert_eq!(calls, 1, "something was sent again by itself");
     let back = Fake::at(&address, script);
-    bench.until_tools(&["fake__echo", "fake__hang"]).await;
+    bench.until_healthy().await;
+    assert_eq!(bench.tools(), ["fake__echo", "fake__hang"]);
     assert_eq!(bench.call("echo", "{}").await.unwrap().text, "{}");
     drop(back);
 }

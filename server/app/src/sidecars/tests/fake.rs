@@ -137,24 +137,23 @@ impl Fake {
         self.endpoint.trim_start_matches("http://").to_owned()
     }
 
-    /// Dies now; its address and its script stay.
+    /// Dies now, and is dead on return; its address and its script stay.
     pub(crate) fn kill(mut self) -> (String, Arc<Script>) {
         let state = Arc::clone(&self.state);
         let address = self.address();
-        self.shut();
-        (address, state)
-    }
-
-    fn shut(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            let end = move || runtime.shutdown_timeout(std::time::Duration::from_secs(30));
+            std::thread::spawn(end).join().unwrap();
         }
+        (address, state)
     }
 }
 
 impl Drop for Fake {
     fn drop(&mut self) {
-        self.shut();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

@@ -317,7 +317,7 @@ async fn an_entry_of_a_later_version_does_not_hide_the_others() {
 #[tokio::test]
 async fn a_sidecar_that_flaps_is_found_again_with_what_it_serves_now() {
     let fake = Fake::tcp(&["echo"]);
-    let bench = Bench::new(|_| {});
+    let bench = Bench::new(|config| config.tools.sidecar_wait = Period::from_millis(100));
     bench.with(&fake).await;
     let (address, _) = fake.kill();
     bench.until_tools(&[]).await;
@@ -326,6 +326,7 @@ async fn a_sidecar_that_flaps_is_found_again_with_what_it_serves_now() {
     assert_eq!(tools[0].standing, ToolStanding::Unavailable);
     let _back = Fake::at(&address, script(&["echo", "more"]));
     bench.until_tools(&["fake__echo", "fake__more"]).await;
+    bench.until_healthy().await;
     assert_eq!(bench.call("echo", "{}").await.unwrap().text, "{}");
 }
 
