@@ -94,6 +94,7 @@ async fn the_journal_of_a_killed_process_is_recovered() {
         (1, 8, true)
     );
     assert_eq!(lines(&read(&*log).await), SESSION);
+    log.close().await.unwrap();
     assert!(!Path::new(&dir.path().join("journal/0000000001.jsonl")).exists());
 }
 

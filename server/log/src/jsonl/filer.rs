@@ -14,6 +14,7 @@ use super::SyncPolicy;
 use super::checkpoint::{self, Manifest};
 use super::engine::Engine;
 use super::queue::Work;
+use super::recover::Recovered;
 use super::stream::{Mark, Stream};
 use crate::disk::{DiskFile, OpenAs, append_all};
 use crate::key::StreamKey;
@@ -35,6 +36,8 @@ pub(crate) struct Filer {
     manifest: Manifest,
     /// The first segment that the last checkpoint did not make superfluous.
     next_segment: u64,
+    /// Segments of earlier processes. They wait for the next occasion: a start has better to do.
+    deferred: Vec<u64>,
     /// Segments that the next checkpoint makes superfluous.
     closed: Vec<u64>,
 }
@@ -59,10 +62,13 @@ impl From<io::Error> for Trouble {
 }
 
 impl Filer {
-    pub(crate) fn new(manifest: Manifest, next_segment: u64) -> Filer {
+    pub(crate) fn new(recovered: Recovered) -> Filer {
         Filer {
-            manifest,
-            next_segment,
+            manifest: recovered.manifest,
+            dirty: recovered.dirty,
+            unsynced_dirs: recovered.unsynced_dirs,
+            deferred: recovered.segments,
+            next_segment: recovered.next_segment,
             ..Filer::default()
         }
     }
@@ -76,6 +82,9 @@ impl Engine {
             return;
         }
         let Work { streams, closed } = self.filing.take();
+        if !closed.is_empty() || streams.is_empty() {
+            filer.closed.append(&mut filer.deferred);
+        }
         filer.closed.extend(closed);
         let mut stalled = None;
         if !streams.is_empty() && self.options.sync != SyncPolicy::Always {

@@ -1,8 +1,9 @@
 //! Recovery: what the journal and the files of streams say after any end, made one again.
 //!
 //! Every start takes this path. The journal is read; each stream that it names, or that the last
-//! checkpoint names, gets its file written again above the last checkpoint; the files are synced, a
-//! checkpoint is made, and the segments go. Nothing that may be good is ever cut: bytes that are
+//! checkpoint names, gets its file written again above the last checkpoint. With nothing damaged,
+//! the journal stays until the next checkpoint; else the files are synced and a checkpoint is made
+//! at once, and the segments go. Nothing that may be good is ever cut: bytes that are
 //! are set aside, and where acknowledged records are missing the stream is condemned, its journal
 //! kept in quarantine. Invariant: interrupted at any point, recovery run again ends the same way.
 
@@ -11,7 +12,6 @@ mod refile;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -21,18 +21,24 @@ use super::path::Layout;
 use super::segment::{self, Traces};
 use super::session_file;
 use super::{OpenError, RecoveryReport, SetAside};
-use crate::disk::{Disk, DiskFile, OpenAs, append_all, read_file};
+use crate::disk::{Disk, OpenAs, append_all, read_file, replace_file};
 use crate::error::Corruption;
 use crate::key::StreamKey;
 use crate::record::{Record, Seq};
 
-/// Files that wait for their sync, at most: each is an open descriptor.
-const UNSYNCED: usize = 128;
+/// Files that are synced at once: each is an open descriptor.
+const AT_ONCE: usize = 128;
 
 /// What recovery hands to the log that opens.
 pub(crate) struct Recovered {
     pub(crate) report: RecoveryReport,
+    /// As it is on disk.
     pub(crate) manifest: Manifest,
+    /// Streams whose files have been written since.
+    pub(crate) dirty: Manifest,
+    pub(crate) unsynced_dirs: BTreeSet<PathBuf>,
+    /// Segments that a checkpoint will let go.
+    pub(crate) segments: Vec<u64>,
     pub(crate) next_segment: u64,
 }
 
@@ -50,7 +56,9 @@ struct Recovery<'a> {
     condemned: BTreeMap<StreamKey, Corruption>,
     /// `prev` of records that only the file still had.
     healed: HashSet<u32>,
-    unsynced: Vec<Arc<dyn DiskFile>>,
+    /// Streams whose files were written, and are not synced yet.
+    touched: BTreeSet<StreamKey>,
+    last_segment: Option<(PathBuf, Bytes)>,
     unsynced_dirs: BTreeSet<PathBuf>,
 }
 
@@ -60,11 +68,12 @@ struct Rot {
     bytes: Bytes,
 }
 
-/// Brings the data directory in order.
+/// Brings the data directory in order. With `settle`, nothing is left in the journal.
 pub(crate) fn recover(
     disk: &dyn Disk,
     layout: &Layout,
     accept_damage: bool,
+    settle: bool,
 ) -> Result<Recovered, OpenError> {
     let mut recovery = Recovery {
         disk,
@@ -77,7 +86,8 @@ pub(crate) fn recover(
         marks: Manifest::new(),
         condemned: BTreeMap::new(),
         healed: HashSet::new(),
-        unsynced: Vec::new(),
+        touched: BTreeSet::new(),
+        last_segment: None,
         unsynced_dirs: BTreeSet::new(),
     };
     let failed = |error| OpenError::io(layout.root(), error);
@@ -99,10 +109,19 @@ pub(crate) fn recover(
         recovery.refile(&key, records).map_err(failed)?;
     }
     recovery.attribute(accept_damage)?;
-    recovery.finish(&segments).map_err(failed)?;
+    recovery.report.corrupt = recovery.condemned.values().cloned().collect();
+    recovery.report.streams = recovery.marks.len() + recovery.condemned.len();
+    if recovery.report.is_clean() && !segments.is_empty() && !settle {
+        recovery.keep_journal().map_err(failed)?;
+        return Ok(recovery.into_unsettled(segments));
+    }
+    recovery.settle(&segments).map_err(failed)?;
     Ok(Recovered {
         report: recovery.report,
         manifest: recovery.marks,
+        dirty: Manifest::new(),
+        unsynced_dirs: BTreeSet::new(),
+        segments: Vec::new(),
         next_segment: recovery.next_segment,
     })
 }
@@ -171,6 +190,9 @@ impl Recovery<'_> {
             bytes: bytes.slice(range),
         });
         self.rot.extend(rot);
+        if is_last {
+            self.last_segment = Some((path, bytes));
+        }
         Ok(())
     }
 
@@ -305,13 +327,45 @@ impl Recovery<'_> {
         Ok(owned)
     }
 
-    fn sync_files(&mut self) -> io::Result<()> {
-        self.disk.sync_files(&std::mem::take(&mut self.unsynced))
+    /// With nothing damaged, the journal stays for the next checkpoint to let go, and a start waits
+    /// for one sync: that of its last segment, written anew, for a failed sync may have left there
+    /// what reads as good and is not on the disk.
+    fn keep_journal(&mut self) -> io::Result<()> {
+        match self.last_segment.take() {
+            Some((path, bytes)) if !bytes.is_empty() => replace_file(self.disk, &path, &bytes),
+            _ => Ok(()),
+        }
     }
 
-    /// Makes it durable, in the order that lets a crash between any two steps repeat all of it.
-    fn finish(&mut self, segments: &[u64]) -> io::Result<()> {
-        self.sync_files()?;
+    fn into_unsettled(self, segments: Vec<u64>) -> Recovered {
+        let written = |key: &StreamKey| self.touched.contains(key);
+        Recovered {
+            report: self.report,
+            dirty: self
+                .marks
+                .into_iter()
+                .filter(|(key, _)| written(key))
+                .collect(),
+            manifest: self.before,
+            unsynced_dirs: self.unsynced_dirs,
+            segments,
+            next_segment: self.next_segment,
+        }
+    }
+
+    fn sync_touched(&self) -> io::Result<()> {
+        let touched: Vec<&StreamKey> = self.touched.iter().collect();
+        touched.chunks(AT_ONCE).try_for_each(|keys| {
+            let open = |key: &&StreamKey| self.disk.open(&self.layout.file(key), OpenAs::Append);
+            let files: Vec<_> = keys.iter().map(open).collect::<io::Result<_>>()?;
+            self.disk.sync_files(&files)
+        })
+    }
+
+    /// After damage: makes everything durable at once, in the order that lets a crash between any
+    /// two steps repeat all of it.
+    fn settle(&mut self, segments: &[u64]) -> io::Result<()> {
+        self.sync_touched()?;
         for corruption in self.condemned.values() {
             let dir = self.layout.stream(&corruption.stream);
             self.layout.create_dirs(self.disk, &dir)?;
@@ -342,8 +396,6 @@ impl Recovery<'_> {
             self.disk.sync_dir(&self.layout.quarantine())?;
         }
         self.disk.sync_dir(&self.layout.journal())?;
-        self.report.corrupt = self.condemned.values().cloned().collect();
-        self.report.streams = self.marks.len() + self.condemned.len();
         Ok(())
     }
 }

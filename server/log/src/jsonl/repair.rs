@@ -35,7 +35,7 @@ pub fn repair_stream(disk: &dyn Disk, dir: &Path, key: &StreamKey) -> Result<Rep
     let failed = |error| OpenError::io(&layout.stream(key), error);
     recover::make_root(disk, &layout).map_err(failed)?;
     let _lock = take_lock(disk, &layout)?;
-    let recovered = recover::recover(disk, &layout, true)?;
+    let recovered = recover::recover(disk, &layout, true, true)?;
     cut(disk, &layout, key, recovered.next_segment).map_err(failed)
 }
 

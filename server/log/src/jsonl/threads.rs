@@ -48,19 +48,17 @@ impl Parts {
         let failed = |error| OpenError::io(layout.root(), error);
         recover::make_root(disk, layout).map_err(failed)?;
         let lock = take_lock(disk, layout)?;
-        let recovered = recover::recover(disk, layout, engine.options.accept_damage)?;
+        let recovered = recover::recover(disk, layout, engine.options.accept_damage, false)?;
         let segment = Segment::create(disk, layout, recovered.next_segment).map_err(failed)?;
         engine.set_journal(segment.file.clone());
-        let (writer, filer) = (
-            Writer::new(segment),
-            Filer::new(recovered.manifest, recovered.next_segment),
-        );
+        let report = recovered.report.clone();
+        let (writer, filer) = (Writer::new(segment), Filer::new(recovered));
         let mut parts = Parts {
             engine: engine.clone(),
             writer,
             filer,
             lock,
-            report: recovered.report,
+            report,
         };
         if !parts.report.is_clean() {
             parts.note();

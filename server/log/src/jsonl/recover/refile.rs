@@ -6,9 +6,8 @@
 //! left behind read as good and may never reach the disk.
 
 use std::io;
-use std::sync::Arc;
 
-use super::{Recovery, UNSYNCED};
+use super::Recovery;
 use crate::disk::{DiskFile, OpenAs, append_all, read_range};
 use crate::jsonl::lines::{self, Lines};
 use crate::jsonl::session_file::decode;
@@ -35,11 +34,16 @@ impl Recovery<'_> {
     pub(super) fn refile(&mut self, key: &StreamKey, journal: &[Record]) -> io::Result<()> {
         let dir = self.layout.stream(key);
         let path = self.layout.file(key);
-        self.layout.create_dirs(self.disk, &dir)?;
         if !self.before.contains_key(key) {
             self.unsynced_dirs.extend(self.layout.chain(&dir));
         }
-        let file = self.disk.open(&path, OpenAs::Append)?;
+        let file = match self.disk.open(&path, OpenAs::Append) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.layout.create_dirs(self.disk, &dir)?;
+                self.disk.open(&path, OpenAs::Append)?
+            }
+            file => file?,
+        };
         let size = file.size()?;
         let base = match base(&*file, size, key, self.before.get(key).copied(), journal)? {
             Ok(base) => base,
@@ -69,19 +73,12 @@ impl Recovery<'_> {
             file.cut(chain.keep.bytes)?;
         }
         append_all(&*file, &chain.pending)?;
-        self.finish_stream(key, file, &chain)
+        self.finish_stream(key, &chain);
+        Ok(())
     }
 
-    fn finish_stream(
-        &mut self,
-        key: &StreamKey,
-        file: Arc<dyn DiskFile>,
-        chain: &Chain<'_>,
-    ) -> io::Result<()> {
-        self.unsynced.push(file);
-        if self.unsynced.len() >= UNSYNCED {
-            self.sync_files()?;
-        }
+    fn finish_stream(&mut self, key: &StreamKey, chain: &Chain<'_>) {
+        self.touched.insert(key.clone());
         self.report.refiled += chain.pending.len() as u64;
         match chain.gap {
             Some(seq) => {
@@ -97,7 +94,6 @@ impl Recovery<'_> {
             }
             None => {}
         }
-        Ok(())
     }
 
     fn join<'a>(

@@ -207,6 +207,7 @@ fn a_repaired_stream_goes_on_after_its_good_prefix() {
     assert_eq!(append(&mut parts, "s1"), Ok(4));
     drop(parts);
     disk.kill();
+    // The journal of the killed process must not bring back what repair settles.
     let again = repair_stream(&disk, Path::new("/state"), &key("s1")).unwrap();
     assert_eq!(
         again,
