@@ -6,6 +6,7 @@
 //! is refused by name. A field of a message that the core does not record stays unset.
 
 pub mod agent;
+pub mod commands;
 pub mod delta;
 pub mod entry;
 mod event;
@@ -14,6 +15,7 @@ mod fold;
 pub mod kinds;
 pub mod limits;
 pub mod message;
+pub mod questions;
 pub mod summary;
 pub mod tools;
 mod words;

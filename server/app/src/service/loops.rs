@@ -1,7 +1,7 @@
 //! LoopService but for its streams: commands go to the drivers, questions to the index.
 
-mod commands;
 mod lists;
+mod orders;
 
 use futures_util::stream::BoxStream;
 use loopwright_proto::v1::{self, loop_service_server::LoopService};
@@ -11,11 +11,12 @@ use super::{
     ServiceState,
     caller::Caller,
     converse,
-    watch::{self, What},
+    convert::{commands, questions},
+    status, watch,
     wire::{EncodedStream, decoded},
 };
 
-pub use commands::{Done, Order, Prepared};
+pub use orders::{Done, Order};
 
 #[cfg(test)]
 mod tests;
@@ -31,7 +32,9 @@ impl LoopService for Loops {
         request: Request<v1::StartLoopRequest>,
     ) -> Result<Response<v1::StartLoopResponse>, Status> {
         let order = Order::of(&request)?;
-        let done = self.0.start_loop(&order, request.into_inner()).await?;
+        let start = commands::start(request.into_inner(), &order.caller, &self.0.config);
+        let start = start.map_err(|all| status::invalid(&all))?;
+        let done = self.0.start_loop(&order, start).await?;
         Ok(Response::new(v1::StartLoopResponse {
             session_id: done.session,
             loop_id: done.loop_id,
@@ -119,9 +122,39 @@ pub async fn watch_loop(
     request: Request<v1::WatchLoopRequest>,
 ) -> Result<Response<EncodedStream<v1::WatchLoopResponse>>, Status> {
     let caller = Caller::of(&request)?;
-    let what = What::parse(request.get_ref(), &caller.namespace)?;
+    let what = questions::watch(request.get_ref(), &caller.namespace);
+    let what = what.map_err(|all| status::invalid(&all))?;
     let watch = state.watching().open(what).await?;
     Ok(Response::new(watch::response(watch)))
+}
+
+impl ServiceState {
+    /// SendMessage.
+    ///
+    /// # Errors
+    /// As SendMessage names them.
+    pub async fn send_message(
+        &self,
+        order: &Order,
+        request: v1::SendMessageRequest,
+    ) -> Result<Done, Status> {
+        let trace = order.traceparent.clone();
+        let told = commands::message(request, &order.caller, trace, &self.config);
+        self.tell(told.map_err(|all| status::invalid(&all))?).await
+    }
+
+    /// CancelLoop.
+    ///
+    /// # Errors
+    /// As CancelLoop names them.
+    pub async fn cancel_loop(
+        &self,
+        order: &Order,
+        request: v1::CancelLoopRequest,
+    ) -> Result<Done, Status> {
+        let told = commands::cancel(request, &order.caller);
+        self.tell(told.map_err(|all| status::invalid(&all))?).await
+    }
 }
 
 impl Order {

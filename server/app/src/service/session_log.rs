@@ -8,8 +8,6 @@ mod range;
 mod tests;
 
 use futures_util::{StreamExt as _, stream::BoxStream};
-use loopwright_core::ids::Timestamp;
-use loopwright_log::{Id, StreamKey};
 use loopwright_proto::v1::{
     self, read_entries_response::Item, session_log_service_server::SessionLogService,
 };
@@ -21,7 +19,7 @@ use super::{
     convert::{
         agent,
         fields::{self, Violations},
-        summary,
+        questions, summary,
     },
     page::{Page, Place},
     status,
@@ -50,7 +48,8 @@ impl SessionLogService for SessionLogs {
         request: Request<v1::GetSessionRequest>,
     ) -> Result<Response<v1::GetSessionResponse>, Status> {
         let caller = Caller::of(&request)?;
-        let key = key(&caller.namespace, &request.get_ref().session_id)?;
+        let key = questions::session(&request.get_ref().session_id, &caller.namespace);
+        let key = key.map_err(|all| status::invalid(&all))?;
         let digest = self
             .0
             .index
@@ -98,20 +97,6 @@ pub async fn read_entries(
     Ok(Response::new(items.map(encode).boxed()))
 }
 
-/// The stream of a session that a request names.
-///
-/// # Errors
-/// INVALID_ARGUMENT.
-pub fn key(namespace: &Id, session_id: &str) -> Result<StreamKey, Status> {
-    let mut all = Violations::default();
-    let id = fields::id("session_id", session_id, &mut all);
-    match all.check(id) {
-        Ok(Some(id)) => Ok(StreamKey::session(namespace, &id)),
-        Ok(None) => Err(status::invalid_field("session_id", "is empty; name one")),
-        Err(all) => Err(status::invalid(&all)),
-    }
-}
-
 async fn list(
     state: &ServiceState,
     caller: &Caller,
@@ -136,14 +121,15 @@ async fn list(
         let wanted = states.is_empty() || states.contains(&summary::session_state(digest));
         let listed = wanted && !named && summary::has_labels(digest, &labels);
         listed
-            .then(|| place(key, digest.updated_at))
+            .then(|| Place::new(digest.updated_at.0, key.id()))
             .into_iter()
             .collect()
     });
     let (places, next_page_token) = page.cut(places.await.map_err(|e| status::log(&e))?);
     let mut sessions = Vec::with_capacity(places.len());
     for place in places {
-        let key = key(&caller.namespace, &place.name)?;
+        let key = questions::session(&place.name, &caller.namespace);
+        let key = key.map_err(|all| status::invalid(&all))?;
         let digest = state
             .index
             .digest(&key)
@@ -155,10 +141,6 @@ async fn list(
         sessions,
         next_page_token,
     })
-}
-
-fn place(key: &StreamKey, at: Timestamp) -> Place {
-    Place::new(at.0, key.id())
 }
 
 fn item(item: Item) -> Encoded<v1::ReadEntriesResponse> {

@@ -8,8 +8,6 @@ use std::{collections::HashMap, fmt::Display, time::Duration};
 
 use loopwright_core::Rejection;
 use loopwright_log::{AppendError, Corruption, LogError};
-use loopwright_proto::{v1, well_known};
-use prost::Message as _;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -312,19 +310,10 @@ pub fn index(error: &IndexError) -> Status {
     }
 }
 
-/// A status as a reply on a stream carries it.
+/// Bytes that are no message of the type that the rpc takes: the fault of a client's library.
 #[must_use]
-pub fn in_reply(status: &Status) -> v1::CommandStatus {
-    let rich = tonic_types::pb::Status::decode(status.details()).unwrap_or_default();
-    let details = rich.details.into_iter().map(|any| well_known::Any {
-        type_url: any.type_url,
-        value: any.value.into(),
-    });
-    v1::CommandStatus {
-        code: status.code() as i32,
-        message: status.message().to_owned(),
-        details: details.collect(),
-    }
+pub fn undecodable(error: &prost::DecodeError) -> Status {
+    Draft::new(Code::Internal, "NOT_A_MESSAGE", error).into()
 }
 
 fn rejected(rejection: &Rejection, session: &str) -> Status {

@@ -1,7 +1,7 @@
 //! WatchLoop: a session's entries after a cursor, then live.
 //!
-//! Boundary: reads the log and nothing else, so that any replica serves watchers; it knows no
-//! driver. Invariant: pull-based. A watcher that does not read costs its place in the log and no
+//! Boundary: reads the log and nothing else, so that any replica serves watchers; it knows
+//! nobody who advances a session. Invariant: pull-based. A watcher that does not read costs its place in the log and no
 //! memory; it gets each entry once and in order.
 
 mod feed;
@@ -13,16 +13,12 @@ mod tests;
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
-use loopwright_core::ids::LoopId;
-use loopwright_log::{Log, LogError, ReadMode, Seq, StreamKey};
+use loopwright_log::{Log, LogError, ReadMode, Seq};
 use loopwright_proto::v1::{self, watch_loop_response::Item};
 use tonic::Status;
 
 use super::{
-    convert::{
-        fields::{self, Violations},
-        kinds::{self, KindSet},
-    },
+    convert::questions::Watched,
     status,
     wire::{Encoded, EncodedStream},
 };
@@ -44,52 +40,12 @@ pub struct Watching {
     pub drain: DrainSignal,
 }
 
-/// What to watch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct What {
-    /// The session.
-    pub key: StreamKey,
-    /// Entries after this seq.
-    pub after: Seq,
-    /// Whether deltas are sent.
-    pub deltas: bool,
-    /// Which entries are sent.
-    pub kinds: KindSet,
-    /// The loop whose end is the end of the stream.
-    pub until: Option<LoopId>,
-}
-
-impl What {
-    /// What a request asks for.
-    ///
-    /// # Errors
-    /// INVALID_ARGUMENT with every violation.
-    pub fn parse(
-        request: &v1::WatchLoopRequest,
-        namespace: &loopwright_log::Id,
-    ) -> Result<Self, Status> {
-        let mut all = Violations::default();
-        let id = fields::id("session_id", &request.session_id, &mut all);
-        let until = fields::optional_loop("loop_id", &request.loop_id, &mut all);
-        let kinds = kinds::filter(&request.kinds, &mut all);
-        let id = all.check(id).map_err(|all| status::invalid(&all))?;
-        let id = id.ok_or_else(|| status::invalid_field("session_id", "is empty; name one"))?;
-        Ok(Self {
-            key: StreamKey::session(namespace, &id),
-            after: request.after_seq,
-            deltas: request.deltas,
-            kinds,
-            until,
-        })
-    }
-}
-
 impl Watching {
     /// Starts to watch.
     ///
     /// # Errors
     /// As WatchLoop names them.
-    pub async fn open(&self, what: What) -> Result<Watch, Status> {
+    pub async fn open(&self, what: Watched) -> Result<Watch, Status> {
         let seat = self.seats.take(&what.key)?;
         self.open_seated(what, seat).await
     }
@@ -98,12 +54,9 @@ impl Watching {
     ///
     /// # Errors
     /// As WatchLoop names them.
-    pub async fn open_seated(&self, what: What, seat: Seat) -> Result<Watch, Status> {
+    pub async fn open_seated(&self, what: Watched, seat: Seat) -> Result<Watch, Status> {
         self.check_cursor(&what).await?;
-        let over = match what.until {
-            None => false,
-            Some(id) => self.ended_by(&what, id).await?,
-        };
+        let over = self.is_over(&what).await?;
         let source = if over {
             stream::empty().boxed()
         } else {
@@ -112,7 +65,7 @@ impl Watching {
         Ok(Watch::new(source, what, over, self.drain.clone(), seat))
     }
 
-    async fn check_cursor(&self, what: &What) -> Result<(), Status> {
+    async fn check_cursor(&self, what: &Watched) -> Result<(), Status> {
         match self.log.tail(&what.key).await {
             Ok(None) => Err(status::session_not_found(what.key.id())),
             Ok(Some(tail)) if what.after > tail => Err(status::cursor_past_tail(what.after, tail)),
@@ -122,8 +75,11 @@ impl Watching {
         }
     }
 
-    /// Whether the loop ended at or before the cursor.
-    async fn ended_by(&self, what: &What, id: LoopId) -> Result<bool, Status> {
+    /// Whether the loop that is watched ended at or before the cursor.
+    async fn is_over(&self, what: &Watched) -> Result<bool, Status> {
+        let Some(id) = what.until else {
+            return Ok(false);
+        };
         let session = what.key.id();
         let digest = self
             .index

@@ -20,6 +20,8 @@ use tonic::{
     server::Grpc,
 };
 
+use super::status;
+
 /// A message of type `T` as its protobuf bytes.
 pub struct Encoded<T> {
     bytes: Bytes,
@@ -68,7 +70,7 @@ pub fn decoded<T: Message + Default + 'static>(
     encoded: impl Stream<Item = Result<Encoded<T>, Status>> + Send + 'static,
 ) -> BoxStream<'static, Result<T, Status>> {
     let decode = |item: Result<Encoded<T>, Status>| {
-        T::decode(item?.bytes).map_err(|error| Status::internal(error.to_string()))
+        T::decode(item?.bytes).map_err(|error| status::undecodable(&error))
     };
     encoded.map(decode).boxed()
 }
@@ -159,9 +161,8 @@ impl<U: Message + Default> Decoder for MessageDecoder<U> {
     type Error = Status;
 
     fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        // As the generated servers do: a body that is no message is the client's library's fault.
         U::decode(buf)
             .map(Some)
-            .map_err(|error| Status::internal(error.to_string()))
+            .map_err(|error| status::undecodable(&error))
     }
 }

@@ -1,16 +1,22 @@
 //! One command of a Converse stream, and its reply.
 
 use loopwright_log::StreamKey;
-use loopwright_proto::v1::{self, converse_request::Command};
+use loopwright_proto::{
+    v1::{self, converse_request::Command},
+    well_known,
+};
+use prost::Message as _;
 use tonic::{Code, Status};
 
 use crate::service::{
     ServiceState,
-    convert::kinds::KindSet,
+    convert::{
+        commands,
+        questions::{self, Watched},
+    },
     loops::{Done, Order},
-    session_log::key as session_key,
     status,
-    watch::{Watch, What},
+    watch::Watch,
 };
 
 /// What became of a command.
@@ -73,22 +79,23 @@ pub(super) async fn answer(
 }
 
 async fn start(state: &ServiceState, order: &Order, request: v1::StartLoopRequest) -> Outcome {
-    let prepared = state.prepare(&order.caller, request)?;
-    let (key, by) = (prepared.key.clone(), prepared.request_id().to_owned());
+    let start = commands::start(request, &order.caller, &state.config);
+    let start = start.map_err(|all| status::invalid(&all))?;
+    let (key, by) = (start.key.clone(), start.by.request_id.clone());
     // Before the command, so that a server without room refuses it rather than leave it unwatched.
     let watching = state.watching();
     let seat = watching.seats.take(&key)?;
-    let done = state.start_prepared(order, prepared).await?;
+    let done = state.start_loop(order, start).await?;
     let after = state.before_start(&key, &by, done.seq).await?;
-    let watch = watching
-        .open_seated(everything(key.clone(), after, true), seat)
-        .await?;
+    let what = Watched::everything(key.clone(), after, true);
+    let watch = watching.open_seated(what, seat).await?;
     Ok((done, Some((key, watch))))
 }
 
 async fn attach(state: &ServiceState, order: &Order, request: v1::ConverseAttach) -> Outcome {
-    let key = session_key(&order.caller.namespace, &request.session_id)?;
-    let what = everything(key.clone(), request.after_seq, request.deltas);
+    let key = questions::session(&request.session_id, &order.caller.namespace);
+    let key = key.map_err(|all| status::invalid(&all))?;
+    let what = Watched::everything(key.clone(), request.after_seq, request.deltas);
     let watch = state.watching().open(what).await?;
     let tail = state
         .log
@@ -103,16 +110,6 @@ async fn attach(state: &ServiceState, order: &Order, request: v1::ConverseAttach
         loop_id: String::new(),
     };
     Ok((done, Some((key, watch))))
-}
-
-fn everything(key: StreamKey, after: u64, deltas: bool) -> What {
-    What {
-        key,
-        after,
-        deltas,
-        kinds: KindSet::ALL,
-        until: None,
-    }
 }
 
 /// Fills in the stream's session; another one is refused.
@@ -143,7 +140,7 @@ fn reply(request_id: String, outcome: Outcome) -> Answered {
             Answered { reply, watched }
         }
         Err(refused) => {
-            let status = Some(status::in_reply(&refused));
+            let status = Some(in_reply(&refused));
             let reply = v1::Reply {
                 request_id,
                 status,
@@ -154,5 +151,19 @@ fn reply(request_id: String, outcome: Outcome) -> Answered {
                 watched: None,
             }
         }
+    }
+}
+
+/// A status as a reply carries it: what stands in the trailers of an rpc, as a message.
+pub(super) fn in_reply(status: &Status) -> v1::CommandStatus {
+    let rich = tonic_types::pb::Status::decode(status.details()).unwrap_or_default();
+    let details = rich.details.into_iter().map(|any| well_known::Any {
+        type_url: any.type_url,
+        value: any.value.into(),
+    });
+    v1::CommandStatus {
+        code: status.code() as i32,
+        message: status.message().to_owned(),
+        details: details.collect(),
     }
 }

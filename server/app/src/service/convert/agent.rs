@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use loopwright_core::agent::{Agent, Limits, UnknownPolicy};
 use loopwright_proto::v1;
-use serde_json::{Map, Value};
 
 use super::{
     fields::{Violations, shown},
     limits,
 };
-use crate::config::{Config, OnUnknown};
+use crate::{
+    config::{Config, OnUnknown},
+    effects::model::Models,
+};
 
 /// Fallback models.
 const MAX_FALLBACKS: usize = 8;
@@ -22,22 +24,6 @@ const MAX_SYSTEM_PROMPT: usize = 512 << 10;
 const MAX_NAME: usize = 200;
 /// Bytes of the options for a provider.
 const MAX_OPTIONS: usize = 64 << 10;
-/// Members of a provider's request that the server writes itself.
-const OWN_MEMBERS: &[&str] = &[
-    "input",
-    "max_completion_tokens",
-    "max_tokens",
-    "messages",
-    "model",
-    "stream",
-    "stream_options",
-    "system",
-    "temperature",
-    "tool_choice",
-    "tools",
-    "top_p",
-];
-
 /// How a session's loops run, resolved: nothing is left to a default.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Terms {
@@ -302,22 +288,8 @@ fn provider_options(json: String, all: &mut Violations) -> Option<String> {
         all.add(field, problem);
         return None;
     }
-    match serde_json::from_str::<Map<String, Value>>(&json) {
-        Ok(members) => {
-            for member in OWN_MEMBERS
-                .iter()
-                .filter(|member| members.contains_key(**member))
-            {
-                let problem = format!("has the member {member:?}, which the server writes itself");
-                all.add(field, format!("{problem}; leave it out"));
-            }
-        }
-        Err(error) => {
-            all.add(
-                field,
-                format!("{} is not a JSON object: {error}", shown(&json)),
-            );
-        }
+    if let Err(problem) = Models::check_options(&json) {
+        all.add(field, format!("{} cannot be sent: {problem}", shown(&json)));
     }
     Some(json)
 }

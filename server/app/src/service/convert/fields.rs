@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use loopwright_core::ids::LoopId;
-use loopwright_log::Id;
+use loopwright_log::{Id, StreamKey};
 use uuid::Uuid;
 
 /// Labels of one session or loop, or of one filter.
@@ -77,6 +77,17 @@ pub fn id(field: &str, text: &str, all: &mut Violations) -> Option<Id> {
         return None;
     }
     optional_id(field, text, all)
+}
+
+/// The stream of a session, where nothing of its request is wrong.
+///
+/// # Errors
+/// All violations.
+pub fn key(namespace: &Id, id: Option<Id>, all: Violations) -> Result<StreamKey, Violations> {
+    match id {
+        Some(id) if all.0.is_empty() => Ok(StreamKey::session(namespace, &id)),
+        _ => Err(all),
+    }
 }
 
 /// An id that may be left out.

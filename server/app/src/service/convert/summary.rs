@@ -10,7 +10,10 @@ use loopwright_log::StreamKey;
 use loopwright_proto::v1;
 
 use super::{timestamp, words};
-use crate::index::{Digest, LoopDigest, state_hash};
+use crate::{
+    index::{Digest, LoopDigest, state_hash},
+    service::page::Place,
+};
 
 /// One loop in short; `now` is what the wall time of a loop that goes on is counted to.
 #[must_use]
@@ -96,6 +99,24 @@ pub fn loop_state(one: &LoopDigest) -> v1::LoopState {
 pub fn state_of(digest: &Digest, id: LoopId) -> v1::LoopState {
     let kept = digest.loops.iter().find(|one| one.id == id);
     kept.map_or(v1::LoopState::Ended, loop_state)
+}
+
+/// Where each loop of a session stands in a list of loops, and how it is.
+pub(in crate::service) fn places(
+    key: &StreamKey,
+    digest: &Digest,
+) -> impl Iterator<Item = (Place, v1::LoopState)> {
+    digest.starts.iter().map(|&(id, started_at)| {
+        // Of two loops that a session started in one millisecond the later one comes first.
+        let name = format!("{}/{:010}", key.id(), u32::MAX - id.0);
+        (Place::new(started_at.0, name), state_of(digest, id))
+    })
+}
+
+/// The session and the loop of a place in a list of loops.
+pub(in crate::service) fn placed(name: &str) -> Option<(&str, LoopId)> {
+    let (session, number) = name.split_once('/')?;
+    Some((session, LoopId(u32::MAX - number.parse::<u32>().ok()?)))
 }
 
 /// Where a session stands.

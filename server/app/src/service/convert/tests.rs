@@ -1,6 +1,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod ends;
 mod events;
+mod records;
 mod requests;
 
 use loopwright_proto::FILE_DESCRIPTOR_SET;

@@ -1,22 +1,21 @@
 //! GetLoop and ListLoops.
 
-use std::time::SystemTime;
-
-use loopwright_core::ids::{LoopId, Timestamp};
 use loopwright_log::StreamKey;
 use loopwright_proto::v1;
 use tonic::Status;
 
-use crate::service::{
-    ServiceState,
-    caller::Caller,
-    convert::{
-        fields::{self, Violations},
-        summary,
+use crate::{
+    driver::Clock,
+    service::{
+        ServiceState,
+        caller::Caller,
+        convert::{
+            fields::{self, Violations},
+            questions, summary,
+        },
+        page::{Page, Place},
+        status,
     },
-    page::{Page, Place},
-    session_log::key as session_key,
-    status,
 };
 
 pub(super) async fn get_loop(
@@ -24,17 +23,10 @@ pub(super) async fn get_loop(
     caller: &Caller,
     request: &v1::GetLoopRequest,
 ) -> Result<v1::GetLoopResponse, Status> {
-    let mut all = Violations::default();
-    let id = fields::id("session_id", &request.session_id, &mut all);
-    let wanted = fields::optional_loop("loop_id", &request.loop_id, &mut all);
-    let id = all.check(id).map_err(|all| status::invalid(&all))?;
-    let id = id.ok_or_else(|| status::invalid_field("session_id", "is empty; name one"))?;
-    let key = StreamKey::session(&caller.namespace, &id);
-    let digest = state
-        .index
-        .digest(&key)
-        .await
-        .map_err(|e| status::index(&e))?;
+    let asked = questions::get_loop(request, &caller.namespace);
+    let (key, wanted) = asked.map_err(|all| status::invalid(&all))?;
+    let digest = state.index.digest(&key).await;
+    let digest = digest.map_err(|e| status::index(&e))?;
     let digest = digest.ok_or_else(|| status::session_not_found(key.id()))?;
     let one = match wanted {
         None => digest.current().cloned(),
@@ -44,7 +36,7 @@ pub(super) async fn get_loop(
         }
     };
     let one = one.ok_or_else(|| status::loop_not_found(key.id(), &request.loop_id))?;
-    let summary = summary::of_loop(&key, &digest, &one, now());
+    let summary = summary::of_loop(&key, &digest, &one, Clock.now());
     Ok(v1::GetLoopResponse {
         r#loop: Some(summary),
         seq: digest.seq,
@@ -66,13 +58,10 @@ pub(super) async fn list_loops(
     all.check(()).map_err(|all| status::invalid(&all))?;
 
     let keys = match session {
-        Some(session) => vec![StreamKey::session(&caller.namespace, &session)],
-        None => state
-            .index
-            .sessions(&caller.namespace)
-            .await
-            .map_err(|e| status::log(&e))?,
+        Some(session) => Ok(vec![StreamKey::session(&caller.namespace, &session)]),
+        None => state.index.sessions(&caller.namespace).await,
     };
+    let keys = keys.map_err(|e| status::log(&e))?;
     // No agent has a name yet, so that a filter by one lists nothing.
     let named = !request.agent.is_empty();
     let places = state.index.scan(keys, |key, digest| {
@@ -80,13 +69,9 @@ pub(super) async fn list_loops(
             return Vec::new();
         }
         let wanted = |state| states.is_empty() || states.contains(&state);
-        let listed = digest
-            .starts
-            .iter()
-            .filter(|start| wanted(summary::state_of(digest, start.0)));
-        listed
-            .map(|&(id, started_at)| place(key, id, started_at))
-            .collect()
+        let places = summary::places(key, digest);
+        let listed = places.filter(|(_, state)| wanted(*state));
+        listed.map(|(place, _)| place).collect()
     });
     let (places, next_page_token) = page.cut(places.await.map_err(|e| status::log(&e))?);
     let mut loops = Vec::with_capacity(places.len());
@@ -104,37 +89,16 @@ async fn summary_at(
     caller: &Caller,
     place: &Place,
 ) -> Result<Option<v1::LoopSummary>, Status> {
-    let Some((session, number)) = place.name.split_once('/') else {
+    let Some((session, id)) = summary::placed(&place.name) else {
         return Ok(None);
     };
-    let Ok(number) = number.parse::<u32>() else {
+    let key = questions::session(session, &caller.namespace);
+    let key = key.map_err(|all| status::invalid(&all))?;
+    let digest = state.index.digest(&key).await;
+    let Some(digest) = digest.map_err(|e| status::index(&e))? else {
         return Ok(None);
     };
-    let key = session_key(&caller.namespace, session)?;
-    let digest = state
-        .index
-        .digest(&key)
-        .await
-        .map_err(|e| status::index(&e))?;
-    let Some(digest) = digest else {
-        return Ok(None);
-    };
-    let found = state
-        .index
-        .find_loop(&key, &digest, LoopId(u32::MAX - number))
-        .await;
+    let found = state.index.find_loop(&key, &digest, id).await;
     let found = found.map_err(|e| status::index(&e))?;
-    Ok(found.map(|one| summary::of_loop(&key, &digest, &one, now())))
-}
-
-/// Of two loops that a session started in one millisecond the later one comes first.
-fn place(key: &StreamKey, id: LoopId, started_at: Timestamp) -> Place {
-    Place::new(
-        started_at.0,
-        format!("{}/{:010}", key.id(), u32::MAX - id.0),
-    )
-}
-
-fn now() -> Timestamp {
-    Timestamp(loopwright_log::Timestamp::from(SystemTime::now()).unix_ms())
+    Ok(found.map(|one| summary::of_loop(&key, &digest, &one, Clock.now())))
 }

@@ -31,155 +31,108 @@ fn told(status: &Status) -> String {
     words.join(" ")
 }
 
+fn is(status: Status, expected: &str) {
+    assert_eq!(told(&status), expected);
+}
+
 #[test]
-fn every_refusal_has_its_code_its_reason_and_what_a_program_needs() {
+fn rejected_commands_name_their_reason_and_what_a_program_needs() {
     let rejected = |rejection| command(&CommandError::Rejected(rejection), "s1");
     let (named, running) = (LoopId(1), LoopId(2));
-    let unavailable = |ambiguous| AppendError::Unavailable {
-        reason: "disk".into(),
-        ambiguous,
-    };
+    let session = "s1".to_owned();
+    let not_found = "NotFound SESSION_NOT_FOUND session_id=s1";
+    is(rejected(Rejection::SessionNotFound), not_found);
+    let exists = rejected(Rejection::SessionExists { session });
+    is(exists, "AlreadyExists SESSION_EXISTS");
+    let is_running = rejected(Rejection::LoopRunning { running });
+    is(is_running, "FailedPrecondition LOOP_RUNNING loop_id=l2");
+    is(
+        rejected(Rejection::NoLoopRunning),
+        "FailedPrecondition NO_LOOP",
+    );
+    let mismatch = rejected(Rejection::LoopMismatch { named, running });
+    is(mismatch, "FailedPrecondition LOOP_MISMATCH loop_id=l2");
+    let full = rejected(Rejection::TooManyMessages { limit: 9 });
+    is(full, "ResourceExhausted QUEUE_FULL limit=9 retry");
+    let (epoch, current) = (1, 2);
+    let stale = rejected(Rejection::StaleEpoch { epoch, current });
+    is(stale, "Aborted STALE_EPOCH");
+
+    is(command(&CommandError::NotFound, "s1"), not_found);
+    is(
+        command(&CommandError::Draining, "s1"),
+        "Unavailable DRAINING retry",
+    );
+    let busy = command(&CommandError::TooManySessions { limit: 5 }, "s1");
+    is(busy, "ResourceExhausted TOO_MANY_SESSIONS limit=5 retry");
+    let kind = "Later".to_owned();
+    let newer = command(&CommandError::Newer { kind }, "s1");
+    is(newer, "FailedPrecondition SESSION_NEWER");
+}
+
+#[test]
+fn failures_of_the_log_say_whether_to_try_again_and_from_where() {
     let append = |error| command(&CommandError::Log(error), "s1");
-    let table = [
-        (
-            rejected(Rejection::SessionNotFound),
-            "NotFound SESSION_NOT_FOUND session_id=s1",
-        ),
-        (
-            rejected(Rejection::SessionExists {
-                session: "s1".into(),
-            }),
-            "AlreadyExists SESSION_EXISTS",
-        ),
-        (
-            rejected(Rejection::LoopRunning { running }),
-            "FailedPrecondition LOOP_RUNNING loop_id=l2",
-        ),
-        (
-            rejected(Rejection::NoLoopRunning),
-            "FailedPrecondition NO_LOOP",
-        ),
-        (
-            rejected(Rejection::LoopMismatch { named, running }),
-            "FailedPrecondition LOOP_MISMATCH loop_id=l2",
-        ),
-        (
-            rejected(Rejection::TooManyMessages { limit: 9 }),
-            "ResourceExhausted QUEUE_FULL limit=9 retry",
-        ),
-        (
-            rejected(Rejection::StaleEpoch {
-                epoch: 1,
-                current: 2,
-            }),
-            "Aborted STALE_EPOCH",
-        ),
-        (
-            command(&CommandError::NotFound, "s1"),
-            "NotFound SESSION_NOT_FOUND session_id=s1",
-        ),
-        (
-            command(&CommandError::Draining, "s1"),
-            "Unavailable DRAINING retry",
-        ),
-        (
-            command(&CommandError::TooManySessions { limit: 5 }, "s1"),
-            "ResourceExhausted TOO_MANY_SESSIONS limit=5 retry",
-        ),
-        (
-            command(
-                &CommandError::Newer {
-                    kind: "Later".into(),
-                },
-                "s1",
-            ),
-            "FailedPrecondition SESSION_NEWER",
-        ),
-        (
-            append(AppendError::Conflict { tail: 4 }),
-            "Unavailable LOG_UNAVAILABLE retry",
-        ),
-        (
-            append(unavailable(true)),
-            "Unavailable LOG_UNAVAILABLE retry",
-        ),
-        (
-            append(AppendError::TooLarge { size: 10, limit: 9 }),
-            "ResourceExhausted ENTRY_TOO_LARGE limit=9 size=10",
-        ),
-        (
-            append(AppendError::Malformed { reason: "odd" }),
-            "Internal ENTRY_MALFORMED",
-        ),
-        (
-            append(AppendError::Corrupt(damage())),
-            "DataLoss SESSION_CORRUPT tail_seq=7",
-        ),
-        (
-            append(AppendError::Trimmed { oldest: 5 }),
-            "OutOfRange CURSOR_TRIMMED oldest_seq=5",
-        ),
-        (
-            log(&LogError::Corrupt(damage())),
-            "DataLoss SESSION_CORRUPT tail_seq=7",
-        ),
-        (
-            log(&LogError::Trimmed { oldest: 5 }),
-            "OutOfRange CURSOR_TRIMMED oldest_seq=5",
-        ),
-        (
-            log(&LogError::PastTail { after: 9, tail: 8 }),
-            "DataLoss CURSOR_PAST_TAIL tail_seq=8",
-        ),
-        (
-            log(&LogError::Unavailable {
-                reason: "disk".into(),
-            }),
-            "Unavailable LOG_UNAVAILABLE retry",
-        ),
-        (
-            log(&LogError::NewerVersion {
-                found: 2,
-                supported: 1,
-            }),
-            "FailedPrecondition SESSION_NEWER",
-        ),
-        (
-            loop_not_found("s1", "l9"),
-            "NotFound LOOP_NOT_FOUND loop_id=l9",
-        ),
-        (
-            no_credential("the call has no credential"),
-            "Unauthenticated NO_CREDENTIAL",
-        ),
-        (
-            role_not_allowed("viewer", "/x"),
-            "PermissionDenied ROLE_NOT_ALLOWED role=viewer",
-        ),
-        (no_model("none"), "FailedPrecondition NO_MODEL"),
-        (
-            tools_not_found(&["a__b".into(), "c__d".into()], 3),
-            "FailedPrecondition TOOL_NOT_FOUND tools=a__b,c__d",
-        ),
-        (request_id_reused("r1"), "AlreadyExists REQUEST_ID_REUSED"),
-        (
-            too_many_watchers(3, "server"),
-            "ResourceExhausted TOO_MANY_WATCHERS limit=3 retry",
-        ),
-        (not_attached(), "FailedPrecondition NOT_ATTACHED"),
-        (
-            already_attached("s1"),
-            "FailedPrecondition ALREADY_ATTACHED",
-        ),
-        (
-            session_mismatch("s2", "s1"),
-            "FailedPrecondition SESSION_MISMATCH",
-        ),
-        (unimplemented("/x"), "Unimplemented NO_SUCH_RPC"),
-    ];
-    for (status, expected) in table {
-        assert_eq!(told(&status), expected);
-    }
+    let again = "Unavailable LOG_UNAVAILABLE retry";
+    let reason = || "disk".to_owned();
+    let ambiguous = true;
+    is(append(AppendError::Conflict { tail: 4 }), again);
+    is(
+        append(AppendError::Unavailable {
+            reason: reason(),
+            ambiguous,
+        }),
+        again,
+    );
+    is(log(&LogError::Unavailable { reason: reason() }), again);
+    let too_large = append(AppendError::TooLarge { size: 10, limit: 9 });
+    is(
+        too_large,
+        "ResourceExhausted ENTRY_TOO_LARGE limit=9 size=10",
+    );
+    let malformed = append(AppendError::Malformed { reason: "odd" });
+    is(malformed, "Internal ENTRY_MALFORMED");
+    let corrupt = "DataLoss SESSION_CORRUPT tail_seq=7";
+    is(append(AppendError::Corrupt(damage())), corrupt);
+    is(log(&LogError::Corrupt(damage())), corrupt);
+    let trimmed = "OutOfRange CURSOR_TRIMMED oldest_seq=5";
+    is(append(AppendError::Trimmed { oldest: 5 }), trimmed);
+    is(log(&LogError::Trimmed { oldest: 5 }), trimmed);
+    let past = log(&LogError::PastTail { after: 9, tail: 8 });
+    is(past, "DataLoss CURSOR_PAST_TAIL tail_seq=8");
+    let (found, supported) = (2, 1);
+    let newer = log(&LogError::NewerVersion { found, supported });
+    is(newer, "FailedPrecondition SESSION_NEWER");
+}
+
+#[test]
+fn refusals_of_the_service_itself_have_their_reasons() {
+    is(
+        loop_not_found("s1", "l9"),
+        "NotFound LOOP_NOT_FOUND loop_id=l9",
+    );
+    is(no_credential("none"), "Unauthenticated NO_CREDENTIAL");
+    let role = role_not_allowed("viewer", "/x");
+    is(role, "PermissionDenied ROLE_NOT_ALLOWED role=viewer");
+    is(no_model("none"), "FailedPrecondition NO_MODEL");
+    let tools = tools_not_found(&["a__b".into(), "c__d".into()], 3);
+    is(tools, "FailedPrecondition TOOL_NOT_FOUND tools=a__b,c__d");
+    is(request_id_reused("r1"), "AlreadyExists REQUEST_ID_REUSED");
+    let watchers = too_many_watchers(3, "server");
+    is(
+        watchers,
+        "ResourceExhausted TOO_MANY_WATCHERS limit=3 retry",
+    );
+    is(not_attached(), "FailedPrecondition NOT_ATTACHED");
+    is(
+        already_attached("s1"),
+        "FailedPrecondition ALREADY_ATTACHED",
+    );
+    is(
+        session_mismatch("s2", "s1"),
+        "FailedPrecondition SESSION_MISMATCH",
+    );
+    is(unimplemented("/x"), "Unimplemented NO_SUCH_RPC");
 }
 
 #[test]
@@ -204,26 +157,6 @@ fn field_errors_come_all_at_once() {
         [
             ("a.b".into(), "is empty; name one".into()),
             ("c".to_owned(), "is 7".to_owned())
-        ]
-    );
-}
-
-#[test]
-fn a_reply_carries_the_whole_status() {
-    let status = draining();
-    let reply = in_reply(&status);
-    let read = tonic_types::pb::Status::decode(reply.encode_to_vec().as_slice()).unwrap();
-    assert_eq!((read.code, read.message.as_str()), (14, status.message()));
-    let urls: Vec<_> = read
-        .details
-        .iter()
-        .map(|any| any.type_url.as_str())
-        .collect();
-    assert_eq!(
-        urls,
-        [
-            "type.googleapis.com/google.rpc.RetryInfo",
-            "type.googleapis.com/google.rpc.ErrorInfo"
         ]
     );
 }

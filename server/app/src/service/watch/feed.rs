@@ -16,7 +16,7 @@ use loopwright_log::{ReadItem, ReadStream, Record, Seq};
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
-use super::{Seat, What};
+use super::{Seat, Watched};
 use crate::{
     drain::DrainSignal,
     service::{
@@ -70,7 +70,7 @@ enum Phase {
 impl Watch {
     pub(super) fn new(
         source: ReadStream,
-        what: What,
+        what: Watched,
         over: bool,
         drain: DrainSignal,
         seat: Seat,

@@ -3,17 +3,24 @@
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use loopwright_core::outcome::EndReason;
+use loopwright_core::{ids::LoopId, outcome::EndReason};
 use loopwright_proto::v1::{self, watch_loop_response::Item};
 use prost::Message as _;
 use tokio::time::Instant;
 use tonic::Code;
 
 use super::{feed::IDLE, *};
-use crate::service::fixture::{Bench, T0, attached, ended, key, namespace, session, started};
+use crate::service::{
+    convert::{
+        fields::Violations,
+        kinds::{self, KindSet},
+        questions,
+    },
+    fixture::{Bench, T0, attached, ended, key, namespace, session, started},
+};
 
-fn what(after: u64) -> What {
-    What {
+fn what(after: u64) -> Watched {
+    Watched {
         key: key("s1"),
         after,
         deltas: true,
@@ -83,7 +90,7 @@ async fn entries_come_live_and_deltas_between_them() {
     let mut watch = bench.watching().open(what(0)).await.unwrap();
     let mut plain = bench
         .watching()
-        .open(What {
+        .open(Watched {
             deltas: false,
             ..what(2)
         })
@@ -121,7 +128,7 @@ async fn a_filter_holds_entries_back_and_heartbeats_pass_them() {
     let kinds = kinds::filter(&["loop_started".into(), "loop_ended".into()], &mut all);
     let mut watch = bench
         .watching()
-        .open(What { kinds, ..what(0) })
+        .open(Watched { kinds, ..what(0) })
         .await
         .unwrap();
     assert_eq!(sent(&mut watch).await, "3 6 h6");
@@ -134,7 +141,7 @@ async fn a_watch_of_one_loop_ends_with_it() {
     bench
         .append(&key("s1"), vec![started(2, T0 + 10_000, "again")])
         .await;
-    let until = |n, after| What {
+    let until = |n, after| Watched {
         until: Some(LoopId(n)),
         ..what(after)
     };
@@ -150,7 +157,7 @@ async fn a_watch_of_one_loop_ends_with_it() {
     let kinds = KindSet::of(&v1::event::Kind::SessionForked(v1::SessionForked::default()));
     let mut filtered = bench
         .watching()
-        .open(What {
+        .open(Watched {
             kinds,
             ..until(1, 0)
         })
@@ -242,13 +249,8 @@ async fn what_cannot_be_watched_is_refused_by_reason() {
         kinds: vec!["loop_end".into()],
         ..Default::default()
     };
-    let refused = What::parse(&request, &namespace()).unwrap_err();
-    let fields = tonic_types::StatusExt::get_details_bad_request(&refused).unwrap();
-    let fields: Vec<_> = fields
-        .field_violations
-        .into_iter()
-        .map(|v| v.field)
-        .collect();
+    let refused = questions::watch(&request, &namespace()).unwrap_err();
+    let fields: Vec<_> = refused.0.into_iter().map(|one| one.field).collect();
     assert_eq!(fields, ["session_id", "loop_id", "kinds"]);
 }
 

@@ -113,101 +113,113 @@ fn every_field_of_an_agent_that_does_not_act_is_refused_by_name() {
     );
 }
 
+fn is(agent: v1::Agent, expected: &[&str]) {
+    assert_eq!(refusals(agent, &Config::default()), expected);
+}
+
 #[test]
-fn fields_of_an_agent_that_are_wrong_name_the_value_and_the_way_out() {
-    let config = Config::default();
-    let tool = v1::ToolChoiceMode::Tool as i32;
+fn numbers_and_lists_of_an_agent_have_their_bounds() {
+    let nothing = v1::Agent::default;
+    let (temperature, top_p) = (Some(2.5), Some(f64::NAN));
+    is(
+        v1::Agent {
+            temperature,
+            top_p,
+            ..nothing()
+        },
+        &[
+            "agent.temperature: 2.5 is not between 0 and 2",
+            "agent.top_p: NaN is not between 0 and 1",
+        ],
+    );
+    let fallbacks = vec![String::new()];
+    is(
+        v1::Agent {
+            fallbacks,
+            ..nothing()
+        },
+        &[r#"agent.fallbacks[0]: "" is no name of a model; leave it out"#],
+    );
+    let fallbacks = vec!["m".to_owned(); 9];
+    is(
+        v1::Agent {
+            fallbacks,
+            ..nothing()
+        },
+        &["agent.fallbacks: has 9 models; at most 8 are taken"],
+    );
+    let system_prompt = "x".repeat((512 << 10) + 1);
+    is(
+        v1::Agent {
+            system_prompt,
+            ..nothing()
+        },
+        &["agent.system_prompt: has 524289 bytes; at most 524288 are taken"],
+    );
+    let unknown_policy = 9;
+    is(
+        v1::Agent {
+            unknown_policy,
+            ..nothing()
+        },
+        &["agent.unknown_policy: 9 is no value of this enum; leave it out"],
+    );
+}
+
+#[test]
+fn tools_are_named_as_on_the_models_wire() {
     let choice = |mode, tool: &str| v1::Agent {
         tool_choice: Some(v1::ToolChoice {
             mode,
             tool: tool.into(),
         }),
-        ..Default::default()
+        ..v1::Agent::default()
     };
+    let no_tool = "is not the name of a tool, such as \"files__read\"";
+    let expected = format!("agent.tool_choice.tool: \"read\" {no_tool}");
+    is(
+        choice(v1::ToolChoiceMode::Tool as i32, "read"),
+        &[&expected],
+    );
+    is(
+        choice(0, "files__read"),
+        &[r#"agent.tool_choice.tool: names "files__read"; set the mode to TOOL, or leave it out"#],
+    );
+    is(
+        choice(9, ""),
+        &["agent.tool_choice: mode 9 is no value of this enum; leave it out"],
+    );
+    let tools = Some(v1::ToolSelection {
+        tools: vec!["files".into()],
+    });
+    let expected = format!("agent.tools.tools[0]: \"files\" {no_tool}");
+    is(
+        v1::Agent {
+            tools,
+            ..v1::Agent::default()
+        },
+        &[&expected],
+    );
+}
+
+#[test]
+fn options_for_a_provider_are_what_providers_take() {
     let options = |json: &str| v1::Agent {
         provider_options_json: json.into(),
-        ..Default::default()
+        ..v1::Agent::default()
     };
-    let table = [
-        (
-            v1::Agent {
-                temperature: Some(2.5),
-                top_p: Some(f64::NAN),
-                ..Default::default()
-            },
-            vec![
-                "agent.temperature: 2.5 is not between 0 and 2",
-                "agent.top_p: NaN is not between 0 and 1",
-            ],
-        ),
-        (
-            v1::Agent {
-                fallbacks: vec![String::new()],
-                ..Default::default()
-            },
-            vec![r#"agent.fallbacks[0]: "" is no name of a model; leave it out"#],
-        ),
-        (
-            v1::Agent {
-                fallbacks: vec!["m".into(); 9],
-                ..Default::default()
-            },
-            vec!["agent.fallbacks: has 9 models; at most 8 are taken"],
-        ),
-        (
-            v1::Agent {
-                system_prompt: "x".repeat((512 << 10) + 1),
-                ..Default::default()
-            },
-            vec!["agent.system_prompt: has 524289 bytes; at most 524288 are taken"],
-        ),
-        (
-            choice(tool, "read"),
-            vec![
-                r#"agent.tool_choice.tool: "read" is not the name of a tool, such as "files__read""#,
-            ],
-        ),
-        (
-            choice(0, "files__read"),
-            vec![
-                r#"agent.tool_choice.tool: names "files__read"; set the mode to TOOL, or leave it out"#,
-            ],
-        ),
-        (
-            choice(9, ""),
-            vec!["agent.tool_choice: mode 9 is no value of this enum; leave it out"],
-        ),
-        (
-            options("[1]"),
-            vec![
-                "agent.provider_options_json: \"[1]\" is not a JSON object: invalid type: \
-                 sequence, expected a map at line 1 column 0",
-            ],
-        ),
-        (
-            v1::Agent {
-                tools: Some(v1::ToolSelection {
-                    tools: vec!["files".into()],
-                }),
-                ..Default::default()
-            },
-            vec![
-                r#"agent.tools.tools[0]: "files" is not the name of a tool, such as "files__read""#,
-            ],
-        ),
-        (
-            v1::Agent {
-                unknown_policy: 9,
-                ..Default::default()
-            },
-            vec!["agent.unknown_policy: 9 is no value of this enum; leave it out"],
-        ),
-    ];
-    for (agent, expected) in table {
-        assert_eq!(refusals(agent, &config), expected);
-    }
-    let own = refusals(options(r#"{"model":"x","top_k":1}"#), &config);
-    assert_eq!(own.len(), 1, "{own:?}");
+    is(
+        options("[1]"),
+        &[
+            "agent.provider_options_json: \"[1]\" cannot be sent: provider_options is no JSON object",
+        ],
+    );
+    let own = refusals(options(r#"{"model":"x","top_k":1}"#), &Config::default());
+    assert!(
+        own[0].contains("sets `model`, which the loop sets itself; leave it out"),
+        "{own:?}"
+    );
+    is(options(r#"{"top_k":1}"#), &[]);
 }
 
 #[test]
@@ -252,7 +264,7 @@ fn limits_move_up_to_the_servers_and_budgets_only_narrow() {
 }
 
 #[test]
-fn what_is_left_out_is_as_configured_and_what_is_asked_for_is_kept() {
+fn what_is_left_out_is_as_configured() {
     let mut config = Config::default();
     config.loops.max_steps = 9;
     config.loops.deadline = Some(Period::from_secs(60));
@@ -276,7 +288,15 @@ fn what_is_left_out_is_as_configured_and_what_is_asked_for_is_kept() {
         ..Limits::default()
     };
     assert_eq!(*defaults.limits, expected);
+    assert_eq!(told(all), Vec::<String>::new());
+}
 
+#[test]
+fn an_agent_is_shown_as_it_was_asked_for() {
+    let mut config = Config::default();
+    config.loops.deadline = Some(Period::from_secs(60));
+    config.budget.max_input_tokens = Some(1_000);
+    let mut all = Violations::default();
     let asked = v1::Agent {
         model: "m".into(),
         fallbacks: vec!["n".into()],
@@ -319,8 +339,7 @@ fn what_is_left_out_is_as_configured_and_what_is_asked_for_is_kept() {
         v1::Agent {
             limits: None,
             ..asked
-        },
-        "an agent is shown as it was asked for"
+        }
     );
 }
 

@@ -1,0 +1,179 @@
+//! Commands: requests, checked whole, as inputs of the core.
+
+use std::collections::BTreeMap;
+
+use loopwright_core::{
+    What,
+    input::{Command, Mode, SendMessage},
+    message::Parts,
+};
+use loopwright_log::{Id, StreamKey};
+use loopwright_proto::v1;
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    agent::{Terms, terms},
+    fields::{self, Violations},
+    message::{Said, said},
+};
+use crate::{config::Config, service::caller::Caller};
+
+/// A StartLoop that has been checked.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Which session: the one named, or one whose id follows from namespace and request id.
+    pub key: StreamKey,
+    /// For whom.
+    pub by: Command,
+    /// What to do.
+    pub parts: Parts,
+    /// Labels of the session, should it be new.
+    pub labels: BTreeMap<String, String>,
+    /// The agent and its limits: those of the request, or the configured ones.
+    pub terms: Terms,
+    /// Whether the request says how the loop runs.
+    pub brings_agent: bool,
+}
+
+/// A command to a session that exists, checked.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// Which session.
+    pub key: StreamKey,
+    /// What it is told.
+    pub what: What,
+    /// Whether it may have to wait for a loop of its own.
+    pub may_queue: bool,
+}
+
+/// Checks a StartLoop.
+///
+/// # Errors
+/// Every violation.
+pub fn start(
+    request: v1::StartLoopRequest,
+    caller: &Caller,
+    config: &Config,
+) -> Result<Start, Violations> {
+    use v1::start_loop_request::Input;
+    let mut all = Violations::default();
+    let request_id = fields::request_id(&request.request_id, &mut all);
+    let named = fields::optional_id("session_id", &request.session_id, &mut all);
+    let brings_agent = request.agent.is_some();
+    let terms = terms(request.agent, config, &mut all);
+    let input = match request.input {
+        Some(Input::Text(text)) => Said::Text(text),
+        Some(Input::Message(message)) => Said::Message(message),
+        None => Said::Nothing,
+    };
+    let parts = said(input, config.limits.message_bytes.get(), &mut all);
+    let labels = fields::labels(request.labels, &mut all);
+    all.check(())?;
+    let id = named.unwrap_or_else(|| derived_id(&caller.namespace, &request_id));
+    let key = StreamKey::session(&caller.namespace, &id);
+    let by = Command {
+        request_id,
+        principal: caller.principal.clone(),
+    };
+    Ok(Start {
+        key,
+        by,
+        parts,
+        labels,
+        terms,
+        brings_agent,
+    })
+}
+
+/// Checks a SendMessage.
+///
+/// # Errors
+/// Every violation.
+pub fn message(
+    request: v1::SendMessageRequest,
+    caller: &Caller,
+    traceparent: Option<String>,
+    config: &Config,
+) -> Result<Told, Violations> {
+    use v1::send_message_request::Input;
+    let mut all = Violations::default();
+    let request_id = fields::request_id(&request.request_id, &mut all);
+    let id = fields::id("session_id", &request.session_id, &mut all);
+    let guard = fields::optional_loop("loop_id", &request.loop_id, &mut all);
+    let mode = mode(request.mode, &mut all);
+    let input = match request.input {
+        Some(Input::Text(text)) => Said::Text(text),
+        Some(Input::Message(message)) => Said::Message(message),
+        None => Said::Nothing,
+    };
+    let parts = said(input, config.limits.message_bytes.get(), &mut all);
+    let key = fields::key(&caller.namespace, id, all)?;
+    let by = Command {
+        request_id,
+        principal: caller.principal.clone(),
+    };
+    let what = What::SendMessage(SendMessage {
+        by,
+        parts,
+        mode,
+        guard,
+        traceparent,
+    });
+    Ok(Told {
+        key,
+        what,
+        may_queue: mode == Mode::Queue,
+    })
+}
+
+/// Checks a CancelLoop.
+///
+/// # Errors
+/// Every violation.
+pub fn cancel(request: v1::CancelLoopRequest, caller: &Caller) -> Result<Told, Violations> {
+    let mut all = Violations::default();
+    let request_id = fields::request_id(&request.request_id, &mut all);
+    let id = fields::id("session_id", &request.session_id, &mut all);
+    let guard = fields::optional_loop("loop_id", &request.loop_id, &mut all);
+    let reason = fields::reason(&request.reason, &mut all);
+    let key = fields::key(&caller.namespace, id, all)?;
+    let by = Command {
+        request_id,
+        principal: caller.principal.clone(),
+    };
+    Ok(Told {
+        key,
+        what: What::CancelLoop { by, guard, reason },
+        may_queue: false,
+    })
+}
+
+fn mode(asked: i32, all: &mut Violations) -> Mode {
+    match v1::MessageMode::try_from(asked) {
+        Ok(v1::MessageMode::Unspecified | v1::MessageMode::Queue) => Mode::Queue,
+        Ok(v1::MessageMode::Steer) => Mode::Steer,
+        Ok(v1::MessageMode::Interrupt) => Mode::Interrupt,
+        Err(_) => {
+            all.add(
+                "mode",
+                format!("{asked} is no value of this enum; leave it out"),
+            );
+            Mode::Queue
+        }
+    }
+}
+
+/// A new session's id: the same for a retry, and nobody else's.
+fn derived_id(namespace: &Id, request_id: &str) -> Id {
+    use std::fmt::Write as _;
+    let mut hash = Sha256::new();
+    hash.update(namespace.as_str());
+    hash.update([0]);
+    hash.update(request_id);
+    let mut text = String::from("s-");
+    for byte in hash.finalize().iter().take(16) {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    Id::parse(&text).expect("hexadecimal digits behind a letter are an id")
+}

@@ -1,0 +1,81 @@
+//! Questions: what is asked for, checked whole.
+
+use loopwright_core::ids::LoopId;
+use loopwright_log::{Id, Seq, StreamKey};
+use loopwright_proto::v1;
+
+use super::{
+    fields::{self, Violations},
+    kinds::{self, KindSet},
+};
+
+/// What to watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// The session.
+    pub key: StreamKey,
+    /// Entries after this seq.
+    pub after: Seq,
+    /// Whether deltas are sent.
+    pub deltas: bool,
+    /// Which entries are sent.
+    pub kinds: KindSet,
+    /// The loop whose end is the end of the stream.
+    pub until: Option<LoopId>,
+}
+
+impl Watched {
+    /// All of a session after `after`, without end.
+    #[must_use]
+    pub fn everything(key: StreamKey, after: Seq, deltas: bool) -> Self {
+        Self {
+            key,
+            after,
+            deltas,
+            kinds: KindSet::ALL,
+            until: None,
+        }
+    }
+}
+
+/// Checks a WatchLoop.
+///
+/// # Errors
+/// Every violation.
+pub fn watch(request: &v1::WatchLoopRequest, namespace: &Id) -> Result<Watched, Violations> {
+    let mut all = Violations::default();
+    let id = fields::id("session_id", &request.session_id, &mut all);
+    let until = fields::optional_loop("loop_id", &request.loop_id, &mut all);
+    let kinds = kinds::filter(&request.kinds, &mut all);
+    Ok(Watched {
+        key: fields::key(namespace, id, all)?,
+        after: request.after_seq,
+        deltas: request.deltas,
+        kinds,
+        until,
+    })
+}
+
+/// Checks a GetLoop.
+///
+/// # Errors
+/// Every violation.
+pub fn get_loop(
+    request: &v1::GetLoopRequest,
+    namespace: &Id,
+) -> Result<(StreamKey, Option<LoopId>), Violations> {
+    let mut all = Violations::default();
+    let id = fields::id("session_id", &request.session_id, &mut all);
+    let wanted = fields::optional_loop("loop_id", &request.loop_id, &mut all);
+    Ok((fields::key(namespace, id, all)?, wanted))
+}
+
+/// Checks a request that names a session and nothing else.
+///
+/// # Errors
+/// The one violation.
+pub fn session(session_id: &str, namespace: &Id) -> Result<StreamKey, Violations> {
+    let mut all = Violations::default();
+    let id = fields::id("session_id", session_id, &mut all);
+    fields::key(namespace, id, all)
+}
