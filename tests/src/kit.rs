@@ -211,10 +211,12 @@ pub async fn wait_for_tools(client: &loopwright_client::Client, tools: &[&str]) 
     let all = async {
         loop {
             let listed = client.list_tools(Default::default()).await?.tools;
-            if tools
+            let names: Vec<&str> = listed
                 .iter()
-                .all(|tool| listed.iter().any(|listed| listed.name == *tool))
-            {
+                .filter_map(|one| one.tool.as_ref())
+                .map(|t| t.name.as_str())
+                .collect();
+            if tools.iter().all(|tool| names.contains(tool)) {
                 return anyhow::Ok(());
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
