@@ -105,9 +105,14 @@ impl ConnectArgs {
     /// # Errors
     /// [`Error::Options`] where the address or the token cannot be used.
     pub fn connect(&self) -> Result<Client, Error> {
+        // An empty variable is one that was not set.
+        let server = match self.server.as_str() {
+            "" => DEFAULT_URL,
+            server => server,
+        };
         Client::connect(ClientOptions {
             token: self.token.clone().filter(|token| !token.is_empty()),
-            ..ClientOptions::at(&self.server)
+            ..ClientOptions::at(server)
         })
     }
 }

@@ -281,10 +281,13 @@ fn loop_event(kind: &Kind) -> Option<(&'static str, String)> {
 }
 
 fn started_words(e: &ModelCallStarted) -> String {
+    let step = match e.step {
+        0 => String::new(),
+        step => format!("step {step}, "),
+    };
     format!(
-        "{}: step {}, {}, at most {} tokens out",
+        "{}: {step}{}, at most {} tokens out",
         tried(&e.call, e.attempt),
-        e.step,
         one_line(&e.model, QUOTE),
         token_words(e.max_output_tokens)
     )

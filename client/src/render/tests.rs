@@ -304,3 +304,18 @@ fn a_clamped_reply_is_not_shown_a_second_time() {
     ];
     assert_eq!(rendered(&steps, Style::default()), "a very long reply\n");
 }
+
+#[test]
+fn the_time_of_a_run_is_shown_though_the_server_did_not_measure_it() {
+    let mut steps = sample();
+    let last = steps.pop().map(fact).unwrap();
+    let mut unmeasured = last;
+    for event in &mut unmeasured.events {
+        if let Some(Kind::LoopEnded(end)) = &mut event.kind {
+            end.totals.as_mut().unwrap().wall_time = None;
+        }
+    }
+    steps.push(Step::Entry(unmeasured));
+    let shown = rendered(&steps, Style::default());
+    assert!(shown.contains("1 tool call · 60 ms · $0.0123"), "{shown}");
+}

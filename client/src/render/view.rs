@@ -69,6 +69,7 @@ pub struct RunView {
     text: TextAssembler,
     tools: BTreeMap<String, ToolCall>,
     mid_line: bool,
+    loop_started_at: Option<Timestamp>,
     ended: Option<LoopEnded>,
 }
 
@@ -87,6 +88,7 @@ impl RunView {
             text: TextAssembler::new(after_seq),
             tools: BTreeMap::new(),
             mid_line: false,
+            loop_started_at: None,
             ended: None,
         }
     }
@@ -164,8 +166,11 @@ impl RunView {
                     self.void(&e.call, &format!("· reply given up ({reason})"), pieces);
                 }
                 Some(Kind::MessageAdded(e)) => self.message(e, pieces),
-                Some(Kind::LoopStarted(_)) => self.ended = None,
-                Some(Kind::LoopEnded(e)) => self.end(e, pieces),
+                Some(Kind::LoopStarted(_)) => {
+                    self.loop_started_at = at.copied();
+                    self.ended = None;
+                }
+                Some(Kind::LoopEnded(e)) => self.end(e, at, pieces),
                 Some(kind) => {
                     if !self.tool(kind, at, pieces) {
                         self.aside(kind, pieces);
@@ -231,7 +236,10 @@ impl RunView {
     /// Events that a person should see in passing; the others are for the log alone.
     fn aside(&mut self, kind: &Kind, pieces: &mut Vec<Piece>) {
         let (mark, paint) = match kind {
-            Kind::DriverAttached(e) if e.epoch > 1 => ("·", Paint::Dim),
+            Kind::DriverAttached(e) if e.epoch > 1 => {
+                let line = format!("· taken up again by a server (epoch {})", e.epoch);
+                return self.line(&line, Paint::Dim, pieces);
+            }
             Kind::ApprovalRequested(_) => ("?", Paint::Yellow),
             Kind::BudgetWarning(_) | Kind::BudgetOverrun(_) | Kind::LoopPaused(_) => {
                 ("!", Paint::Yellow)
@@ -242,7 +250,6 @@ impl RunView {
             | Kind::ContextCompacted(_)
             | Kind::LoopResumed(_)
             | Kind::LimitsUpdated(_)
-            | Kind::DriverDetached(_)
             | Kind::LogRecovered(_) => ("·", Paint::Dim),
             _ => return,
         };
@@ -362,11 +369,16 @@ impl RunView {
         });
     }
 
-    fn end(&mut self, e: &LoopEnded, pieces: &mut Vec<Piece>) {
-        let line = summary_line(e);
-        self.line(&line, Paint::Dim, pieces);
+    fn end(&mut self, e: &LoopEnded, at: Option<&Timestamp>, pieces: &mut Vec<Piece>) {
+        let mut end = e.clone();
+        // A server that did not measure the time still dated both ends of it.
+        if let Some(totals) = end.totals.as_mut().filter(|t| t.wall_time.is_none()) {
+            let took = between(self.loop_started_at.as_ref(), at);
+            totals.wall_time = took.map(Into::into);
+        }
+        self.line(&summary_line(&end), Paint::Dim, pieces);
         self.tools.clear();
-        self.ended = Some(e.clone());
+        self.ended = Some(end);
     }
 
     fn show(&mut self, text: &str, pieces: &mut Vec<Piece>) {
