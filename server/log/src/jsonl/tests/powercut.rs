@@ -258,6 +258,7 @@ impl World {
 
     /// Compares what recovery left with what may and must be there.
     fn check(&mut self, parts: &Parts) {
+        assert!(!parts.report.manifest_damaged, "a manifest is put in place whole");
         assert_eq!(
             parts.report.corrupt,
             [],
