@@ -27,6 +27,11 @@ pub(super) fn attach(
         draft.emit(LogRecovered { cut_bytes });
     }
     draft.emit(DriverAttached { epoch });
+    if step::is_late(draft) {
+        // What ran is given up at once, and not made again just to be given up.
+        step::end(draft, step::LATE);
+        return Ok(());
+    }
     resume_model(draft);
     resume_tools(draft);
     Ok(())

@@ -12,6 +12,11 @@ use crate::{
 /// Most text that an ended loop repeats from its last reply, bytes.
 const END_TEXT_BYTES: usize = 64 * 1024;
 
+/// How a loop ends whose time is up.
+pub(super) const LATE: EndReason = EndReason::Deadline {
+    kind: DeadlineKind::Loop,
+};
+
 /// Goes on to the next model call, or ends the loop where a limit says so. No model call and no
 /// tool call may be open.
 pub(super) fn next(draft: &mut Draft) {
@@ -20,16 +25,8 @@ pub(super) fn next(draft: &mut Draft) {
         return;
     };
     let limits = &draft.state.limits;
-    if active
-        .deadline_at
-        .is_some_and(|deadline| draft.at >= deadline)
-    {
-        return end(
-            draft,
-            EndReason::Deadline {
-                kind: DeadlineKind::Loop,
-            },
-        );
+    if is_late(draft) {
+        return end(draft, LATE);
     }
     if active.over_tool_budget {
         let limit = limits.budget.tool_calls.unwrap_or(0);
@@ -46,6 +43,7 @@ pub(super) fn next(draft: &mut Draft) {
 /// Starts an attempt of a model call: asks named budgets first where there are some.
 pub(super) fn start_call(draft: &mut Draft, call: CallId, attempt: Attempt) {
     match own_grant(draft) {
+        _ if is_late(draft) => end(draft, LATE),
         Err(reason) => end(draft, reason),
         Ok(_) if !draft.state.agent.budgets.is_empty() => {
             draft.emit(ModelCallReserving { call, attempt });
@@ -77,6 +75,12 @@ pub(super) fn license(draft: &mut Draft, call: CallId, attempt: Attempt, granted
         max_output_tokens: granted.reserved.output,
         bound: granted.bound,
     });
+}
+
+/// Whether the running loop's time is up: its timer will end it, and until then nothing begins.
+pub(super) fn is_late(draft: &Draft) -> bool {
+    let deadline = draft.state.active.as_ref().and_then(|a| a.deadline_at);
+    deadline.is_some_and(|deadline| draft.at >= deadline)
 }
 
 /// What the loop's own limits allow the next model call.

@@ -5,7 +5,6 @@ use super::{Draft, step, tool};
 use crate::{
     effect::{EffectKey, wanted},
     input::TimerWhy,
-    outcome::{DeadlineKind, EndReason},
 };
 
 pub(super) fn fired(draft: &mut Draft, fired: TimerWhy) {
@@ -26,13 +25,6 @@ pub(super) fn fired(draft: &mut Draft, fired: TimerWhy) {
             step::start_call(draft, call, attempt);
         }
         TimerWhy::RetryTool(call) => tool::retry(draft, call),
-        TimerWhy::Deadline(_) => {
-            step::end(
-                draft,
-                EndReason::Deadline {
-                    kind: DeadlineKind::Loop,
-                },
-            );
-        }
+        TimerWhy::Deadline(_) => step::end(draft, step::LATE),
     }
 }

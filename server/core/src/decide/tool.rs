@@ -21,6 +21,9 @@ use crate::{
 const UNKNOWN: &str = "It is not known whether this call ran: the connection to the tool was lost \
                        and the call must not be repeated. Do not assume either outcome.";
 
+/// What a model is told of a call that the edge gave no verdict on.
+const UNCHECKED: &str = "The arguments could not be checked, so this call was not made.";
+
 /// Writes down every call that the reply asks for.
 pub(super) fn request(draft: &mut Draft, parts: &[Part], verdicts: &[Verdict]) {
     let asked = parts
@@ -71,7 +74,7 @@ pub(super) fn check_and_dispatch(draft: &mut Draft, parts: &[Part], verdicts: &[
     for (at, (call, (_, part))) in calls.into_iter().zip(calls_of(parts)).enumerate() {
         let invalid = verdicts
             .get(at)
-            .and_then(|verdict| verdict.invalid.as_deref());
+            .map_or(Some(UNCHECKED), |verdict| verdict.invalid.as_deref());
         let count = per_name.entry(Arc::from(part.tool.as_str())).or_default();
         match refusal(draft, part, invalid, *count, dispatched) {
             Some((reason, message)) => draft.emit(ToolCallRejected {
@@ -245,7 +248,11 @@ pub(super) fn retry(draft: &mut Draft, call: CallId) {
     let Some(tool) = tool else { return };
     if tool.may_have_run && !may_repeat(&tool, draft.at) {
         let message = "the tool no longer recognises a repeat of the call";
-        return doubt(draft, &tool, message.to_owned());
+        let last = ToolCall {
+            attempt: tool.attempt.saturating_sub(1),
+            ..tool
+        };
+        return doubt(draft, &last, message.to_owned());
     }
     draft.emit(ToolCallStarted {
         call,

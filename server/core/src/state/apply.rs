@@ -60,6 +60,7 @@ impl State {
             Event::ToolCallFailed(e) => self.tool_failed(e),
             Event::ToolCallInDoubt(e) => {
                 if let Some(tool) = self.tool_mut(e.call) {
+                    tool.attempt = e.attempt;
                     tool.phase = ToolPhase::InDoubt;
                 }
             }

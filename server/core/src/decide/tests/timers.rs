@@ -84,3 +84,36 @@ fn a_retry_that_is_not_due_or_not_wanted_is_nothing() {
     s.reply(Vec::new(), StopReason::EndTurn);
     assert_eq!(s.fire(retry), nothing(), "no loop runs");
 }
+
+#[test]
+fn a_retry_past_the_deadline_does_not_begin() {
+    let mut s = with_deadline();
+    s.fail(ModelFailureKind::Server);
+    s.wait(9_000);
+    let events = s.fire(TimerWhy::RetryModel(CallId(1)));
+    assert_eq!(kinds(&events), ["ModelCallAbandoned", "LoopEnded"]);
+    assert_eq!(s.reason(), LATE);
+}
+
+#[test]
+fn a_driver_that_comes_after_the_deadline_repeats_nothing() {
+    let mut s = with_deadline();
+    s.wait(5_000);
+    assert_eq!(
+        kinds(&s.attach()),
+        ["DriverAttached", "ModelCallAbandoned", "LoopEnded"]
+    );
+    let mut s = with_deadline();
+    s.ask(&["idem", "once"]);
+    s.wait(5_000);
+    assert_eq!(
+        kinds(&s.attach()),
+        [
+            "DriverAttached",
+            "ToolCallCancelled",
+            "ToolCallCancelled",
+            "LoopEnded"
+        ]
+    );
+    assert_eq!(s.reason(), LATE);
+}

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::kit::{Session, call, call_with, kinds, nothing, specs};
+use super::kit::{Session, call, call_with, completed, kinds, nothing, specs};
 use crate::{
+    What,
     agent::{EffectClass, Limits, UnknownPolicy},
     effect::{EffectKey, wanted},
     ids::{CallId, Timestamp},
@@ -122,6 +123,25 @@ fn what_may_not_run_is_told_to_the_model_and_the_loop_goes_on() {
     assert_eq!(s.results(), told);
     let none = &s.state.active.as_ref().expect("it runs").totals;
     assert_eq!(none.tool_calls, 0);
+}
+
+#[test]
+fn a_call_without_a_verdict_is_not_dispatched() {
+    let mut s = Session::started(Limits::default());
+    let (model, attempt) = s.model();
+    let mut what = completed(
+        model,
+        attempt,
+        vec![call("read")],
+        StopReason::ToolUse,
+        None,
+    );
+    if let What::ModelCompleted { reply, .. } = &mut what {
+        reply.verdicts.clear();
+    }
+    let events = s.go(what);
+    assert!(!kinds(&events).contains(&"ToolCallStarted"), "{events:?}");
+    assert!(s.results()[0].2, "the model is told");
 }
 
 #[test]
@@ -271,6 +291,23 @@ fn a_deduplicated_call_is_not_repeated_past_its_retention() {
         ["ToolCallStarted"],
         "it never ran, so nothing is remembered"
     );
+}
+
+#[test]
+fn in_doubt_is_the_attempt_that_ran_last() {
+    let mut looked_up = specs();
+    for spec in &mut looked_up {
+        spec.lookup = true;
+    }
+    let mut s = Session::started(Limits::default());
+    s.change_tools(looked_up);
+    s.ask(&["dedup"]);
+    s.tool_fails(2, 1, AMBIGUOUS, false);
+    s.wait(70_000);
+    s.fire(TimerWhy::RetryTool(CallId(2)));
+    assert_eq!(s.state.tool_request(CallId(2)).map(|r| r.attempt), Some(1));
+    s.looked_up(2, LookupAnswer::NeverStarted);
+    assert_eq!(running(&s), [tool(2, 2)]);
 }
 
 #[test]
