@@ -87,7 +87,7 @@ impl Machine {
 fn tamper_terms(mutant: Mutant, state: &mut State, what: &What) {
     let limits = Arc::make_mut(&mut state.limits);
     let attaches = matches!(what, What::Attach { .. });
-    let fails = matches!(what, What::ToolFailed { .. });
+    let fails = matches!(what, What::ToolFailed { .. } | What::TimerFired(_));
     if mutant == Mutant::ParallelCapIgnored {
         limits.max_parallel_tool_calls = 1_000;
     } else if mutant == Mutant::PerNameCapIgnored {

@@ -20,6 +20,7 @@ pub(crate) enum Feature {
     LateOutcome,
     Drain,
     Outage,
+    ClockSkew,
     ToolFaults,
     ModelFaults,
     CutReplies,
@@ -32,7 +33,7 @@ pub(crate) enum Feature {
 }
 
 impl Feature {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Crash,
         Self::LostAck,
         Self::Zombie,
@@ -40,6 +41,7 @@ impl Feature {
         Self::LateOutcome,
         Self::Drain,
         Self::Outage,
+        Self::ClockSkew,
         Self::ToolFaults,
         Self::ModelFaults,
         Self::CutReplies,
@@ -141,7 +143,11 @@ pub(crate) fn tools(retention_ms: u64) -> Arc<ToolSet> {
     ToolSet::new(vec![
         spec("read", EffectClass::ReadOnly, false),
         spec("idem", EffectClass::Idempotent, false),
-        spec("dedup", EffectClass::Deduplicated { retention_ms }, false),
+        spec(
+            "dedup",
+            EffectClass::Deduplicated { retention_ms },
+            retention_ms.is_multiple_of(2),
+        ),
         spec("once", EffectClass::AtMostOnce, true),
         spec("blind", EffectClass::AtMostOnce, false),
     ])

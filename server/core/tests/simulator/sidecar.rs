@@ -11,11 +11,11 @@ use loopwright_core::{
     outcome::LookupAnswer,
 };
 
-use super::oracle::Violation;
+use super::{oracle::Violation, world::MOST_AHEAD_MS};
 
-/// The longest that a request is under way to the sidecar, milliseconds: by so much longer it keeps
-/// its keys than it promises.
-pub(crate) const TRANSIT_MS: u64 = 60;
+/// The longest that a request is under way to the sidecar, and the most that two drivers' clocks
+/// differ, milliseconds: by so much longer a sidecar keeps its keys than it promises.
+const TRANSIT_MS: u64 = 60 + MOST_AHEAD_MS;
 
 /// What the sidecars know of each call.
 #[derive(Default)]

@@ -31,6 +31,8 @@ mod client;
 mod driver;
 mod effects;
 
+pub(crate) use driver::MOST_AHEAD_MS;
+
 /// Happenings after which a run that has not ended never will.
 const MOST_HAPPENINGS: u32 = 4_000;
 
@@ -83,6 +85,8 @@ struct Ticket {
 }
 
 struct Driver {
+    /// Its clock is so far ahead of the others', milliseconds.
+    ahead: u64,
     epoch: Epoch,
     state: State,
     running: BTreeMap<EffectKey, u64>,
@@ -222,7 +226,7 @@ impl World {
             .machine
             .decide(&self.shadow, input)
             .map_err(|rejection| Violation::new("created", rejection.to_string()))?;
-        self.commit(0, &Arc::new(Entry { cause, events }))
+        self.commit(0, Timestamp(self.now), &Arc::new(Entry { cause, events }))
     }
 
     /// Puts the clients' commands and the faults of the world on the agenda.

@@ -78,7 +78,8 @@ impl Calls {
             Event::ModelCallReserving(e) => {
                 let (call, attempt) = (e.call, e.attempt);
                 self.licences.insert(EffectKey::Reserve { call, attempt });
-                self.fresh(call, attempt == 1)
+                self.fresh(call, attempt == 1)?;
+                self.is_due(at, call)
             }
             Event::ModelCallStarted(e) => self.model_started(at, e, limits),
             Event::ModelCallCompleted(e) => self.model_completed(e),
@@ -141,6 +142,14 @@ impl Calls {
         check(is_new, "ids_never_repeat", || format!("{call} again"))
     }
 
+    /// A backoff is waited for, once.
+    fn is_due(&mut self, at: Timestamp, call: CallId) -> Result<(), Violation> {
+        let due = std::mem::take(&mut self.retry_at);
+        check(at >= due, "backoff", || {
+            format!("{call} at {at:?}, due at {due:?}")
+        })
+    }
+
     fn model_started(
         &mut self,
         at: Timestamp,
@@ -153,9 +162,7 @@ impl Calls {
         check(attempt == before + 1, "attempts_rise", || {
             format!("{call} attempt {attempt} after {before}")
         })?;
-        check(at >= self.retry_at, "backoff", || {
-            format!("{call} at {at:?}, due at {:?}", self.retry_at)
-        })?;
+        self.is_due(at, call)?;
         self.steps += u32::from(attempt == 1);
         check(self.steps <= limits.max_steps, "max_steps", || {
             format!("step {} of {}", self.steps, limits.max_steps)
@@ -269,6 +276,7 @@ impl Calls {
             format!("{call} was not due")
         })?;
         tool.attempt = attempt;
+        tool.retry_at = Timestamp(0);
         if attempt == 1 {
             let count = self.per_name.entry(tool.part.tool.clone()).or_default();
             *count += 1;

@@ -17,6 +17,9 @@ use crate::simulator::{
     plan::Feature,
 };
 
+/// The most that two clocks differ by, milliseconds.
+pub(crate) const MOST_AHEAD_MS: u64 = 40;
+
 /// What a driver answers.
 pub(super) enum Reply {
     Done,
@@ -71,7 +74,10 @@ impl World {
         })?;
         let epoch = state.epoch + 1;
         let id = self.drivers.len();
+        let ahead = self.rng.between(0, MOST_AHEAD_MS);
+        let skewed = self.features.has(Feature::ClockSkew);
         self.drivers.push(Driver {
+            ahead: if skewed { ahead } else { 0 },
             epoch,
             state,
             running: std::collections::BTreeMap::new(),
@@ -84,6 +90,11 @@ impl World {
         }
     }
 
+    /// What a driver takes the time to be.
+    pub(super) fn clock_of(&self, id: usize) -> Timestamp {
+        Timestamp(self.now + self.drivers[id].ahead)
+    }
+
     pub(super) fn kill(&mut self, id: usize) {
         self.drivers[id].alive = false;
         self.drivers[id].running.clear();
@@ -92,10 +103,8 @@ impl World {
     /// One turn of a driver's loop.
     pub(super) fn handle(&mut self, id: usize, what: What) -> Result<Reply, Violation> {
         let asked = outcome_of(&what);
-        let input = Input {
-            at: Timestamp(self.now),
-            what,
-        };
+        let at = self.clock_of(id);
+        let input = Input { at, what };
         let cause = input.cause();
         let driver = &self.drivers[id];
         let events = match self.machine.decide(&driver.state, input) {
@@ -115,7 +124,7 @@ impl World {
             self.reconcile(id)?;
             self.drivers[id].state = before;
         }
-        match self.append(id, &entry)? {
+        match self.append(id, at, &entry)? {
             Appended::Acknowledged => {
                 self.apply(id, &entry)?;
                 self.reconcile(id)?;
@@ -128,7 +137,12 @@ impl World {
         }
     }
 
-    fn append(&mut self, id: usize, entry: &Arc<Entry>) -> Result<Appended, Violation> {
+    fn append(
+        &mut self,
+        id: usize,
+        at: Timestamp,
+        entry: &Arc<Entry>,
+    ) -> Result<Appended, Violation> {
         if self.strikes(Feature::Crash, 3) {
             self.note(|| format!("driver {id} crashes before it appends"));
             return Ok(Appended::Lost);
@@ -141,7 +155,7 @@ impl World {
             }
             return Ok(Appended::Lost);
         }
-        self.commit(epoch, entry)?;
+        self.commit(epoch, at, entry)?;
         if self.strikes(Feature::Crash, 3) {
             self.note(|| format!("driver {id} crashes after it appended"));
             return Ok(Appended::Lost);
@@ -149,7 +163,7 @@ impl World {
         if self.strikes(Feature::LostAck, 4) {
             self.note(|| format!("driver {id} is not told of its append"));
             if self.machine.is(Mutant::LostAckAppendedAgain) {
-                self.commit(epoch, entry)?;
+                self.commit(epoch, at, entry)?;
             }
             return Ok(Appended::Lost);
         }
@@ -167,8 +181,12 @@ impl World {
     }
 
     /// The entry becomes durable: from here on everybody sees it, and the judges do.
-    pub(super) fn commit(&mut self, writer: Epoch, entry: &Arc<Entry>) -> Result<(), Violation> {
-        let at = Timestamp(self.now);
+    pub(super) fn commit(
+        &mut self,
+        writer: Epoch,
+        at: Timestamp,
+        entry: &Arc<Entry>,
+    ) -> Result<(), Violation> {
         self.note(|| {
             format!(
                 "epoch {writer} {}",

@@ -52,7 +52,7 @@ impl World {
                 let wait = if early {
                     0
                 } else {
-                    at.0.saturating_sub(self.now)
+                    at.0.saturating_sub(self.clock_of(id).0)
                 };
                 self.put(wait, Happening::Deliver(ticket, key, What::TimerFired(why)));
                 Ok(())
