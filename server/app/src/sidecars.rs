@@ -141,7 +141,7 @@ impl Sidecars {
         })
     }
 
-    /// The tools that a new step of a session is offered, ordered by name: those of every sidecar of
+    /// The tools that a new step of a session is offered, ordered by name: those of each sidecar of
     /// the namespace that is healthy, or lost for no longer than a call would wait for it. A
     /// `selection` names tools (`<sidecar>__<tool>`) or whole sidecars; `None` is all of them.
     #[must_use]

@@ -1,6 +1,7 @@
 //! ToolService: sidecars come, stay and go, and everybody sees which tools there are.
 //!
-//! Boundary: messages to commands for [`Sidecars`] and back; what may be registered is decided there.
+//! Boundary: messages to commands for [`Sidecars`] and back; what may be registered is decided
+//! there.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! What the registry's stream says: the fold of one namespace's registrations.
 //!
-//! Boundary: pure; knows no connection, no clock and no log. Invariant: the book is a function of the
-//! facts in their order, so one folded after a restart equals the one that wrote them. A kind that
-//! this version does not know is skipped.
+//! Boundary: pure; knows no connection, no clock and no log. Invariant: the book is a function of
+//! the facts in their order, so one folded after a restart equals the one that wrote them. A kind
+//! that this version does not know is skipped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -112,13 +112,15 @@ impl Page {
 
     /// The facts that this version knows.
     pub(crate) fn facts(self) -> impl Iterator<Item = Fact> {
-        self.events.into_iter().filter_map(|event| match serde_json::from_value(event) {
-            Ok(fact) => Some(fact),
-            Err(error) => {
-                tracing::warn!(%error, "skipped an event of the registry that this version does not know");
-                None
-            }
-        })
+        self.events
+            .into_iter()
+            .filter_map(|event| match serde_json::from_value(event) {
+                Ok(fact) => Some(fact),
+                Err(error) => {
+                    tracing::warn!(%error, "skipped an event of the registry of a later version");
+                    None
+                }
+            })
     }
 }
 

@@ -149,7 +149,7 @@ async fn connect(address: &Address, allow: &AllowList, keepalive: Duration) -> i
         }
     };
     stream.set_nodelay(true)?;
-    // Probes of the kernel and not HTTP/2 pings: gRPC servers in C and Go take pings on a connection
+    // Probes of the kernel, not HTTP/2 pings: gRPC servers in C and Go take pings on a connection
     // without traffic for abuse and close it, which would put long silent calls in doubt.
     let probes = TcpKeepalive::new()
         .with_time(keepalive)

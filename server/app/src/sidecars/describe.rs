@@ -1,8 +1,8 @@
 //! What a sidecar says of its tools, checked before anybody is offered one.
 //!
 //! Boundary: proto in, [`Described`] out; pure but for the compiled schemas. Invariant: every tool
-//! of a [`Described`] has a name that is good on every provider's wire, unique within the sidecar; a
-//! tool without `quarantined` has a schema that compiles.
+//! of a [`Described`] has a name that is good on every provider's wire, unique within the sidecar;
+//! a tool without `quarantined` has a schema that compiles.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -94,9 +94,9 @@ impl Quarantine {
         match self {
             Self::Unusable(why) => why.clone(),
             Self::Changed => format!(
-                "its description or schema is not what it was when it was first seen; to accept it, \
-                 take sidecar `{sidecar}` out by name (DeregisterSidecar), after which it registers \
-                 anew, or set tools.on_change = \"accept\""
+                "its description or schema is not what it was when it was first seen; to accept \
+                 it, take sidecar `{sidecar}` out by name (DeregisterSidecar), after which it \
+                 registers anew, or set tools.on_change = \"accept\""
             ),
         }
     }
@@ -114,8 +114,8 @@ pub(crate) fn bad_sidecar_name(name: &str) -> Option<&'static str> {
         return Some("`loopwright` is reserved for built-in tools");
     }
     (!good_name(name, 23)).then_some(
-        "a sidecar's name is 1 to 23 characters of a-z, 0-9, '_' and '-', begins with a letter, and \
-         has no `__`",
+        "a sidecar's name is 1 to 23 characters of a-z, 0-9, '_' and '-', begins with a letter, \
+         and has no `__`",
     )
 }
 
@@ -158,8 +158,8 @@ fn as_a_whole(answer: &DescribeResponse) -> Result<(), String> {
     }
     if let Some(bad) = answer.tools.iter().find(|tool| !good_name(&tool.name, 38)) {
         return Err(format!(
-            "tool name {:?}: expected 1 to 38 characters of a-z, 0-9, '_' and '-' that begin with a \
-             letter, without `__`",
+            "tool name {:?}: expected 1 to 38 characters of a-z, 0-9, '_' and '-' that begin with \
+             a letter, without `__`",
             bad.name.chars().take(80).collect::<String>()
         ));
     }
@@ -168,7 +168,7 @@ fn as_a_whole(answer: &DescribeResponse) -> Result<(), String> {
     let total: usize = answer.tools.iter().map(bytes).sum();
     if total > MAX_DEFINITIONS {
         return Err(format!(
-            "its descriptions and schemas are {total} bytes, over the limit of {MAX_DEFINITIONS} bytes"
+            "its descriptions and schemas are {total} bytes, over the limit of {MAX_DEFINITIONS}"
         ));
     }
     Ok(())
@@ -188,7 +188,7 @@ fn read_tool(
         .get(&wire.name)
         .is_some_and(|first| *first != fingerprint);
     if fault.is_none() && changed && terms.on_change == OnChange::Accept {
-        tracing::warn!(tool = %name, "the tool's description or schema is not what it was when it was first seen");
+        tracing::warn!(tool = %name, "the tool is not what it was when it was first seen");
     }
     let quarantined = fault.map(Quarantine::Unusable).or_else(|| {
         (changed && terms.on_change == OnChange::Quarantine).then_some(Quarantine::Changed)

@@ -19,8 +19,8 @@ use super::{STREAM_ID, Sidecars, Tenant};
 const KEYS_PER_PAGE: usize = 100;
 impl Sidecars {
     /// Brings back what the log says is registered, and dials it in the background. Every lease
-    /// starts anew. Answers how many there are. What cannot be read is logged and left out: sidecars
-    /// that live register again.
+    /// starts anew. Answers how many there are. What cannot be read is logged and left out:
+    /// sidecars that live register again.
     pub async fn recover(self: &Arc<Self>) -> usize {
         let (mut count, mut after) = (0, None);
         loop {
@@ -67,7 +67,7 @@ impl Sidecars {
             match serde_json::from_slice::<Page>(&record.body()) {
                 Ok(page) => page.facts().for_each(|fact| tenant.book.apply(fact)),
                 Err(error) => {
-                    tracing::warn!(%key, seq = record.seq, %error, "skipped an entry of the registry")
+                    tracing::warn!(%key, seq = record.seq, %error, "skipped an entry")
                 }
             }
         }

@@ -1,8 +1,8 @@
 //! The one task of a registered sidecar: keeps it connected, and ends it with its lease.
 //!
-//! Boundary: connects and reports; what is offered follows from the report. Invariant: ends when the
-//! lease has run out, when its handle is dropped, or with the server; each new connection is asked
-//! anew what it serves.
+//! Boundary: connects and reports; what is offered follows from the report. Invariant: ends when
+//! the lease has run out, when its handle is dropped, or with the server; each new connection is
+//! asked anew what it serves.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -132,7 +132,7 @@ impl Sidecars {
         let (described, facts) = self.judge(&live.namespace, name, answer)?;
         if self.is_current(live) {
             if let Err(error) = self.append(&live.namespace, facts).await {
-                tracing::warn!(sidecar = %name, %error, "could not write down what the sidecar serves");
+                tracing::warn!(sidecar = %name, %error, "its tools could not be written down");
             }
             let offer = live.up(link.clone(), &described);
             self.announce(offer);

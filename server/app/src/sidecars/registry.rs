@@ -188,7 +188,8 @@ impl Sidecars {
         };
         self.append(&who.namespace, vec![gone]).await?;
         self.remove(&who.namespace, &name);
-        tracing::info!(sidecar = %name, namespace = %who.namespace, ?reason, "sidecar deregistered");
+        let namespace = &who.namespace;
+        tracing::info!(sidecar = %name, %namespace, ?reason, "sidecar deregistered");
         Ok(())
     }
 
@@ -240,7 +241,7 @@ impl Sidecars {
             reason,
         };
         if let Err(error) = self.append(&live.namespace, vec![gone]).await {
-            tracing::warn!(sidecar = %name, %error, "could not write down that the sidecar is gone");
+            tracing::warn!(sidecar = %name, %error, "its end could not be written down");
         }
         self.remove(&live.namespace, &name);
     }

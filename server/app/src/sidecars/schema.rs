@@ -80,7 +80,7 @@ impl Schemas {
         let text = or_empty_object(&call.arguments);
         if text.len() > MAX_ARGUMENTS_BYTES {
             return Some(format!(
-                "The arguments of `{}` are {} bytes, over the limit of {MAX_ARGUMENTS_BYTES} bytes.",
+                "The arguments of `{}` are {} bytes, over the limit of {MAX_ARGUMENTS_BYTES}.",
                 call.tool,
                 text.len()
             ));

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use loopwright_core::outcome::ToolFailureKind::{Ambiguous, NotExecuted};
 
-use super::fake::{Fake, Proxy, tool};
+use super::fake::{Fake, Proxy, Raw, tool};
 use super::*;
 
 #[tokio::test]
@@ -279,7 +279,7 @@ async fn an_answer_that_cannot_be_read_is_ambiguous_and_takes_nobody_down() {
     };
     let packed = || answer(&[("grpc-encoding", "zstd")]);
     let garbage = || answer(&[]);
-    let cases: [(fn() -> http::Response<axum::body::Body>, _); 4] = [
+    let cases: [(Raw, _); 4] = [
         (bad_details, Ambiguous),
         (packed, Ambiguous),
         (garbage, Ambiguous),

@@ -93,7 +93,7 @@ impl Fake {
     }
 
     /// Answers calls of any tool with these bytes of HTTP; serves all else as ever.
-    pub(crate) fn raw(answer: fn() -> http::Response<axum::body::Body>) -> Self {
+    pub(crate) fn raw(answer: Raw) -> Self {
         let (runtime, state) = (runtime(), script(&["any"]));
         let listener = runtime
             .block_on_elsewhere(TcpListener::bind("127.0.0.1:0"))
@@ -156,6 +156,9 @@ impl Drop for Fake {
         }
     }
 }
+
+/// Makes an answer, byte for byte.
+pub(crate) type Raw = fn() -> http::Response<axum::body::Body>;
 
 /// Counts what flows back from a server.
 pub(crate) struct Proxy {

@@ -94,7 +94,8 @@ fn a_schema_that_asks_itself_for_ever_does_not_end_the_process() {
     for endless in [
         r##"{"type":"object","$ref":"#"}"##,
         r##"{"type":"object","allOf":[{"$ref":"#"}]}"##,
-        r##"{"type":"object","$ref":"#/$defs/a","$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}}"##,
+        r##"{"type":"object","$ref":"#/$defs/a",
+            "$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}}"##,
         r##"{"type":"object","$dynamicRef":"#x","$dynamicAnchor":"x"}"##,
         r##"{"type":"object","if":{"$ref":"#"}}"##,
         r##"{"type":"object","anyOf":[{"not":{"$ref":"#"}}]}"##,
