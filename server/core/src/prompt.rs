@@ -90,3 +90,6 @@ impl State {
         fallback.unwrap_or(&self.agent.model)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -370,3 +370,6 @@ fn answer(entry: &Entry, not_known: Option<&String>) -> Option<LookupAnswer> {
         _ => None,
     })
 }
+
+#[cfg(test)]
+mod tests;

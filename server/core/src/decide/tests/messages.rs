@@ -257,7 +257,9 @@ fn a_loop_may_bring_another_agent_and_other_limits() {
         max_output_tokens: 99,
         ..Limits::default()
     }));
+    assert!(s.state.counted.is_some());
     let events = s.go(What::StartLoop(other.clone()));
+    assert_eq!(s.state.counted, None, "the other agent has another prompt");
     let Some(Event::ModelCallStarted(licence)) = events.last() else {
         panic!("{events:?}");
     };
@@ -265,7 +267,12 @@ fn a_loop_may_bring_another_agent_and_other_limits() {
         (licence.model.as_str(), licence.max_output_tokens),
         ("other", 99)
     );
+    let whole = s.state.prompt_bound();
     s.say("hi");
+    assert!(
+        s.state.prompt_bound() < whole,
+        "a count is less than the bound by bytes"
+    );
     let events = s.go(What::StartLoop(other));
     let Event::LoopStarted(started) = &events[1] else {
         panic!("{events:?}");

@@ -1,0 +1,136 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::{
+    event::{DriverAttached, DriverDetached, Unknown},
+    ids::{Attempt, CallId},
+    input::{Mode, TimerWhy},
+};
+
+const CALL: CallId = CallId(1);
+const ATTEMPT: Attempt = 1;
+
+fn attached(epoch: u64) -> Entry {
+    Entry {
+        cause: Cause::Attach,
+        events: vec![DriverAttached { epoch }.into()],
+    }
+}
+
+#[test]
+fn a_log_that_was_edited_shows_where_it_parts() {
+    let at = Timestamp(7);
+    let state = fold(&[attached(1)]);
+    assert_eq!(redecide(&state, at, &attached(2)), Ok(()));
+    let mut edited = attached(2);
+    edited.events.push(DriverDetached {}.into());
+    let divergence = redecide(&state, at, &edited).expect_err("an event was added");
+    assert_eq!(divergence.seq, 2);
+    assert_eq!(divergence.logged, edited.events);
+    assert_eq!(divergence.decided, Ok(attached(2).events));
+    let refused = redecide(&state, at, &attached(3)).expect_err("the epoch does not follow");
+    assert_eq!(refused.decided, Err("epoch 3 does not follow 1".to_owned()));
+}
+
+#[test]
+fn an_entry_without_the_event_that_tells_its_input_says_so() {
+    let by = Command::default();
+    let causes = [
+        Cause::Create(by.clone()),
+        Cause::StartLoop(by.clone()),
+        Cause::SendMessage {
+            by: by.clone(),
+            mode: Mode::Queue,
+            guard: None,
+        },
+        Cause::CancelLoop { by, guard: None },
+        Cause::Attach,
+        Cause::Tools,
+        Cause::Model {
+            call: CALL,
+            attempt: ATTEMPT,
+            jitter: 0,
+            retry_after_ms: None,
+        },
+        Cause::Tool {
+            call: CALL,
+            attempt: ATTEMPT,
+            jitter: 0,
+            retryable: false,
+        },
+        Cause::Lookup {
+            call: CALL,
+            not_known: None,
+        },
+        Cause::BudgetRefused {
+            call: CALL,
+            attempt: ATTEMPT,
+        },
+    ];
+    for cause in causes {
+        let label = cause.label();
+        let events = vec![DriverDetached {}.into()];
+        let error = Input::from_entry(Timestamp(0), &Entry { cause, events });
+        let error = error.expect_err(label).to_string();
+        assert!(error.contains(&format!("`{label}`")), "{error}");
+    }
+}
+
+#[test]
+fn inputs_that_their_cause_tells_need_no_event() {
+    let (call, attempt) = (CALL, ATTEMPT);
+    let inputs = [
+        What::Detach,
+        What::BudgetSettled { call, attempt },
+        What::BudgetGranted {
+            call,
+            attempt,
+            max_output_tokens: 9,
+        },
+        What::TimerFired(TimerWhy::RetryTool(call)),
+        What::LookedUp {
+            call,
+            answer: LookupAnswer::NotKnown(String::new()),
+        },
+    ];
+    for what in inputs {
+        let at = Timestamp(5);
+        let input = Input { at, what };
+        let entry = Entry {
+            cause: input.cause(),
+            events: Vec::new(),
+        };
+        assert_eq!(Input::from_entry(at, &entry), Ok(input));
+    }
+}
+
+#[test]
+fn only_kinds_that_may_not_be_skipped_are_newer() {
+    let unknown = |kind: &str, json: &str| {
+        Event::Unknown(Unknown {
+            kind: kind.to_owned(),
+            json: json.to_owned(),
+        })
+    };
+    let entry = Entry {
+        cause: Cause::Attach,
+        events: vec![
+            unknown("A", "{\"ignorable\":true}"),
+            DriverAttached { epoch: 1 }.into(),
+            unknown("B", "{}"),
+        ],
+    };
+    assert_eq!(newer_kinds(&entry).collect::<Vec<_>>(), ["B"]);
+    assert_eq!(
+        fold(&[entry]).epoch,
+        1,
+        "what is not known is skipped by the fold"
+    );
+}
+
+#[test]
+fn a_fold_of_nothing_is_no_session() {
+    let none: [Arc<Entry>; 0] = [];
+    let state = fold(none.iter().map(|entry| &**entry));
+    assert_eq!((state.seq, state.session), (0, None));
+}
