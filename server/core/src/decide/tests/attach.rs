@@ -262,3 +262,23 @@ fn one_unknown_outcome_may_end_the_loop_and_the_rest_is_cancelled() {
     assert_eq!(s.results().len(), 3);
     assert_eq!(s.state.current_loop(), LoopId(1));
 }
+
+#[test]
+fn what_ran_when_a_driver_died_stays_in_question_when_its_repeat_does_not_run() {
+    let mut s = Session::started(tell_model());
+    s.ask(&["dedup", "read"]);
+    s.attach();
+    s.wait(60_000);
+    let events = s.tool_fails(2, 2, ToolFailureKind::NotExecuted, true);
+    assert_eq!(kinds(&events), ["ToolCallInDoubt", "ToolCallUnknown"]);
+    let mut s = Session::started(tell_model());
+    s.ask(&["read", "read"]);
+    s.attach();
+    let events = s.tool_fails(2, 2, ToolFailureKind::NotExecuted, false);
+    assert_eq!(
+        kinds(&events),
+        ["ToolCallFailed"],
+        "harmless to repeat, so it is"
+    );
+    assert!(s.state.wake_at().is_some());
+}
