@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use loopwright_core::{
     agent::{Agent, Limits, ToolSet, ToolSpec},
@@ -18,10 +18,18 @@ use loopwright_log::{
     Id, Keep, Log, MemoryLog, NewRecord, Progress, ProgressTopic, Seq, StreamKey,
 };
 
-use super::watch::{Seats, Watching};
+use super::{
+    ServiceState,
+    watch::{Seats, Watching},
+};
 use crate::{
+    config::Config,
     drain::{Drain, DrainSignal},
+    driver::{Clock, Drivers, World},
+    effects::model::{Models, ModelsOptions},
     index::Index,
+    sidecars::Sidecars,
+    telemetry::Telemetry,
 };
 
 /// When the sessions of these tests began.
@@ -81,6 +89,41 @@ impl Bench {
         self.log
             .publish(key, Progress::new(topic, offset, payload, Keep::Append));
     }
+}
+
+/// A server's state around a log in memory and the scripted model `m`; the drain that ends it.
+pub(crate) fn state(script: &str) -> (ServiceState, Drain) {
+    let log: Arc<dyn Log> = MemoryLog::new();
+    let (drain, signal) = Drain::new();
+    let config = Arc::new(Config::default());
+    let options = ModelsOptions {
+        scripts: [("m".to_owned(), script.to_owned())].into(),
+        ..ModelsOptions::default()
+    };
+    let models = Models::new(&config, &BTreeMap::new(), options).unwrap();
+    let sidecars = Sidecars::new(&config, Arc::clone(&log), Telemetry::off());
+    let drivers = Drivers::new(Arc::new(World {
+        log: Arc::clone(&log),
+        models: Arc::clone(&models),
+        sidecars: Arc::clone(&sidecars),
+        telemetry: Telemetry::off(),
+        clock: Clock,
+        drain: signal.clone(),
+        max_active: 10,
+    }));
+    let index = Index::new(Arc::clone(&log));
+    let seats = Seats::new(config.limits.watchers);
+    let state = ServiceState {
+        config,
+        log,
+        drivers,
+        models,
+        sidecars,
+        index,
+        seats,
+        drain: signal,
+    };
+    (state, drain)
 }
 
 pub(crate) fn namespace() -> Id {
