@@ -313,6 +313,25 @@ async fn arguments_that_are_no_json_reach_us_and_go_back_wrapped() {
 }
 
 #[tokio::test]
+async fn a_tool_that_cannot_exist_does_not_spoil_the_next_request() {
+    for protocol in BOTH {
+        let mut talk = Talk::new(protocol).await;
+        talk.mock
+            .push(Reply::calls([("no such.tool", "{}"), ("", "[]")]));
+        talk.mock.push(Reply::text("done"));
+        talk.user("go");
+        let reply = talk.step().await;
+        assert_eq!(
+            reply.parts[0],
+            call("toolu_0", "no such.tool", "{}"),
+            "as it was asked for"
+        );
+        talk.step().await;
+        assert_eq!(talk.mock.requests()[1].refused, None);
+    }
+}
+
+#[tokio::test]
 async fn a_price_makes_a_cost() {
     let price = PriceConfig {
         input: Some(3.0),

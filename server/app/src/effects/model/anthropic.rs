@@ -187,7 +187,7 @@ fn call_block(out: &mut Vec<u8>, asked: &CallPart, call: u32) {
     json::element(out);
     out.extend_from_slice(b"{\"type\":\"tool_use\"");
     json::string_member(out, "id", &format!("c{call}"));
-    json::string_member(out, "name", &asked.tool);
+    json::string_member(out, "name", &json::tool_name(&asked.tool));
     json::raw_member(out, "input", &json::arguments_object(&asked.arguments));
     out.push(b'}');
 }

@@ -66,6 +66,26 @@ pub(super) fn arguments_object(arguments: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{{\"INVALID_JSON\":{}}}", quoted(arguments)))
 }
 
+/// A tool's name as both providers take it. A model may ask for what no tool is called, and is told
+/// so; the call stays in the conversation, where a name that the provider refuses would make every
+/// further request fail.
+pub(super) fn tool_name(name: &str) -> Cow<'_, str> {
+    const MOST: usize = 64;
+    let fine = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if (1..=MOST).contains(&name.len()) && name.chars().all(fine) {
+        return Cow::Borrowed(name);
+    }
+    if name.is_empty() {
+        return Cow::Borrowed("unnamed");
+    }
+    Cow::Owned(
+        name.chars()
+            .take(MOST)
+            .map(|c| if fine(c) { c } else { '_' })
+            .collect(),
+    )
+}
+
 /// A tool's input schema as both providers want it: an object that says that it is one.
 pub(super) fn object_schema<'a>(tool: &str, schema: &'a str) -> Result<Cow<'a, str>, String> {
     let text = schema.trim();
@@ -97,6 +117,14 @@ mod tests {
         assert_eq!(arguments_object("{\"a"), "{\"INVALID_JSON\":\"{\\\"a\"}");
         let lone = "{\"a\":\"\\ud800\"}";
         assert!(arguments_object(lone).starts_with("{\"INVALID_JSON\""));
+    }
+
+    #[test]
+    fn a_name_that_no_provider_takes_is_mended() {
+        assert_eq!(tool_name("files__read-2"), "files__read-2");
+        assert_eq!(tool_name("no such.tool ä"), "no_such_tool__");
+        assert_eq!(tool_name(""), "unnamed");
+        assert_eq!(tool_name(&"ä".repeat(99)), "_".repeat(64));
     }
 
     #[test]

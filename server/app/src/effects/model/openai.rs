@@ -184,7 +184,7 @@ fn tool_call(out: &mut Vec<u8>, asked: &CallPart, call: u32, next: Option<&Part>
     json::raw_member(out, "type", "\"function\"");
     json::member(out, "function");
     out.push(b'{');
-    json::string_member(out, "name", &asked.tool);
+    json::string_member(out, "name", &json::tool_name(&asked.tool));
     json::string_member(out, "arguments", &json::arguments_object(&asked.arguments));
     out.push(b'}');
     if let Some(Part::Opaque(Opaque { provider, json })) = next
