@@ -13,7 +13,6 @@
 
 use std::{
     fs::{self, File},
-    io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::mpsc,
@@ -22,7 +21,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::kit::root;
+use crate::kit::{root, skipped};
 
 /// The longest that one command of an installation may take.
 const INSTALL_LIMIT: Duration = Duration::from_secs(600);
@@ -240,10 +239,6 @@ fn or_skip<T>(name: &str, required: bool, got: Result<T>) -> Option<T> {
     if required {
         panic!("{test} needs {name}, and may not be skipped here: {error:#}");
     }
-    // A test that cannot even say so has no other place to say it.
-    let _ = writeln!(
-        std::io::stderr(),
-        "skipped: {test}: needs {name}: {error:#}"
-    );
+    skipped(&test, &format!("needs {name}: {error:#}"));
     None
 }

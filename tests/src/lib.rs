@@ -7,4 +7,5 @@ pub mod bench;
 pub mod install;
 pub mod kit;
 pub mod mock_model;
+pub mod polyglot;
 pub mod proxy;
