@@ -1,5 +1,5 @@
-//! What the real APIs refuse: each rule with where it is documented, or the words with which the API
-//! refuses.
+//! What the real APIs refuse: each rule with where it is documented, or the words with which the
+//! API refuses.
 //!
 //! Boundary: pure. Invariant: a request that passes here breaks none of these rules.
 
@@ -27,9 +27,9 @@ fn refuse<T>(what: impl Into<String>) -> Result<T, String> {
     Err(what.into())
 }
 
-/// A name as both APIs want a tool's: OpenAI, "Create chat completion", `tools.function.name`: "Must
-/// be a-z, A-Z, 0-9, or contain underscores and dashes, with a maximum length of 64"; Anthropic,
-/// "Tool use", `name`: "Must match the regex ^[a-zA-Z0-9_-]{1,64}$".
+/// A name as both APIs want a tool's: OpenAI, "Create chat completion", `tools.function.name`:
+/// "Must be a-z, A-Z, 0-9, or contain underscores and dashes, with a maximum length of 64";
+/// Anthropic, "Tool use", `name`: "Must match the regex ^[a-zA-Z0-9_-]{1,64}$".
 fn tool_name(name: &Value) -> bool {
     let fine = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     name.as_str()

@@ -1,7 +1,7 @@
 //! Calls to models: Anthropic, anything that speaks OpenAI's chat completions, and scripts.
 //!
-//! Boundary: from a [`ModelRequest`] to a [`ModelReply`] or a [`ModelFailure`]; one attempt, never a
-//! retry, since core decides that. Invariants: what was rendered once is sent again byte for byte
+//! Boundary: from a [`ModelRequest`] to a [`ModelReply`] or a [`ModelFailure`]; one attempt, never
+//! a retry, since core decides that. Invariants: what was rendered once is sent again byte for byte
 //! (see [`Transcript`]); a key leaves in its header and nowhere else; dropping the future of a call
 //! drops its HTTP request.
 

@@ -193,8 +193,9 @@ fn pairs(turns: &[(&str, Vec<&Value>)]) -> Checked {
                 }
                 Some("tool_result") => {
                     let id = block["tool_use_id"].as_str().unwrap_or_default();
-                    // "unexpected `tool_use_id` found in `tool_result` blocks: .. Each `tool_result`
-                    // block must have a corresponding `tool_use` block in the previous message."
+                    // "unexpected `tool_use_id` found in `tool_result` blocks: .. Each
+                    // `tool_result` block must have a corresponding `tool_use` block in the
+                    // previous message."
                     if !open.remove(id) {
                         return refuse(format!("messages.{at}: unexpected `tool_use_id` {id}"));
                     }

@@ -146,8 +146,8 @@ fn assistant(at: usize, message: &Value) -> Result<BTreeSet<&str>, String> {
     Ok(ids)
 }
 
-/// A text that is not blank, or an array of such. OpenAI itself takes an empty string; servers of the
-/// protocol and their templates do not all.
+/// A text that is not blank, or an array of such. OpenAI itself takes an empty string; servers of
+/// the protocol and their templates do not all.
 fn content(at: usize, content: &Value) -> Checked {
     let texts = content.as_array();
     let empty = match texts {

@@ -5,8 +5,8 @@
 //! array of blocks, so that a `cache_control` member fits into its last one.
 //!
 //! Neighbouring messages of one role are not joined here: the API joins them itself (Messages API
-//! reference, `messages`: "consecutive user or assistant turns in your request will be combined into
-//! a single turn"), and joining them in the request would change bytes that were sent already.
+//! reference, `messages`: "consecutive user or assistant turns in your request will be combined
+//! into a single turn"), and joining them in the request would change bytes that were sent already.
 
 use bytes::Bytes;
 use loopwright_core::{

@@ -78,7 +78,7 @@ pub(super) fn options(
 ) -> Result<Members, String> {
     let agent = &request.agent;
     let mut members = Members::new();
-    // OpenAI's reasoning models refuse `max_tokens`, which is all that many compatible servers know.
+    // OpenAI's reasoning models refuse `max_tokens`; many compatible servers know nothing else.
     let name = if endpoint.completion_tokens {
         "max_completion_tokens"
     } else {
@@ -175,8 +175,8 @@ fn assistant(out: &mut Vec<u8>, parts: &[Part], first_call: u32) {
     out.push(b'}');
 }
 
-/// A tool call, under our own id: a provider's may be empty or repeated. Members of it that only its
-/// provider knows follow as an opaque part, and go back into it.
+/// A tool call, under our own id: a provider's may be empty or repeated. Members of it that only
+/// its provider knows follow as an opaque part, and go back into it.
 fn tool_call(out: &mut Vec<u8>, asked: &CallPart, call: u32, next: Option<&Part>) {
     json::element(out);
     out.push(b'{');

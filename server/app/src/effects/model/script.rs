@@ -1,7 +1,7 @@
 //! Scripts: what a scripted model says, turn by turn, written down in YAML or JSON.
 //!
-//! Boundary: text in, checked turns out; a problem names the file, the line and the way out. This is
-//! what users test their agents with.
+//! Boundary: text in, checked turns out; a problem names the file, the line and the way out. This
+//! is what users test their agents with.
 //!
 //! ```yaml
 //! at_end: fail                 # or `repeat`: begin anew; default fail
@@ -21,7 +21,8 @@
 //! A turn has:
 //! - `text`, `thinking`: what is said and thought.
 //! - `tool_calls`: a list of `tool` (the name on the wire, `<sidecar>__<tool>`), `arguments` (an
-//!   object; a string is sent as it stands, so that arguments that are no JSON can be tried) and `id`.
+//!   object; a string is sent as it stands, so that arguments that are no JSON can be tried) and
+//!   `id`.
 //! - `stop`: `end_turn`, `tool_use`, `max_tokens`, `refusal`, `content_filter`, `context_full`,
 //!   `stop_sequence`, `pause`; any other word is passed on as one that is not known. By default
 //!   `tool_use` with tool calls, else `end_turn`.

@@ -121,8 +121,8 @@ impl<S, E> Frames<S, E> {
         None
     }
 
-    /// What is left at the end of the body: an event that lacks only its blank line counts, one that
-    /// was cut inside a line does not.
+    /// What is left at the end of the body: an event that lacks only its blank line counts, one
+    /// that was cut inside a line does not.
     fn rest(&mut self) -> Option<Bytes> {
         let mut rest = std::mem::take(&mut self.waiting);
         self.scanned = 0;

@@ -1,7 +1,7 @@
 //! A model, ready to be called: where, with which headers, or from which script.
 //!
-//! Boundary: from configuration to what a call needs; makes no request. Invariant: the key stands in
-//! a header that is marked sensitive, and in the list of what must not leave in a message.
+//! Boundary: from configuration to what a call needs; makes no request. Invariant: the key stands
+//! in a header that is marked sensitive, and in the list of what must not leave in a message.
 
 use std::sync::Arc;
 
@@ -147,8 +147,8 @@ fn anthropic_url(base: &str) -> String {
     format!("{}/v1/messages", base.strip_suffix("/v1").unwrap_or(base))
 }
 
-/// OpenAI deprecated `max_tokens`, and its reasoning models refuse it; other servers of the protocol
-/// may know nothing else.
+/// OpenAI deprecated `max_tokens`, and its reasoning models refuse it; other servers of the
+/// protocol may know nothing else.
 fn completion_tokens(host: &str, id: &str) -> bool {
     let id = id.rsplit('/').next().unwrap_or(id);
     let reasons = ["o1", "o3", "o4", "gpt-5", "gpt-6"].iter().any(|family| {

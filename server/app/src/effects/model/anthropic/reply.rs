@@ -1,8 +1,8 @@
 //! A reply of the Messages API, put together from its stream.
 //!
 //! Boundary: events in, parts out. Invariants: blocks keep their order; one that is not known is
-//! kept as it came; the reply is whole only once `message_stop` was seen, and usage counts only once
-//! its final figures were.
+//! kept as it came; the reply is whole only once `message_stop` was seen, and usage counts only
+//! once its final figures were.
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 

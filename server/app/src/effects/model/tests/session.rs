@@ -87,7 +87,8 @@ impl Session {
         }));
     }
 
-    /// The results of the tool calls that the last reply asked for, at these places among its parts.
+    /// The results of the tool calls that the last reply asked for, at these places among its
+    /// parts.
     pub(super) fn results(&mut self, results: &[(u32, &str)]) {
         let first = self.state.next_call - u32::try_from(results.len()).unwrap();
         for (index, call) in results.iter().map(|(index, _)| *index).zip(first..) {
