@@ -228,6 +228,16 @@ pub async fn wait_for_tools(client: &loopwright_client::Client, tools: &[&str]) 
         .with_context(|| format!("no {tools:?}"))?
 }
 
+/// An HTTP client, with the provider of TLS that it asks for.
+///
+/// # Errors
+/// Where it cannot be built.
+pub fn http() -> Result<reqwest::Client> {
+    // Fails only where a provider is installed already, and then there is one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Ok(reqwest::Client::builder().tcp_nodelay(true).build()?)
+}
+
 /// Says by name that a test did not run, and why.
 pub fn skipped(test: &str, why: &str) {
     use std::io::Write as _;

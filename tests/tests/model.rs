@@ -20,7 +20,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 const SYSTEM: &str = "Do the steps of the request with the tools, one at a time.";
 const TASK: &str = "Read the file numbers.txt, then use the calculator to evaluate 17 * 23, then \
-                    write the result 391 to the file total.txt, then say done.";
+                    write the content 391 to the file total.txt.";
 
 fn endpoint(test: &str) -> Option<String> {
     let url = std::env::var("LOOPWRIGHT_TEST_MODEL_URL")
@@ -201,10 +201,16 @@ async fn cancel_frees_the_slot() -> Result<()> {
     bench.client.cancel_loop(cancel).await?;
     let (_, end, _) = watch(&bench.client, &started.session_id).await?;
     ensure!(end.reason() == EndReason::Cancelled, "ended as {end:?}");
+    let http = kit::http()?;
     // Left alone, the reply would take some twenty seconds more.
     let freed = tokio::time::timeout(Duration::from_secs(5), async {
         loop {
-            let meters = reqwest::get(format!("{url}/metrics")).await?.text().await?;
+            let meters = http
+                .get(format!("{url}/metrics"))
+                .send()
+                .await?
+                .text()
+                .await?;
             let busy = |line: &&str| line.starts_with("llamacpp:requests_processing");
             let line = meters
                 .lines()

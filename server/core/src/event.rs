@@ -274,6 +274,9 @@ facts! {
         pub call: CallId,
         /// Its attempt, from 1.
         pub attempt: Attempt,
+        /// Which step of its loop it is, from 1.
+        #[serde(default)]
+        pub step: u32,
         /// When.
         pub at: Timestamp,
         /// The model that is called.

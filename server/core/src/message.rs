@@ -78,6 +78,9 @@ pub struct ToolOutput {
     /// Structured result, JSON text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub structured: Option<String>,
+    /// From the dispatch to the result, milliseconds; 0 where nobody measured it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub latency_ms: u64,
     /// Length of the text before it was clamped, in bytes, where it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub full_bytes: Option<u64>,
@@ -142,6 +145,14 @@ pub fn clamp(text: &str, limit: usize) -> &str {
 )]
 pub(crate) fn is_false(value: &bool) -> bool {
     !*value
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it by reference"
+)]
+pub(crate) fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::message::is_zero;
+
 /// Tokens of one model call in their four classes; the classes do not overlap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
@@ -64,17 +66,12 @@ pub struct Totals {
     /// Tokens among them that no provider reported: whole reservations.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub estimated: u64,
+    /// From its start to its end, milliseconds; 0 while it runs.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub wall_ms: u64,
     /// Cost in micro-USD of the calls whose model has a price.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub cost_micro_usd: u64,
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde calls it by reference"
-)]
-fn is_zero(value: &u64) -> bool {
-    *value == 0
 }
 
 #[cfg(test)]

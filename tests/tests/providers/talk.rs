@@ -96,6 +96,7 @@ impl Talk {
     pub(super) fn request(&mut self) -> ModelRequest {
         self.current = CallId(self.state.next_call);
         self.apply(Event::ModelCallStarted(ModelCallStarted {
+            step: 1,
             call: self.current,
             attempt: 1,
             at: Timestamp(1),

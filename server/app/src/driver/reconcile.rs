@@ -174,13 +174,18 @@ impl Driver {
             .world
             .sidecars
             .call(session, request, spec, trace, sink);
+        let began = tokio::time::Instant::now();
         async move {
             let what = match output.await {
-                Ok(output) => What::ToolCompleted {
-                    call,
-                    attempt,
-                    output: Arc::new(output),
-                },
+                Ok(mut output) => {
+                    let took = began.elapsed().as_millis();
+                    output.latency_ms = u64::try_from(took).unwrap_or(u64::MAX);
+                    What::ToolCompleted {
+                        call,
+                        attempt,
+                        output: Arc::new(output),
+                    }
+                }
                 Err(failure) => What::ToolFailed {
                     call,
                     attempt,

@@ -33,8 +33,9 @@ impl Clock {
     /// A share of a backoff, drawn from 0..=`JITTER_ONE`.
     #[must_use]
     pub fn jitter(self) -> u32 {
-        let random = uuid::Uuid::now_v7().as_u128() & u128::from(u32::MAX);
-        u32::try_from(random).unwrap_or(0) % (JITTER_ONE + 1)
+        // Chance is only to spread retries: without any, they come as late as they may.
+        let random = getrandom::u32().unwrap_or(JITTER_ONE);
+        random % (JITTER_ONE + 1)
     }
 }
 

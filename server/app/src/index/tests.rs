@@ -20,7 +20,7 @@ async fn a_digest_follows_its_log() {
     let summary = summary::of_loop(&key, &running, one, Timestamp(T0 + 12_000));
     assert_eq!((summary.state(), summary.seq), (v1::LoopState::Running, 4));
     assert_eq!(
-        summary.totals.clone().unwrap().wall_time.unwrap().seconds,
+        summary.totals.unwrap().wall_time.unwrap().seconds,
         10
     );
     assert_eq!(

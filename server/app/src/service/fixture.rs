@@ -196,6 +196,7 @@ pub(crate) fn started(n: u32, at: u64, text: &str) -> Entry {
         limits: None,
     };
     let call = event::ModelCallStarted {
+        step: 1,
         call: CallId(n),
         attempt: 1,
         at: Timestamp(at),

@@ -7,6 +7,7 @@ use crate::{
     ids::{Attempt, CallId},
     message::{clamp, text_of},
     outcome::{AbandonReason, DeadlineKind, EndReason},
+    usage::Totals,
 };
 
 /// Most text that an ended loop repeats from its last reply, bytes.
@@ -62,14 +63,18 @@ pub(super) fn license(draft: &mut Draft, call: CallId, attempt: Attempt, granted
             reserved: granted.reserved,
         });
     }
-    let index = draft
-        .state
-        .active
-        .as_ref()
-        .map_or(0, |active| active.model_index);
+    let active = draft.state.active.as_ref();
+    let index = active.map_or(0, |active| active.model_index);
+    let steps = active.map_or(0, |active| active.totals.steps);
+    let step = if attempt == 1 {
+        steps.saturating_add(1)
+    } else {
+        steps
+    };
     draft.emit(ModelCallStarted {
         call,
         attempt,
+        step,
         at: draft.at,
         model: draft.state.model_name(index).to_owned(),
         max_output_tokens: granted.reserved.output,
@@ -132,12 +137,16 @@ pub(super) fn end(draft: &mut Draft, reason: EndReason) {
     };
     let completed = reason == EndReason::Completed;
     let text = text_of(&active.said);
+    let wall_ms = draft.at.since(active.started_at);
     draft.emit(LoopEnded {
         id: active.id,
         at: draft.at,
         reason,
         text: clamp(&text, END_TEXT_BYTES).to_owned(),
-        totals: active.totals,
+        totals: Totals {
+            wall_ms,
+            ..active.totals
+        },
     });
     if completed {
         message::start_queued(draft);

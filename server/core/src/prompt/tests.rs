@@ -50,6 +50,7 @@ fn called() -> State {
     };
     apply(&mut state, start);
     let licence = ModelCallStarted {
+        step: 1,
         call: CallId(1),
         attempt: 1,
         at: AT,

@@ -293,6 +293,7 @@ impl Roll {
 
     fn output(&self) -> Arc<ToolOutput> {
         Arc::new(ToolOutput {
+            latency_ms: 0,
             text: self.text.clone(),
             is_error: self.pick.is_multiple_of(2),
             structured: Some(self.text.clone()),

@@ -46,6 +46,7 @@ pub(super) async fn of(
         };
     };
     ToolOutput {
+        latency_ms: 0,
         is_error: result.is_error,
         structured,
         full_bytes: Some(text.len() as u64),

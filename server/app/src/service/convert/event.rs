@@ -116,7 +116,7 @@ fn model_started(e: &core::ModelCallStarted, context: &Context<'_>) -> v1::Model
         max_output_tokens: e.max_output_tokens,
         output_bound: words::bound(e.bound) as i32,
         estimated_input_tokens: reserved.unwrap_or_default(),
-        step: 0,
+        step: e.step,
     }
 }
 
@@ -242,7 +242,7 @@ fn tool_kind(event: &Event, context: &Context<'_>) -> Option<Kind> {
             call: e.call.to_string(),
             attempt: e.attempt,
             result: Some(message::tool_result(&e.output)),
-            latency: None,
+            latency: (e.output.latency_ms > 0).then(|| duration(e.output.latency_ms)),
         }),
         Event::ToolCallFailed(e) => Kind::ToolCallFailed(v1::ToolCallFailed {
             call: e.call.to_string(),
@@ -318,7 +318,7 @@ fn loop_ended(e: &core::LoopEnded, context: &Context<'_>) -> v1::LoopEnded {
         reason: words::end_reason(&e.reason) as i32,
         result_text: e.text.clone(),
         result_json: String::new(),
-        totals: Some(words::totals(&e.totals, None)),
+        totals: Some(words::totals(&e.totals, Some(e.totals.wall_ms))),
         detail: detail(&e.reason, context),
     }
 }

@@ -135,6 +135,7 @@ fn read(kind: &Kind) -> Result<Option<Event>, IdError> {
         }
         .into(),
         Kind::ModelCallStarted(e) => ModelCallStarted {
+            step: e.step,
             call: e.call.parse()?,
             attempt: e.attempt,
             at,

@@ -148,10 +148,10 @@ pub(super) fn totals(totals: &Totals, wall_ms: Option<u64>) -> v1::Totals {
     }
 }
 
-/// A tool as a model is offered it: `sidecar__tool` parts at the first `__`.
+/// A tool as a model is offered it.
 #[must_use]
 pub(super) fn offered(spec: &ToolSpec) -> v1::OfferedTool {
-    let (sidecar, name) = spec.name.split_once("__").unwrap_or(("", &spec.name));
+    let (sidecar, name) = crate::sidecars::split_tool_name(&spec.name).unwrap_or(("", &spec.name));
     let (effect, retention) = match spec.effect {
         EffectClass::ReadOnly => (v1::EffectClass::ReadOnly, None),
         EffectClass::Idempotent => (v1::EffectClass::Idempotent, None),

@@ -62,6 +62,7 @@ impl Session {
             self.current = CallId(self.state.next_call);
         }
         self.apply(Event::ModelCallStarted(ModelCallStarted {
+            step: 1,
             call: self.current,
             attempt,
             at: Timestamp(1),
