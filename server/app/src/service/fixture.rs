@@ -66,16 +66,9 @@ impl Bench {
         }
     }
 
-    /// Appends entries behind what the session has, a second apart; the last seq.
+    /// See [`append`].
     pub(crate) async fn append(&self, key: &StreamKey, entries: Vec<Entry>) -> Seq {
-        let mut tail = self.log.tail(key).await.unwrap().unwrap_or(0);
-        for entry in entries {
-            let at = loopwright_log::Timestamp::from_unix_ms(T0 + tail * 1_000);
-            let body = serde_json::to_vec(&entry).unwrap();
-            let record = NewRecord::new(at, 1, body.into());
-            tail = self.log.append(key, tail, record).await.unwrap();
-        }
-        tail
+        append(&*self.log, key, entries).await
     }
 
     pub(crate) fn say(&self, key: &StreamKey, anchor: Seq, offset: u64, text: &str) {
@@ -89,6 +82,18 @@ impl Bench {
         self.log
             .publish(key, Progress::new(topic, offset, payload, Keep::Append));
     }
+}
+
+/// Appends entries behind what the session has, a second apart; the last seq.
+pub(crate) async fn append(log: &dyn Log, key: &StreamKey, entries: Vec<Entry>) -> Seq {
+    let mut tail = log.tail(key).await.unwrap().unwrap_or(0);
+    for entry in entries {
+        let at = loopwright_log::Timestamp::from_unix_ms(T0 + tail * 1_000);
+        let body = serde_json::to_vec(&entry).unwrap();
+        let record = NewRecord::new(at, 1, body.into());
+        tail = log.append(key, tail, record).await.unwrap();
+    }
+    tail
 }
 
 /// A server's state around a log in memory and the scripted model `m`; the drain that ends it.

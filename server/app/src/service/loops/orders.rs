@@ -1,6 +1,6 @@
 //! Commands that were checked, given to the session's driver, and what became of them.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::StreamExt as _;
 use loopwright_core::{
@@ -9,14 +9,13 @@ use loopwright_core::{
     entry::{Cause, Entry},
     event::{Event, Origin},
     ids::{LoopId, Timestamp},
-    input::{Command, Create, StartLoop},
-    message::Parts,
+    input::{Create, StartLoop},
 };
-use loopwright_log::{ReadItem, ReadMode, Seq, StreamKey};
+use loopwright_log::{LogError, ReadItem, ReadMode, Seq, StreamKey};
 use tonic::Status;
 
 use crate::{
-    driver::Answer,
+    index::Digest,
     service::{
         ServiceState,
         caller::Caller,
@@ -53,51 +52,22 @@ impl ServiceState {
     /// StartLoop.
     ///
     /// # Errors
-    /// As StartLoop names them, but for INVALID_ARGUMENT.
+    /// As StartLoop names them, but for INVALID_ARGUMENT of its fields alone.
     pub async fn start_loop(&self, order: &Order, start: Start) -> Result<Done, Status> {
-        let Start {
-            key,
-            by,
-            parts,
-            labels,
-            mut terms,
-            brings_agent,
-        } = start;
-        let session = key.id().to_owned();
-        let before = self
-            .log
-            .tail(&key)
-            .await
-            .map_err(|error| status::log(&error))?;
-        let needs_agent = brings_agent || before.is_none();
-        let mut tools = Arc::default();
-        if needs_agent {
-            self.settle_model(&mut terms)?;
-            tools = self.tools(&key, &terms.agent)?;
+        let session = start.key.id().to_owned();
+        let known = self.known(&start.key).await?;
+        if let Some(known) = &known {
+            if let Some(first) = known.state.answer(&start.by.request_id) {
+                self.check_same(&start, first.seq).await?;
+                return Ok(done(session, first.seq, first.loop_id));
+            }
+            check_labels(known, &start.labels)?;
         }
-        let (agent, limits) = (Arc::new(terms.agent), terms.limits);
-        let create = Create {
-            by: by.clone(),
-            session: session.clone(),
-            namespace: key.namespace().to_owned(),
-            agent: Arc::clone(&agent),
-            limits: Arc::clone(&limits),
-            labels,
-            tools,
-        };
-        let start = StartLoop {
-            by: by.clone(),
-            parts: Arc::clone(&parts),
-            agent: brings_agent.then_some(agent),
-            limits: brings_agent.then_some(limits),
-            traceparent: order.traceparent.clone(),
-        };
+        let key = start.key.clone();
+        let (create, start) = self.inputs(order, start, known.as_deref())?;
         let answer = self.drivers.start_loop(&key, create, start).await;
         let answer = answer.map_err(|error| status::command(&error, &session))?;
-        if before.is_some_and(|before| answer.seq <= before) {
-            self.check_same(&key, answer, &by, &parts).await?;
-        }
-        Ok(done(session, answer))
+        Ok(done(session, answer.seq, answer.loop_id))
     }
 
     /// SendMessage or CancelLoop.
@@ -110,9 +80,15 @@ impl ServiceState {
             what,
             may_queue,
         } = told;
+        if let What::SendMessage(_) = &what
+            && let Some(known) = self.known(&key).await?
+            && known.state.active.is_none()
+        {
+            self.check_models(&known.state.agent)?;
+        }
         let answer = self.drivers.command(&key, what).await;
         let answer = answer.map_err(|error| status::command(&error, key.id()))?;
-        let mut done = done(key.id().to_owned(), answer);
+        let mut done = done(key.id().to_owned(), answer.seq, answer.loop_id);
         if may_queue && self.is_queued(&key, answer.seq).await? {
             done.loop_id.clear();
         }
@@ -129,21 +105,77 @@ impl ServiceState {
         Ok(if created { 0 } else { seq.saturating_sub(1) })
     }
 
+    /// Where the session stands, if there is one.
+    async fn known(&self, key: &StreamKey) -> Result<Option<Arc<Digest>>, Status> {
+        let known = self.index.digest(key).await;
+        let known = known.map_err(|error| status::index(&error))?;
+        match known.as_ref().and_then(|known| known.damage.clone()) {
+            Some(damage) => Err(status::log(&LogError::Corrupt(damage))),
+            None => Ok(known),
+        }
+    }
+
+    /// What the driver is given: the session as it would be created, and the loop.
+    fn inputs(
+        &self,
+        order: &Order,
+        start: Start,
+        known: Option<&Digest>,
+    ) -> Result<(Create, StartLoop), Status> {
+        let Start {
+            key,
+            by,
+            parts,
+            labels,
+            mut terms,
+            brings_agent,
+        } = start;
+        let mut tools = Arc::default();
+        match known {
+            Some(known) if !brings_agent => self.check_models(&known.state.agent)?,
+            _ => {
+                self.settle_model(&mut terms)?;
+                tools = self.tools(&key, &terms.agent)?;
+            }
+        }
+        let (agent, limits) = (Arc::new(terms.agent), terms.limits);
+        let create = Create {
+            by: by.clone(),
+            session: key.id().to_owned(),
+            namespace: key.namespace().to_owned(),
+            agent: Arc::clone(&agent),
+            limits: Arc::clone(&limits),
+            labels,
+            tools,
+        };
+        let start = StartLoop {
+            by,
+            parts,
+            agent: brings_agent.then_some(agent),
+            limits: brings_agent.then_some(limits),
+            traceparent: order.traceparent.clone(),
+        };
+        Ok((create, start))
+    }
+
     /// Names the model that an empty name stands for, and checks that each can be called.
     fn settle_model(&self, terms: &mut Terms) -> Result<(), Status> {
-        let agent = &mut terms.agent;
-        let facts = self.models.check(&agent.model).map_err(status::no_model)?;
-        if agent.model.is_empty() {
-            agent.model = facts.name;
+        self.check_models(&terms.agent)?;
+        let facts = self.models.check(&terms.agent.model);
+        let facts = facts.map_err(status::no_model)?;
+        if terms.agent.model.is_empty() {
+            terms.agent.model = facts.name;
         }
-        if let Some(most) = facts
-            .max_output
-            .filter(|most| *most < terms.limits.max_output_tokens)
-        {
+        let asked = terms.limits.max_output_tokens;
+        if let Some(most) = facts.max_output.filter(|most| *most < asked) {
             Arc::make_mut(&mut terms.limits).max_output_tokens = most;
         }
-        for fallback in &agent.fallbacks {
-            self.models.check(fallback).map_err(status::no_model)?;
+        Ok(())
+    }
+
+    fn check_models(&self, agent: &Agent) -> Result<(), Status> {
+        for model in [&agent.model].into_iter().chain(&agent.fallbacks) {
+            self.models.check(model).map_err(status::no_model)?;
         }
         Ok(())
     }
@@ -165,18 +197,11 @@ impl ServiceState {
     }
 
     /// A repeat must be of the same request.
-    async fn check_same(
-        &self,
-        key: &StreamKey,
-        answer: Answer,
-        by: &Command,
-        parts: &Parts,
-    ) -> Result<(), Status> {
-        let entry = self.entry_at(key, answer.seq).await?;
-        let input = Input::from_entry(Timestamp(0), &entry).map(|input| input.what);
-        match input {
-            Ok(What::StartLoop(first)) if first.parts == *parts => Ok(()),
-            _ => Err(status::request_id_reused(&by.request_id)),
+    async fn check_same(&self, start: &Start, seq: Seq) -> Result<(), Status> {
+        let entry = self.entry_at(&start.key, seq).await?;
+        match Input::from_entry(Timestamp(0), &entry).map(|input| input.what) {
+            Ok(What::StartLoop(first)) if first.parts == start.parts => Ok(()),
+            _ => Err(status::request_id_reused(&start.by.request_id)),
         }
     }
 
@@ -205,17 +230,32 @@ impl ServiceState {
     }
 }
 
-fn done(session: String, answer: Answer) -> Done {
-    let LoopId(number) = answer.loop_id;
-    let loop_id = if number == 0 {
+fn done(session: String, seq: Seq, id: LoopId) -> Done {
+    let loop_id = if id == LoopId(0) {
         String::new()
     } else {
-        answer.loop_id.to_string()
+        id.to_string()
     };
     Done {
         session,
-        seq: answer.seq,
+        seq,
         loop_id,
+    }
+}
+
+/// The core keeps labels of sessions alone: a session that exists has those that it was made with.
+fn check_labels(known: &Digest, asked: &BTreeMap<String, String>) -> Result<(), Status> {
+    let kept = known.state.session.as_ref().map(|head| &head.labels);
+    let has = |key: &String, value: &String| kept.and_then(|kept| kept.get(key)) == Some(value);
+    match asked.iter().find(|(key, value)| !has(key, value)) {
+        None => Ok(()),
+        Some((key, _)) => Err(status::invalid_field(
+            "labels",
+            format!(
+                "{key:?} is not among the labels that the session was created with, and labels of \
+                 single loops do not act in this version yet; leave it out"
+            ),
+        )),
     }
 }
 

@@ -210,23 +210,30 @@ async fn loops_summary(loops: &Loops) -> v1::LoopSummary {
         .unwrap()
 }
 
-#[tokio::test]
-async fn loops_and_sessions_are_listed_by_page_and_filter() {
-    let (state, _drain) = fixture::state(QUICK);
-    let (loops, logs) = (Loops(state.clone()), SessionLogs(state));
-    for (n, session) in ["s1", "s2", "s3"].into_iter().enumerate() {
-        loops
-            .start_loop(asked(start(&format!("r{n}"), session, "go")))
+/// Three sessions of one loop, then a second loop of `s2`, all ended.
+async fn listed() -> (Loops, crate::drain::Drain) {
+    let (state, drain) = fixture::state(QUICK);
+    let loops = Loops(state);
+    let runs = [
+        ("r1", "s1", "l1"),
+        ("r2", "s2", "l1"),
+        ("r3", "s3", "l1"),
+        ("r4", "s2", "l2"),
+    ];
+    for (request_id, session, id) in runs {
+        let started = loops
+            .start_loop(asked(start(request_id, session, "go")))
             .await
             .unwrap();
-        ended(&loops, session, "l1").await;
+        assert_eq!(started.into_inner().loop_id, id);
+        ended(&loops, session, id).await;
     }
-    loops
-        .start_loop(asked(start("again", "s2", "go")))
-        .await
-        .unwrap();
-    ended(&loops, "s2", "l2").await;
+    (loops, drain)
+}
 
+#[tokio::test]
+async fn loops_are_listed_by_page_and_filter_the_latest_first() {
+    let (loops, _drain) = listed().await;
     let list = async |request: v1::ListLoopsRequest| {
         let listed = loops.list_loops(asked(request)).await.unwrap().into_inner();
         let names = listed
@@ -253,19 +260,16 @@ async fn loops_and_sessions_are_listed_by_page_and_filter() {
         page_token = next;
     }
     assert_eq!((paged, page_token), (all, String::new()));
-    let (mine, _) = list(v1::ListLoopsRequest {
+    let mine = v1::ListLoopsRequest {
         session_id: "s1".into(),
         ..none()
-    })
-    .await;
-    assert_eq!(mine, ["s1/l1"]);
-    let labels = [("team".to_owned(), "s3".to_owned())];
-    let (labelled, _) = list(v1::ListLoopsRequest {
-        labels: labels.clone().into(),
-        ..none()
-    })
-    .await;
-    assert_eq!(labelled, ["s3/l1"]);
+    };
+    assert_eq!(list(mine).await.0, ["s1/l1"]);
+    let labels = [("team".to_owned(), "s3".to_owned())].into();
+    assert_eq!(
+        list(v1::ListLoopsRequest { labels, ..none() }).await.0,
+        ["s3/l1"]
+    );
     let states = vec![v1::LoopState::Running as i32];
     assert_eq!(
         list(v1::ListLoopsRequest { states, ..none() })
@@ -280,25 +284,28 @@ async fn loops_and_sessions_are_listed_by_page_and_filter() {
     };
     let missing = loops.get_loop(asked(missing)).await;
     assert_eq!(reason(missing), "NotFound LOOP_NOT_FOUND");
+}
 
+#[tokio::test]
+async fn sessions_are_listed_and_told() {
+    let (loops, _drain) = listed().await;
+    let logs = SessionLogs(loops.0.clone());
+    let labels = [("team".to_owned(), "s3".to_owned())].into();
     let request = v1::ListSessionsRequest {
-        labels: labels.into(),
+        labels,
         ..Default::default()
     };
-    let sessions = logs
+    let listed = logs
         .list_sessions(asked(request))
         .await
         .unwrap()
-        .into_inner()
-        .sessions;
-    assert_eq!(
-        (
-            sessions.len(),
-            sessions[0].title.as_str(),
-            sessions[0].last_text.as_str()
-        ),
-        (1, "go", "one")
-    );
+        .into_inner();
+    let listed: Vec<_> = listed
+        .sessions
+        .into_iter()
+        .map(|one| (one.title, one.last_text))
+        .collect();
+    assert_eq!(listed, [("go".to_owned(), "one".to_owned())]);
     let request = v1::GetSessionRequest {
         session_id: "s2".into(),
     };
@@ -315,10 +322,41 @@ async fn loops_and_sessions_are_listed_by_page_and_filter() {
     let request = v1::GetSessionRequest {
         session_id: "s9".into(),
     };
+    let missing = logs.get_session(asked(request)).await;
+    assert_eq!(reason(missing), "NotFound SESSION_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_session_whose_model_is_gone_goes_on_with_another() {
+    let (state, _drain) = fixture::state(QUICK);
+    fixture::append(&*state.log, &fixture::key("s1"), fixture::session("s1")).await;
+    let loops = Loops(state);
+    let sent = loops
+        .send_message(asked(say("q1", v1::MessageMode::Queue)))
+        .await;
+    assert_eq!(reason(sent), "FailedPrecondition NO_MODEL");
+    let same = v1::StartLoopRequest {
+        agent: None,
+        labels: Default::default(),
+        ..start("r2", "s1", "go")
+    };
     assert_eq!(
-        reason(logs.get_session(asked(request)).await),
-        "NotFound SESSION_NOT_FOUND"
+        reason(loops.start_loop(asked(same)).await),
+        "FailedPrecondition NO_MODEL"
     );
+    let labelled = loops.start_loop(asked(start("r2", "s1", "go"))).await;
+    assert_eq!(
+        reason(labelled),
+        "InvalidArgument INVALID_FIELDS",
+        "labels that it does not have"
+    );
+    let other = v1::StartLoopRequest {
+        labels: Default::default(),
+        ..start("r2", "s1", "go")
+    };
+    let started = loops.start_loop(asked(other)).await.unwrap().into_inner();
+    assert_eq!(started.loop_id, "l2");
+    ended(&loops, "s1", "l2").await;
 }
 
 #[test]
