@@ -4,19 +4,18 @@
 //! `LOOPWRIGHT_BENCH=full` the sizes of the page. The floor runs before and after the server, on the
 //! same mock, and every figure is a ratio to it.
 
-use std::{io::Write as _, time::Duration};
+use std::io::Write as _;
 
-use anyhow::{Context as _, Result, ensure};
-use loopwright_client::{Client, ClientOptions};
-use loopwright_proto::v1::{Agent, LoopLimits, StartLoopRequest, start_loop_request};
+use anyhow::{Result, ensure};
 use loopwright_tests::{
     bench::{
-        Workload, floor,
+        Workload,
         goal::{Better, Goal, median},
         mock::{self, Seen},
-        process::{ROLE, Role, cpu_ms, rss_kib},
+        process::{ROLE, rss_kib},
+        rig::{Loaded, Rig, Run, floor_child},
     },
-    kit::{self, Build, Server},
+    kit::{self, Build},
 };
 
 fn main() -> Result<()> {
@@ -30,38 +29,6 @@ fn main() -> Result<()> {
         Ok("floor") => runtime.block_on(floor_child()),
         _ => runtime.block_on(bench()),
     }
-}
-
-/// The floor as a child: one run, as its argument says, and the kernel's account of it.
-async fn floor_child() -> Result<()> {
-    let order = std::env::args().nth(1).context("an order")?;
-    let FloorOrder {
-        work,
-        base,
-        model,
-        sidecar,
-        sync,
-    } = serde_json::from_str(&order)?;
-    let [loops, steps, result_bytes, pieces] = work;
-    let work = Workload {
-        loops,
-        steps,
-        result_bytes,
-        pieces,
-    };
-    let before = cpu_ms(std::process::id())?;
-    floor::run(work, base, &model, &sidecar, sync).await?;
-    let cpu = cpu_ms(std::process::id())? - before;
-    mock::announce(&format!("DONE {cpu} {}", rss_kib(std::process::id())?))
-}
-
-#[derive(serde::Serialize, serde::Deserialize)]
-struct FloorOrder {
-    work: [u32; 4],
-    base: u32,
-    model: String,
-    sidecar: String,
-    sync: bool,
 }
 
 /// How much to run.
@@ -91,28 +58,6 @@ impl Size {
     }
 }
 
-/// One run's figures.
-#[derive(Clone, Debug)]
-struct Run {
-    seen: Seen,
-    cpu_ms_per_step: f64,
-    steps_per_second: f64,
-}
-
-struct Rig {
-    mock: Role,
-    model: String,
-    sidecar: String,
-    http: reqwest::Client,
-    next: u32,
-}
-
-/// A server under load, and how to reach it.
-struct Loaded {
-    server: Server,
-    client: Client,
-}
-
 async fn bench() -> Result<()> {
     let size = Size::chosen();
     say("building the release binary, if it is not there yet")?;
@@ -122,7 +67,7 @@ async fn bench() -> Result<()> {
     let mut table = Vec::new();
     single_loops(&mut rig, &size, &mut goals, &mut table).await?;
     wide_loads(&mut rig, &size, &mut goals, &mut table).await?;
-    memory(&mut rig, &size, &mut goals).await?;
+    memory(&mut rig, &mut goals).await?;
     for goal in &goals {
         say(&goal.to_string())?;
     }
@@ -231,12 +176,12 @@ async fn wide_loads(
         let work = Workload::new(loops, 20);
         let mut floor = vec![rig.floor(work, true).await?];
         let mut server = Vec::new();
-        let before = counters(&loaded).await?;
+        let before = loaded.counters().await?;
         for _ in 0..size.runs {
             server.push(rig.load(&mut loaded, work, 1).await?);
             floor.push(rig.floor(work, true).await?);
         }
-        let after = counters(&loaded).await?;
+        let after = loaded.counters().await?;
         let (floor, server) = (middle(&floor), middle(&server));
         let speed = server.steps_per_second / floor.steps_per_second;
         goals.push(higher(
@@ -276,14 +221,24 @@ async fn wide_loads(
         table.push((format!("floor  W({loops},20) durable"), floor));
         table.push((format!("server W({loops},20) durable"), server));
     }
+    journal_bytes(rig, size, goals, &mut loaded).await
+}
+
+/// Goal 7: what a step leaves in the journal, at results of 4 KiB.
+async fn journal_bytes(
+    rig: &mut Rig,
+    size: &Size,
+    goals: &mut Vec<Goal>,
+    loaded: &mut Loaded,
+) -> Result<()> {
     for steps in [20, size.long] {
         let work = Workload {
             result_bytes: 4096,
             ..Workload::new(1, steps)
         };
-        let before = counters(&loaded).await?.2;
-        rig.load(&mut loaded, work, 1).await?;
-        let per_step = (counters(&loaded).await?.2 - before) / f64::from(steps);
+        let before = loaded.counters().await?.2;
+        rig.load(loaded, work, 1).await?;
+        let per_step = (loaded.counters().await?.2 - before) / f64::from(steps);
         let over = per_step / 4096.0;
         goals.push(lower(
             "7",
@@ -304,8 +259,9 @@ async fn wide_loads(
     Ok(())
 }
 
-/// Goal 8: what the server holds, idle and with active loops.
-async fn memory(rig: &mut Rig, size: &Size, goals: &mut Vec<Goal>) -> Result<()> {
+/// Goal 8: what the server holds, idle, with active loops, and for sessions at rest.
+async fn memory(rig: &mut Rig, goals: &mut Vec<Goal>) -> Result<()> {
+    const LOOPS: u32 = 1000;
     let mut loaded = rig.serve(true, &[]).await?;
     let pid = loaded.server.pid();
     let idle = rss_kib(pid)?;
@@ -316,9 +272,9 @@ async fn memory(rig: &mut Rig, size: &Size, goals: &mut Vec<Goal>) -> Result<()>
         66.0,
         44.0,
     ));
-    let loops = *size.wide.last().context("a width")?;
-    rig.load(&mut loaded, Workload::new(loops, 20), 1).await?;
-    let each = (rss_kib(pid)? - idle) / f64::from(loops);
+    rig.load(&mut loaded, Workload::new(LOOPS, 5), 1).await?;
+    // Every loop has just ended, and its driver still waits for more.
+    let each = (rss_kib(pid)? - idle) / f64::from(LOOPS);
     goals.push(lower(
         "8",
         "rss_per_active_loop_kib".to_owned(),
@@ -326,175 +282,21 @@ async fn memory(rig: &mut Rig, size: &Size, goals: &mut Vec<Goal>) -> Result<()>
         70.0,
         45.0,
     ));
+    loaded.until_idle().await?;
+    rig.load(&mut loaded, Workload::new(LOOPS, 5), 1).await?;
+    loaded.until_idle().await?;
+    let before = rss_kib(pid)?;
+    rig.load(&mut loaded, Workload::new(LOOPS, 5), 1).await?;
+    loaded.until_idle().await?;
+    let kept = (rss_kib(pid)? - before) / f64::from(LOOPS);
+    goals.push(lower(
+        "8",
+        "rss_per_idle_session_kib".to_owned(),
+        kept,
+        4.0,
+        1.0,
+    ));
     Ok(())
-}
-
-impl Rig {
-    fn start() -> Result<Self> {
-        let mock = Role::start("mock", &[])?;
-        let [_, model, sidecar] = &*mock.ready.clone() else {
-            anyhow::bail!("the mock said {:?}", mock.ready)
-        };
-        let http = reqwest::Client::builder()
-            .timeout(Duration::from_secs(600))
-            .build()?;
-        let (model, sidecar) = (model.clone(), sidecar.clone());
-        Ok(Self {
-            mock,
-            model,
-            sidecar,
-            http,
-            next: 1,
-        })
-    }
-
-    /// A server on the mock, with the mock's sidecar registered.
-    async fn serve(&self, sync: bool, more: &[(&str, &str)]) -> Result<Loaded> {
-        ensure!(cpu_ms(self.mock.pid()).is_ok(), "the mock has gone");
-        let mut options = kit::Options {
-            build: Build::Release,
-            ..kit::Options::default()
-        }
-        .set("models.bench.provider", "openai")
-        .set("models.bench.id", "m")
-        .set("models.bench.base_url", format!("{}/v1", self.model))
-        .set("loop.model", "bench")
-        .set("loop.max_steps", "1000")
-        .set("limits.sessions", "5000")
-        .set("tools.lease_ttl", "1h")
-        .set("telemetry.log_level", "warn")
-        .set("session_log.sync", if sync { "always" } else { "none" });
-        for (key, value) in more {
-            options = options.set(key, *value);
-        }
-        let server = options.start()?;
-        let client = Client::connect(ClientOptions::at(&server.url))?;
-        kit::register(&server.url, "bench", &self.sidecar).await?;
-        Ok(Loaded { server, client })
-    }
-
-    /// A run of the server: the load `times` times, one after the other.
-    async fn load(&mut self, loaded: &mut Loaded, work: Workload, times: u32) -> Result<Run> {
-        let pid = loaded.server.pid();
-        let before = cpu_ms(pid)?;
-        let mut last = None;
-        for _ in 0..times {
-            let base = self.take(work);
-            let starts = (base..base + work.loops).map(|number| {
-                let client = loaded.client.clone();
-                let request = start(work, number);
-                tokio::spawn(async move { client.start_loop(request).await })
-            });
-            for started in starts.collect::<Vec<_>>() {
-                started.await??;
-            }
-            last = Some(self.seen(base, work).await?);
-        }
-        let cpu = cpu_ms(pid)? - before;
-        Ok(Run::of(
-            last.context("at least one time")?,
-            cpu,
-            work,
-            times,
-        ))
-    }
-
-    async fn floor(&mut self, work: Workload, sync: bool) -> Result<Run> {
-        let base = self.take(work);
-        let Workload {
-            loops,
-            steps,
-            result_bytes,
-            pieces,
-        } = work;
-        let order = FloorOrder {
-            work: [loops, steps, result_bytes, pieces],
-            base,
-            model: self.model.clone(),
-            sidecar: self.sidecar.clone(),
-            sync,
-        };
-        let order = serde_json::to_string(&order)?;
-        let child = tokio::task::spawn_blocking(move || Role::start("floor", &[order])).await??;
-        let cpu = child.ready.get(1).context("the floor's account")?.parse()?;
-        Ok(Run::of(self.seen(base, work).await?, cpu, work, 1))
-    }
-
-    /// What the mock saw of a run, once it is over; checks that it was the whole work.
-    async fn seen(&self, base: u32, work: Workload) -> Result<Seen> {
-        let url = format!("{}/seen?base={base}&loops={}", self.model, work.loops);
-        let body = self
-            .http
-            .get(url)
-            .send()
-            .await?
-            .error_for_status()?
-            .bytes()
-            .await?;
-        let seen: Seen = serde_json::from_slice(&body)?;
-        let calls = work.loops * (work.steps + 1);
-        ensure!(
-            seen.model_calls == calls,
-            "{} model calls, not {calls}",
-            seen.model_calls
-        );
-        Ok(seen)
-    }
-
-    fn take(&mut self, work: Workload) -> u32 {
-        let base = self.next;
-        self.next += work.loops;
-        base
-    }
-}
-
-impl Run {
-    fn of(seen: Seen, cpu_ms: f64, work: Workload, times: u32) -> Self {
-        let steps = f64::from(work.all_steps());
-        let steps_per_second = steps / seen.seconds.max(1e-9);
-        Self {
-            seen,
-            cpu_ms_per_step: cpu_ms / (steps * f64::from(times)),
-            steps_per_second,
-        }
-    }
-}
-
-fn start(work: Workload, number: u32) -> StartLoopRequest {
-    StartLoopRequest {
-        input: Some(start_loop_request::Input::Text(work.message(number))),
-        agent: Some(Agent {
-            model: "bench".to_owned(),
-            limits: Some(LoopLimits {
-                max_steps: Some(1000),
-                ..LoopLimits::default()
-            }),
-            ..Agent::default()
-        }),
-        ..StartLoopRequest::default()
-    }
-}
-
-/// Appends, syncs and journal bytes so far, from the server's meters.
-async fn counters(loaded: &Loaded) -> Result<(f64, f64, f64)> {
-    let text = reqwest::get(format!("{}/metrics", loaded.server.url))
-        .await?
-        .text()
-        .await?;
-    let value = |name: &str| -> Result<f64> {
-        let line = text.lines().find(|line| line.starts_with(name));
-        let line = line.with_context(|| format!("no meter {name} in:\n{text}"))?;
-        line.split_whitespace()
-            .next_back()
-            .context("a value")?
-            .parse()
-            .context("a number")
-    };
-    Ok((
-        value("loopwright_log_appends_total")?,
-        value("loopwright_log_syncs_total")?,
-        value("loopwright_log_journal_bytes_total")?,
-    ))
 }
 
 /// The run with the lowest overhead: one loop alone is best of all.

@@ -2,8 +2,8 @@
 //! names say nothing.
 
 mod structure {
-    pub mod dependencies;
-    pub mod sizes;
-    pub mod sources;
-    pub mod words;
+    mod dependencies;
+    mod sizes;
+    mod sources;
+    mod words;
 }

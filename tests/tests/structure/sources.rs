@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use loopwright_tests::kit::root;
 
 /// One source file.
-pub struct Source {
+pub(crate) struct Source {
     /// From the root, with `/`.
-    pub path: String,
+    pub(crate) path: String,
     /// What it says.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 /// Every Rust source that the repository tracks or would track.
-pub fn rust() -> Vec<Source> {
+pub(crate) fn rust() -> Vec<Source> {
     let mut found = Vec::new();
     for top in ["proto", "server", "client", "tools-sdk", "tests"] {
         walk(&root().join(top), &mut found);

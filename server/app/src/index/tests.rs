@@ -19,10 +19,7 @@ async fn a_digest_follows_its_log() {
     let one = running.current().unwrap();
     let summary = summary::of_loop(&key, &running, one, Timestamp(T0 + 12_000));
     assert_eq!((summary.state(), summary.seq), (v1::LoopState::Running, 4));
-    assert_eq!(
-        summary.totals.unwrap().wall_time.unwrap().seconds,
-        10
-    );
+    assert_eq!(summary.totals.unwrap().wall_time.unwrap().seconds, 10);
     assert_eq!(
         (summary.last_text.as_str(), summary.model.as_str()),
         ("Let me look", "scripted")

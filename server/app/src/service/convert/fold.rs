@@ -105,19 +105,7 @@ fn read(kind: &Kind) -> Result<Option<Event>, IdError> {
             labels: e.labels.clone(),
         }
         .into(),
-        Kind::MessageAdded(e) => {
-            let origin = match e.origin() {
-                v1::MessageOrigin::Queue => Origin::Queue,
-                v1::MessageOrigin::Steer => Origin::Steer,
-                v1::MessageOrigin::Nudge => Origin::Nudge,
-                v1::MessageOrigin::User | v1::MessageOrigin::Unspecified => Origin::User,
-            };
-            MessageAdded {
-                origin,
-                parts: parts(e.message.as_ref()),
-            }
-            .into()
-        }
+        Kind::MessageAdded(e) => added(e).into(),
         Kind::LoopStarted(e) => {
             let id: LoopId = e.loop_id.parse()?;
             LoopStarted {
@@ -166,6 +154,19 @@ fn read(kind: &Kind) -> Result<Option<Event>, IdError> {
         .into(),
         other => return read_tool(other),
     }))
+}
+
+fn added(e: &v1::MessageAdded) -> MessageAdded {
+    let origin = match e.origin() {
+        v1::MessageOrigin::Queue => Origin::Queue,
+        v1::MessageOrigin::Steer => Origin::Steer,
+        v1::MessageOrigin::Nudge => Origin::Nudge,
+        v1::MessageOrigin::User | v1::MessageOrigin::Unspecified => Origin::User,
+    };
+    MessageAdded {
+        origin,
+        parts: parts(e.message.as_ref()),
+    }
 }
 
 fn read_tool(kind: &Kind) -> Result<Option<Event>, IdError> {
