@@ -117,6 +117,21 @@ fn read(kind: &Kind) -> Result<Option<Event>, IdError> {
             }
             .into()
         }
+        Kind::LoopEnded(e) => LoopEnded {
+            id: e.loop_id.parse()?,
+            at,
+            reason: EndReason::Completed,
+            text: String::new(),
+            totals: Totals::default(),
+        }
+        .into(),
+        other => return read_model(other),
+    }))
+}
+
+fn read_model(kind: &Kind) -> Result<Option<Event>, IdError> {
+    let at = Timestamp(0);
+    Ok(Some(match kind {
         Kind::ModelCallReserving(e) => ModelCallReserving {
             call: e.call.parse()?,
             attempt: e.attempt,
@@ -142,14 +157,6 @@ fn read(kind: &Kind) -> Result<Option<Event>, IdError> {
             body_crc: String::new(),
             latency_ms: 0,
             cost_micro_usd: None,
-        }
-        .into(),
-        Kind::LoopEnded(e) => LoopEnded {
-            id: e.loop_id.parse()?,
-            at,
-            reason: EndReason::Completed,
-            text: String::new(),
-            totals: Totals::default(),
         }
         .into(),
         other => return read_tool(other),
