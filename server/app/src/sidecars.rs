@@ -2,7 +2,7 @@
 //!
 //! Boundary: everything between the server and the processes that serve tools; sessions come in as
 //! names only. Invariants: what is registered is a fold of a durable stream per namespace
-//! ([`book`]); a name belongs to one identity; namespaces do not see each other; a call that could
+//! (`book`); a name belongs to one identity; namespaces do not see each other; a call that could
 //! not be sent is told apart from one that may have run.
 
 mod book;

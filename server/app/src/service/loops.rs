@@ -101,7 +101,7 @@ impl LoopService for Loops {
 
     type ConverseStream = BoxStream<'static, Result<v1::ConverseResponse, Status>>;
 
-    /// In this process alone: the wire is served by [`converse::converse`].
+    /// In this process alone: the wire is served by `converse::converse`.
     async fn converse(
         &self,
         request: Request<Streaming<v1::ConverseRequest>>,
