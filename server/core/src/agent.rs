@@ -9,6 +9,9 @@ use crate::{message::is_false, retry::RetryPolicy};
 /// Who answers: the model and how it is asked.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Agent {
+    /// A name to find its loops by; empty for none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
     /// Model to call, an alias or `provider/id`.
     pub model: String,
     /// Models to try, in order, when the one before has failed for good.

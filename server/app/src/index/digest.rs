@@ -1,8 +1,9 @@
 //! One session in short: the state without its conversation, and its last loops.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use loopwright_core::{
+    agent::Agent,
     entry::Entry,
     event::{Event, Origin},
     ids::{LoopId, Timestamp},
@@ -34,7 +35,7 @@ pub struct Digest {
     /// The first user message, cut.
     pub title: String,
     /// Every loop and when it began, oldest first.
-    pub starts: Vec<(LoopId, Timestamp)>,
+    pub starts: Vec<(LoopId, Timestamp, Arc<Agent>)>,
     /// The last loops, oldest first; the last one may be going on.
     pub loops: VecDeque<LoopDigest>,
     /// What is wrong with the log after `seq`, where something is.
@@ -60,6 +61,8 @@ pub struct LoopDigest {
     pub last_text: String,
     /// The model that it last called.
     pub model: String,
+    /// The name of its agent; empty for none.
+    pub agent: String,
     /// Times that a driver took it up again.
     pub restarts: u32,
 }
@@ -114,8 +117,8 @@ impl Digest {
             }
             Event::LoopStarted(e) if self.only.is_none_or(|only| only == e.id) => {
                 let agent = e.agent.as_ref().unwrap_or(&self.state.agent);
-                let model = agent.model.clone();
-                self.begin(e.id, e.at, model);
+                let agent = Arc::clone(agent);
+                self.begin(e.id, e.at, &agent);
             }
             Event::DriverAttached(_) => {
                 if let Some(current) = self.open() {
@@ -143,8 +146,8 @@ impl Digest {
         }
     }
 
-    fn begin(&mut self, id: LoopId, at: Timestamp, model: String) {
-        self.starts.push((id, at));
+    fn begin(&mut self, id: LoopId, at: Timestamp, agent: &Arc<Agent>) {
+        self.starts.push((id, at, Arc::clone(agent)));
         self.loops.push_back(LoopDigest {
             id,
             started_at: at,
@@ -152,7 +155,8 @@ impl Digest {
             ended: None,
             totals: Totals::default(),
             last_text: String::new(),
-            model,
+            model: agent.model.clone(),
+            agent: agent.name.clone(),
             restarts: 0,
         });
         if self.loops.len() > self.keep {

@@ -108,6 +108,7 @@ async fn list(
     let page = Page::parse(size, &token, &request, &mut all);
     let states = fields::states::<v1::SessionState>(&request.states, "states", &mut all);
     let labels = fields::labels(request.labels, &mut all);
+    let agent = fields::optional_id("agent", &request.agent, &mut all);
     all.check(()).map_err(|all| status::invalid(&all))?;
 
     let keys = state
@@ -115,11 +116,12 @@ async fn list(
         .sessions(&caller.namespace)
         .await
         .map_err(|e| status::log(&e))?;
-    // No agent has a name yet, so that a filter by one lists nothing.
-    let named = !request.agent.is_empty();
     let places = state.index.scan(keys, |key, digest| {
         let wanted = states.is_empty() || states.contains(&summary::session_state(digest));
-        let listed = wanted && !named && summary::has_labels(digest, &labels);
+        let of_agent = agent
+            .as_ref()
+            .is_none_or(|agent| agent.as_str() == digest.state.agent.name);
+        let listed = wanted && of_agent && summary::has_labels(digest, &labels);
         listed
             .then(|| Place::new(digest.updated_at.0, key.id()))
             .into_iter()

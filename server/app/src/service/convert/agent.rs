@@ -6,7 +6,7 @@ use loopwright_core::agent::{Agent, Limits, UnknownPolicy};
 use loopwright_proto::v1;
 
 use super::{
-    fields::{Violations, shown},
+    fields::{self, Violations, shown},
     limits,
 };
 use crate::{
@@ -40,6 +40,9 @@ pub fn terms(agent: Option<v1::Agent>, config: &Config, all: &mut Violations) ->
     let on_unknown = on_unknown(asked.unknown_policy, config, all);
     let limits = limits::resolve(asked.limits.as_ref(), on_unknown, config, all);
     let agent = Agent {
+        name: fields::optional_id("agent.name", &asked.name, all)
+            .map(|id| id.to_string())
+            .unwrap_or_default(),
         model: name(asked.model, "agent.model", all),
         fallbacks: fallbacks(asked.fallbacks, all),
         system_prompt: system_prompt(asked.system_prompt, all),
@@ -63,6 +66,7 @@ pub fn terms(agent: Option<v1::Agent>, config: &Config, all: &mut Violations) ->
 #[must_use]
 pub fn to_wire(agent: &Agent, limits: Option<&Limits>) -> v1::Agent {
     v1::Agent {
+        name: agent.name.clone(),
         model: agent.model.clone(),
         fallbacks: agent.fallbacks.clone(),
         system_prompt: agent.system_prompt.clone(),
@@ -94,11 +98,6 @@ fn refuse_what_does_not_act(asked: &v1::Agent, config: &Config, all: &mut Violat
             );
         }
     };
-    refuse(
-        !asked.name.is_empty(),
-        "agent.name",
-        "leave it out, and use labels",
-    );
     refuse(
         !asked.output_schema_json.is_empty(),
         "agent.output_schema_json",

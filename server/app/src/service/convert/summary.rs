@@ -40,7 +40,7 @@ pub fn of_loop(
         steps: one.totals.steps,
         totals: Some(words::totals(&one.totals, Some(wall))),
         last_text: one.last_text.clone(),
-        agent: String::new(),
+        agent: one.agent.clone(),
         model: one.model.clone(),
         labels: labels(digest),
         started_at: Some(timestamp(one.started_at)),
@@ -75,7 +75,7 @@ pub fn of_session(key: &StreamKey, digest: &Digest) -> v1::SessionSummary {
         end_reason: current.map_or(v1::EndReason::Unspecified, end_reason) as i32,
         loops: state.next_loop.saturating_sub(1),
         totals: Some(words::totals(&state.totals, None)),
-        agent: String::new(),
+        agent: state.agent.name.clone(),
         model: current.map_or(&state.agent.model, |one| &one.model).clone(),
         title: digest.title.clone(),
         last_text: current.map(|one| one.last_text.clone()).unwrap_or_default(),
@@ -105,8 +105,14 @@ pub fn state_of(digest: &Digest, id: LoopId) -> v1::LoopState {
 pub(in crate::service) fn places(
     key: &StreamKey,
     digest: &Digest,
+    agent: Option<&loopwright_log::Id>,
 ) -> impl Iterator<Item = (Place, v1::LoopState)> {
-    digest.starts.iter().map(|&(id, started_at)| {
+    let of_agent = move |name: &str| agent.is_none_or(|agent| agent.as_str() == name);
+    let starts = digest
+        .starts
+        .iter()
+        .filter(move |(.., agent)| of_agent(&agent.name));
+    starts.map(|&(id, started_at, _)| {
         // Of two loops that a session started in one millisecond the later one comes first.
         let name = format!("{}/{:010}", key.id(), u32::MAX - id.0);
         (Place::new(started_at.0, name), state_of(digest, id))

@@ -55,6 +55,7 @@ pub(super) async fn list_loops(
     let session = fields::optional_id("session_id", &request.session_id, &mut all);
     let states = fields::states::<v1::LoopState>(&request.states, "states", &mut all);
     let labels = fields::labels(request.labels, &mut all);
+    let agent = fields::optional_id("agent", &request.agent, &mut all);
     all.check(()).map_err(|all| status::invalid(&all))?;
 
     let keys = match session {
@@ -62,14 +63,12 @@ pub(super) async fn list_loops(
         None => state.index.sessions(&caller.namespace).await,
     };
     let keys = keys.map_err(|e| status::log(&e))?;
-    // No agent has a name yet, so that a filter by one lists nothing.
-    let named = !request.agent.is_empty();
     let places = state.index.scan(keys, |key, digest| {
-        if named || !summary::has_labels(digest, &labels) {
+        if !summary::has_labels(digest, &labels) {
             return Vec::new();
         }
         let wanted = |state| states.is_empty() || states.contains(&state);
-        let places = summary::places(key, digest);
+        let places = summary::places(key, digest, agent.as_ref());
         let listed = places.filter(|(_, state)| wanted(*state));
         listed.map(|(place, _)| place).collect()
     });

@@ -22,6 +22,7 @@ fn start(request_id: &str, session: &str, text: &str) -> v1::StartLoopRequest {
         session_id: session.into(),
         agent: Some(v1::Agent {
             model: "m".into(),
+            name: format!("of-{session}"),
             ..Default::default()
         }),
         input: Some(Input::Text(text.into())),
@@ -268,6 +269,11 @@ async fn loops_are_listed_by_page_and_filter_the_latest_first() {
     let labels = [("team".to_owned(), "s3".to_owned())].into();
     assert_eq!(
         list(v1::ListLoopsRequest { labels, ..none() }).await.0,
+        ["s3/l1"]
+    );
+    let agent = "of-s3".to_owned();
+    assert_eq!(
+        list(v1::ListLoopsRequest { agent, ..none() }).await.0,
         ["s3/l1"]
     );
     let states = vec![v1::LoopState::Running as i32];

@@ -85,7 +85,6 @@ fn every_field_of_an_agent_that_does_not_act_is_refused_by_name() {
     assert_eq!(
         refusals(agent, &Config::default()),
         [
-            format!("agent.name: {no}, and use labels"),
             format!("agent.output_schema_json: {no}, and ask for JSON in the system prompt"),
             format!("agent.budgets: {no}, and use agent.limits.budget"),
             format!("agent.approval: {no}, and offer only tools that may run by themselves"),
