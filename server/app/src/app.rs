@@ -29,6 +29,10 @@ use crate::{
     telemetry::Telemetry,
 };
 
+/// What a session's log may take beyond its limit, so that the loop that reached it can end in order:
+/// the outcomes of what was under way.
+const ROOM_TO_END: u64 = 64 << 20;
+
 /// A running server.
 pub struct App {
     addr: SocketAddr,
@@ -72,6 +76,7 @@ impl App {
             clock: Clock,
             drain: draining.clone(),
             max_active: config.limits.sessions as usize,
+            session_bytes: config.limits.session_bytes.get(),
         }));
         let state = ServiceState {
             config: Arc::clone(&config),
@@ -180,7 +185,11 @@ async fn open_log(config: &Config) -> anyhow::Result<Arc<dyn Log>> {
             SyncMode::Interval(period) => SyncPolicy::Interval(period.get()),
         },
         segment_bytes: settings.segment_bytes.get(),
-        session_bytes: config.limits.session_bytes.get(),
+        session_bytes: config
+            .limits
+            .session_bytes
+            .get()
+            .saturating_add(ROOM_TO_END),
         ..JsonlOptions::new(&settings.dir)
     };
     if settings.sync != SyncMode::Always {

@@ -14,6 +14,9 @@ use loopwright_log::{AppendError, NewRecord, ProgressTopic};
 use super::{CommandError, End, run::Driver};
 use crate::effects::progress::{CHANNEL_TEXT, CHANNEL_THINKING, CHANNEL_TOOL};
 
+/// Bytes that the log puts round the body of a record, at most.
+const RECORD_FRAME: u64 = 256;
+
 /// What became of an input.
 pub(super) enum Committed {
     /// Its entry is durable and applied.
@@ -49,6 +52,17 @@ impl Driver {
 
     /// Commits an input that may be refused.
     pub(super) async fn commit_command(&mut self, what: What) -> Result<Committed, End> {
+        let (full, limit) = (
+            self.bytes >= self.world.session_bytes,
+            self.world.session_bytes,
+        );
+        if full && matches!(what, What::StartLoop(_) | What::SendMessage(_)) {
+            let full = AppendError::TooLarge {
+                size: self.bytes,
+                limit,
+            };
+            return Ok(Committed::Refused(CommandError::Log(full)));
+        }
         let at = self.world.clock.now();
         let input = super::input(at, what);
         let cause = input.cause();
@@ -59,6 +73,7 @@ impl Driver {
         };
         let entry = Entry { cause, events };
         let body = serde_json::to_vec(&entry).expect("an entry has string keys alone");
+        let size = body.len() as u64 + RECORD_FRAME;
         let epoch = epoch_of(&entry).unwrap_or(self.state.epoch);
         let mut record = NewRecord::new(
             loopwright_log::Timestamp::from_unix_ms(at.0),
@@ -73,6 +88,7 @@ impl Driver {
             .await
         {
             Ok(seq) => {
+                self.bytes = self.bytes.saturating_add(size);
                 self.before_apply();
                 self.state.apply_entry(seq, &entry);
                 self.observe(&entry);

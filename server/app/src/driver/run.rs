@@ -7,6 +7,7 @@ use loopwright_core::{
     Entry, Rejection, State, What, decide,
     effect::{EffectKey, wanted},
     ids::{Attempt, CallId, Seq},
+    input::Command,
     replay::newer_kinds,
 };
 use loopwright_log::{LogError, ReadItem, ReadMode, StreamKey};
@@ -34,6 +35,8 @@ pub(super) struct Driver {
     pub(super) effects: FuturesUnordered<Effect>,
     /// Where each attempt under way was licensed.
     pub(super) anchors: BTreeMap<(CallId, Attempt), Seq>,
+    /// Bytes of the session's log, as near as the driver can tell.
+    pub(super) bytes: u64,
     pub(super) spans: LoopSpans,
     /// The running loop's trace, to be written when it ends.
     pub(super) traceparent: Option<String>,
@@ -61,8 +64,8 @@ pub(super) async fn drive(
 }
 
 async fn live(world: Arc<World>, key: StreamKey, inbox: &mut mpsc::Receiver<Delivery>) -> End {
-    let state = match fold(&world, &key).await {
-        Ok(state) => state,
+    let (state, bytes) = match fold(&world, &key).await {
+        Ok(folded) => folded,
         Err(error) => {
             refuse_all(inbox, &error);
             return match error {
@@ -83,6 +86,7 @@ async fn live(world: Arc<World>, key: StreamKey, inbox: &mut mpsc::Receiver<Deli
         running: BTreeMap::new(),
         effects: FuturesUnordered::new(),
         anchors: BTreeMap::new(),
+        bytes,
     };
     let first = match driver.first_delivery(inbox).await {
         Ok(first) => first,
@@ -138,10 +142,33 @@ impl Driver {
                     () = tokio::time::sleep(LINGER), if idle => Err(self.idle_end()),
                 }
             };
+            let step = match step {
+                Ok(()) => self.end_if_full().await,
+                Err(end) => Err(end),
+            };
             if let Err(end) = step {
                 return end;
             }
         }
+    }
+
+    /// Ends the loop of a session whose log has reached its limit, while there is room to say so.
+    async fn end_if_full(&mut self) -> Result<(), End> {
+        let limit = self.world.session_bytes;
+        if self.bytes < limit || self.state.active.is_none() {
+            return Ok(());
+        }
+        let by = Command {
+            request_id: String::new(),
+            principal: "loopwright".to_owned(),
+        };
+        let reason = format!("the session's log has reached limits.session_bytes = {limit} bytes");
+        self.commit(What::CancelLoop {
+            by,
+            guard: None,
+            reason,
+        })
+        .await
     }
 
     fn idle_end(&self) -> End {
@@ -260,8 +287,8 @@ impl Driver {
 }
 
 /// The state that the log says, from its first record to its last.
-async fn fold(world: &World, key: &StreamKey) -> Result<State, CommandError> {
-    let mut state = State::default();
+async fn fold(world: &World, key: &StreamKey) -> Result<(State, u64), CommandError> {
+    let (mut state, mut bytes) = (State::default(), 0_u64);
     let mut records = world.log.read(key, 0, ReadMode::ToTail);
     while let Some(item) = records.next().await {
         let ReadItem::Fact(record) = item? else {
@@ -280,8 +307,9 @@ async fn fold(world: &World, key: &StreamKey) -> Result<State, CommandError> {
             });
         }
         state.apply_entry(record.seq, &entry);
+        bytes = bytes.saturating_add(record.stored_bytes());
     }
-    Ok(state)
+    Ok((state, bytes))
 }
 
 /// Closes the inbox and gives back what nobody looked at, to be delivered to the next driver.

@@ -10,7 +10,7 @@ use loopwright_core::{
     message::Part,
     outcome::EndReason,
 };
-use loopwright_log::{Log, MemoryLog, NewRecord, ReadItem, ReadMode, StreamKey};
+use loopwright_log::{AppendError, Log, MemoryLog, NewRecord, ReadItem, ReadMode, StreamKey};
 
 use super::{CommandError, Drivers, World, world::Clock};
 use crate::{
@@ -59,6 +59,7 @@ fn drivers_on(log: &Arc<dyn Log>, script: &str, drain: DrainSignal) -> Arc<Drive
         clock: Clock,
         drain,
         max_active: 2,
+        session_bytes: 20_000,
     }))
 }
 
@@ -328,4 +329,35 @@ async fn a_message_to_a_running_loop_waits_for_the_next_one() {
         reasons(&events),
         [EndReason::Completed, EndReason::Completed]
     );
+}
+
+#[tokio::test]
+async fn a_session_that_is_full_ends_its_loop_and_takes_no_more_messages() {
+    let words = "many words ".repeat(200);
+    let script = format!(
+        "at_end: repeat\nturns:\n- text: {words}\n  tool_calls:\n  - tool: none__such\n    arguments: {{}}\n"
+    );
+    let rig = rig(&script);
+    rig.drivers
+        .start_loop(&key("a"), create("a"), start("r1"))
+        .await
+        .unwrap();
+    let events = until_ended(&rig.log, &key("a"), 1).await;
+    let [EndReason::Cancelled { by, reason }] = &*reasons(&events) else {
+        panic!("{:?}", reasons(&events))
+    };
+    assert_eq!(by, "loopwright");
+    assert!(reason.contains("limits.session_bytes = 20000"), "{reason}");
+    let full = rig
+        .drivers
+        .start_loop(&key("a"), create("a"), start("r2"))
+        .await;
+    let too_large = AppendError::TooLarge {
+        size: 0,
+        limit: 20_000,
+    };
+    let Err(CommandError::Log(AppendError::TooLarge { limit, .. })) = full else {
+        panic!("{full:?} is not {too_large:?}")
+    };
+    assert_eq!(limit, 20_000);
 }

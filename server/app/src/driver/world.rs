@@ -55,4 +55,6 @@ pub struct World {
     pub drain: DrainSignal,
     /// Sessions that may be driven at once.
     pub max_active: usize,
+    /// Bytes of a session's log at which it takes no more messages and its loop is ended.
+    pub session_bytes: u64,
 }

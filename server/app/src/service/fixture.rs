@@ -115,6 +115,7 @@ pub(crate) fn state(script: &str) -> (ServiceState, Drain) {
         clock: Clock,
         drain: signal.clone(),
         max_active: 10,
+        session_bytes: u64::MAX,
     }));
     let index = Index::new(Arc::clone(&log));
     let seats = Seats::new(config.limits.watchers);

@@ -101,7 +101,7 @@ impl Default for ContextConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
     /// The log of one session; it is never trimmed: a session that reaches this takes no more
-    /// messages.
+    /// messages, and its running loop is cancelled.
     #[schemars(extend("x-min" = "1MiB", "x-max" = "1TiB"))]
     pub session_bytes: ByteSize,
     /// The highest `loop.max_steps` that a request may ask for.
