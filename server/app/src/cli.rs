@@ -64,14 +64,18 @@ impl Cli {
             Command::Serve(serve) => done(Box::pin(serve.run(place)).await),
             Command::Config(command) => done(command.run(place)),
             Command::Demo(demo) => done(Box::pin(demo.run(place)).await),
+            Command::Client(ClientCommand::Run(run)) if run.local => {
+                done(Box::pin(local::run(*run, place)).await)
+            }
+            _ if place.is_given() => done(Err(anyhow::anyhow!(
+                "--config and --set configure a server, and this command starts none; they go with \
+                 serve, run --local, config and demo"
+            ))),
             Command::Sidecar(command) => done(
                 Box::pin(loopwright_sidecars::run(command))
                     .await
                     .map_err(Into::into),
             ),
-            Command::Client(ClientCommand::Run(run)) if run.local => {
-                done(Box::pin(local::run(*run, place)).await)
-            }
             Command::Client(command) => {
                 let mut terminal = Terminal::stdio();
                 let fold = crate::service::convert::Fold;
@@ -84,6 +88,10 @@ impl Cli {
 }
 
 impl Where {
+    fn is_given(&self) -> bool {
+        self.file.is_some() || !self.flags.is_empty()
+    }
+
     /// Reads the configuration from its file, the environment and the flags.
     pub(crate) fn load(&self) -> anyhow::Result<(Loaded, BTreeMap<String, String>)> {
         let sources = Sources::from_process(self.file.clone(), self.flags.clone())?;

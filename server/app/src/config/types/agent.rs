@@ -116,7 +116,8 @@ pub struct LimitsConfig {
     /// The highest `context.max_tool_output_chars` that a request may ask for.
     #[schemars(extend("x-min" = 200, "x-max" = 1_000_000))]
     pub max_tool_output_chars: Option<u32>,
-    /// Sessions driven at once by this server; the loops of further ones are refused.
+    /// Sessions driven at once by this server; the loops of further ones are refused. Those that
+    /// were running when it was last stopped are all taken up.
     #[schemars(extend("x-min" = 1, "x-max" = 10_000_000))]
     pub sessions: u32,
     /// One message from a client.
