@@ -87,8 +87,10 @@ enum End {
     Drained,
     /// The session does not exist.
     NotCreated,
-    /// The fence was lost, or the log could not say whether it was.
+    /// The fence was lost, or an invariant is broken: the next driver may fare the same.
     Lost { reason: String },
+    /// The log does nothing now, or could not say whether it did: a disk is full, say.
+    Unavailable { reason: String },
     /// The session may not be driven: damaged, or of a later version.
     Undrivable { reason: String },
 }

@@ -102,6 +102,9 @@ impl Driver {
                     reason: error.to_string(),
                 })
             }
+            Err(error @ AppendError::Unavailable { .. }) => Err(End::Unavailable {
+                reason: error.to_string(),
+            }),
             Err(error) => Err(End::Lost {
                 reason: error.to_string(),
             }),
@@ -182,7 +185,9 @@ impl End {
         let reason = match self {
             Self::Idle { .. } | Self::NotCreated => "the driver let go".to_owned(),
             Self::Drained => return CommandError::Draining,
-            Self::Lost { reason } | Self::Undrivable { reason } => reason.clone(),
+            Self::Lost { reason } | Self::Unavailable { reason } | Self::Undrivable { reason } => {
+                reason.clone()
+            }
         };
         CommandError::Log(AppendError::Unavailable {
             reason,

@@ -20,7 +20,8 @@ use super::{
 const INBOX: usize = 64;
 /// Deliveries that a command survives being handed back; each means that a driver let go just then.
 const DELIVERIES: usize = 8;
-/// Attempts in a row to attach a session whose driver was lost; after that it waits for a command.
+/// Attempts in a row to attach a session whose driver was lost; after that it waits for a command. A
+/// log that is not available is waited for without end.
 const MAX_RESTARTS: u32 = 8;
 /// First wait before a lost driver is replaced; doubles each time, up to the longest.
 const RESTART_WAIT: Duration = Duration::from_millis(200);
@@ -284,19 +285,23 @@ impl Drivers {
             End::Undrivable { reason } => {
                 tracing::error!(session = name_of(key), %reason, "the session cannot be driven");
             }
-            End::Lost { reason } => {
-                let restarts = slots.restarts.entry(key.clone()).or_default();
-                *restarts += 1;
-                let restarts = *restarts;
-                tracing::warn!(session = name_of(key), %reason, restarts, "a driver was lost");
-                if restarts <= MAX_RESTARTS && self.world.log.failed().is_none() {
-                    let wait = RESTART_WAIT.saturating_mul(1 << restarts.min(16));
-                    let wait = wait.min(LONGEST_RESTART_WAIT);
-                    let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-                    self.wake
-                        .set(key.clone(), self.world.clock.now().plus(wait));
-                }
-            }
+            End::Lost { reason } => self.restart(&mut slots, key, &reason, MAX_RESTARTS),
+            End::Unavailable { reason } => self.restart(&mut slots, key, &reason, u32::MAX),
+        }
+    }
+
+    /// Has the session looked at again after a while, unless its drivers were lost `most` times.
+    fn restart(&self, slots: &mut Slots, key: &StreamKey, reason: &str, most: u32) {
+        let restarts = slots.restarts.entry(key.clone()).or_default();
+        *restarts = restarts.saturating_add(1);
+        let restarts = *restarts;
+        tracing::warn!(session = name_of(key), %reason, restarts, "a driver was lost");
+        if restarts <= most && self.world.log.failed().is_none() {
+            let wait = RESTART_WAIT.saturating_mul(1 << restarts.min(16));
+            let wait = wait.min(LONGEST_RESTART_WAIT);
+            let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            let now = self.world.clock.now();
+            self.wake.set(key.clone(), now.plus(wait));
         }
     }
 
@@ -338,3 +343,6 @@ fn opens_or_ends(event: &Event) -> Option<bool> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,7 +69,7 @@ async fn live(world: Arc<World>, key: StreamKey, inbox: &mut mpsc::Receiver<Deli
         Err(error) => {
             refuse_all(inbox, &error);
             return match error {
-                CommandError::Read(LogError::Unavailable { reason }) => End::Lost { reason },
+                CommandError::Read(LogError::Unavailable { reason }) => End::Unavailable { reason },
                 other => End::Undrivable {
                     reason: other.to_string(),
                 },

@@ -26,15 +26,18 @@ const SLOW: &str = "at_end: repeat\nturns:\n- text: late\n  delay_ms: 3600000\n"
 
 struct Rig {
     log: Arc<dyn Log>,
+    sidecars: Arc<Sidecars>,
     drivers: Arc<Drivers>,
     drain: Drain,
 }
 
 fn rig_on(log: Arc<dyn Log>, script: &str) -> Rig {
     let (drain, signal) = Drain::new();
-    let drivers = drivers_on(&log, script, signal);
+    let sidecars = Sidecars::new(&Config::default(), Arc::clone(&log), Telemetry::off());
+    let drivers = drivers_on(&log, &sidecars, script, signal);
     Rig {
         log,
+        sidecars,
         drivers,
         drain,
     }
@@ -44,7 +47,12 @@ fn rig(script: &str) -> Rig {
     rig_on(MemoryLog::new(), script)
 }
 
-fn drivers_on(log: &Arc<dyn Log>, script: &str, drain: DrainSignal) -> Arc<Drivers> {
+fn drivers_on(
+    log: &Arc<dyn Log>,
+    sidecars: &Arc<Sidecars>,
+    script: &str,
+    drain: DrainSignal,
+) -> Arc<Drivers> {
     let config = Config::default();
     let scripts = BTreeMap::from([("m".to_owned(), script.to_owned())]);
     let options = ModelsOptions {
@@ -54,7 +62,7 @@ fn drivers_on(log: &Arc<dyn Log>, script: &str, drain: DrainSignal) -> Arc<Drive
     Drivers::new(Arc::new(World {
         log: Arc::clone(log),
         models: Models::new(&config, &BTreeMap::new(), options).unwrap(),
-        sidecars: Sidecars::new(&config, Arc::clone(log), Telemetry::off()),
+        sidecars: Arc::clone(sidecars),
         telemetry: Telemetry::off(),
         clock: Clock,
         drain,
@@ -63,7 +71,7 @@ fn drivers_on(log: &Arc<dyn Log>, script: &str, drain: DrainSignal) -> Arc<Drive
     }))
 }
 
-fn key(id: &str) -> StreamKey {
+pub(super) fn key(id: &str) -> StreamKey {
     StreamKey::session(&"default".parse().unwrap(), &id.parse().unwrap())
 }
 
@@ -105,6 +113,12 @@ fn cancel(request_id: &str) -> What {
         guard: None,
         reason: String::new(),
     }
+}
+
+/// A register that drives nothing, on a log in memory.
+pub(super) fn idle_drivers() -> (Arc<Drivers>, Drain) {
+    let rig = rig(QUICK);
+    (rig.drivers, rig.drain)
 }
 
 /// The events of a session until a loop has ended `ends` times.

@@ -47,6 +47,12 @@ impl Wake {
         }
     }
 
+    /// Forgets every session that waits; how many there were.
+    #[cfg(test)]
+    pub(super) fn forget(&self) -> usize {
+        std::mem::take(&mut *self.due()).len()
+    }
+
     fn due(&self) -> std::sync::MutexGuard<'_, BTreeSet<(Timestamp, StreamKey)>> {
         self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
