@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Durat
 
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use loopwright_core::{
-    Entry, Rejection, State, What, decide,
+    Entry, Rejection, State, What,
+    agent::ToolSet,
+    decide,
     effect::{EffectKey, wanted},
     ids::{Attempt, CallId, Seq},
     input::Command,
@@ -16,6 +18,7 @@ use tokio::sync::mpsc;
 use super::{
     Answer, CommandError, Delivery, End, Reply,
     commit::Committed,
+    name_of,
     observe::LoopSpans,
     reconcile::{Effect, Running},
     world::World,
@@ -200,11 +203,18 @@ impl Driver {
                         .send(Reply::Answered(Err(CommandError::NotFound)));
                     continue;
                 };
-                if let Err(end) = self.commit(What::Create(create)).await {
-                    let _ = delivery
-                        .reply
-                        .send(Reply::Answered(Err(end.as_command_error())));
-                    return Err(end);
+                let refused = match self.commit_command(What::Create(create)).await {
+                    Ok(Committed::Appended | Committed::Nothing) => None,
+                    Ok(Committed::Refused(error)) => Some((error, None)),
+                    Err(end) => Some((end.as_command_error(), Some(end))),
+                };
+                if let Some((error, end)) = refused {
+                    // A caller that has gone needs no answer.
+                    let _ = delivery.reply.send(Reply::Answered(Err(error)));
+                    match end {
+                        Some(end) => return Err(end),
+                        None => continue,
+                    }
                 }
             }
             let at = self.world.clock.now();
@@ -223,7 +233,7 @@ impl Driver {
 
     async fn deliver(&mut self, delivery: Delivery) -> Result<(), End> {
         if self.state.active.is_none() {
-            self.offer_current_tools().await?;
+            self.offer_current_tools(&delivery.what).await?;
         }
         let committed = self.commit_command(delivery.what.clone()).await;
         let (answer, end) = match committed {
@@ -257,14 +267,19 @@ impl Driver {
         ))
     }
 
-    /// Before a loop starts: the tools are exactly those of the catalog.
-    async fn offer_current_tools(&mut self) -> Result<(), End> {
-        let selection = self.state.agent.tools.as_deref();
+    /// Before a loop starts: the tools are exactly those of the catalog that its agent selects, which
+    /// is the agent that the command brings, where it brings one.
+    async fn offer_current_tools(&mut self, what: &What) -> Result<(), End> {
+        let agent = match what {
+            What::StartLoop(start) if self.state.answer(&start.by.request_id).is_none() => {
+                start.agent.as_ref().unwrap_or(&self.state.agent)
+            }
+            What::SendMessage(_) => &self.state.agent,
+            _ => return Ok(()),
+        };
+        let selection = agent.tools.as_deref();
         let tools = self.world.sidecars.tools(self.key.namespace(), selection);
-        if tools == self.state.tools {
-            return Ok(());
-        }
-        self.commit(What::ToolsChanged(tools)).await
+        self.offer(tools).await
     }
 
     /// In mid-loop: tools are added and updated, never withdrawn. A tool whose sidecar has gone is
@@ -278,11 +293,22 @@ impl Driver {
             .iter()
             .filter(|tool| catalog.get(&tool.name).is_none());
         let merged = catalog.iter().chain(gone).cloned().collect();
-        let merged = loopwright_core::agent::ToolSet::new(merged);
-        if merged == self.state.tools {
+        self.offer(ToolSet::new(merged)).await
+    }
+
+    /// Offers these tools from now on. Where they are more than an entry holds, the session keeps
+    /// those that it has: it must not become one that nobody can drive.
+    async fn offer(&mut self, tools: Arc<ToolSet>) -> Result<(), End> {
+        if tools == self.state.tools {
             return Ok(());
         }
-        self.commit(What::ToolsChanged(merged)).await
+        if let Committed::Refused(error) = self.commit_command(What::ToolsChanged(tools)).await? {
+            tracing::warn!(
+                session = name_of(&self.key), %error,
+                "the tools are too many for one session; select some in the agent"
+            );
+        }
+        Ok(())
     }
 }
 

@@ -21,6 +21,8 @@ use crate::{
     telemetry::Telemetry,
 };
 
+mod offers;
+
 const QUICK: &str = "turns:\n- text: one\n- text: two\n";
 const SLOW: &str = "at_end: repeat\nturns:\n- text: late\n  delay_ms: 3600000\n";
 
