@@ -23,12 +23,12 @@ pub enum Rejection {
     /// No loop is running.
     #[error("no loop is running in this session")]
     NoLoopRunning,
-    /// Another loop than the one named is running.
-    #[error("loop_id names {named}, but the running loop is {running}")]
+    /// Another loop than the one named is running, or ran last.
+    #[error("loop_id names {named}, but the session is at {running}")]
     LoopMismatch {
         /// The one named.
         named: LoopId,
-        /// The one that runs.
+        /// The one that runs, or ran last.
         running: LoopId,
     },
     /// Too many messages wait.

@@ -62,7 +62,8 @@ pub(super) fn send(draft: &mut Draft, message: SendMessage) -> Result<(), Reject
         return Ok(());
     }
     let running = draft.state.active.as_ref().map(|active| active.id);
-    check_guard(message.guard, running)?;
+    // The last loop too: what was meant for it when it had just ended starts the next one.
+    check_guard(message.guard, running.or(last_loop(draft)))?;
     if running.is_none() {
         return start_loop(
             draft,
@@ -115,6 +116,10 @@ pub(super) fn start_queued(draft: &mut Draft) {
         limits: None,
     });
     step::next(draft);
+}
+
+fn last_loop(draft: &Draft) -> Option<LoopId> {
+    draft.state.ended.back().map(|ended| ended.id)
 }
 
 fn exists(draft: &Draft) -> Result<(), Rejection> {

@@ -190,7 +190,17 @@ fn a_message_for_another_loop_is_refused() {
     assert_eq!(s.offer(guarded(7)), Err(mismatch));
     assert_eq!(kinds(&s.go(guarded(1))), ["MessageAdded"]);
     s.cancel();
-    assert_eq!(s.offer(guarded(1)), Err(Rejection::NoLoopRunning));
+    let mismatch = Rejection::LoopMismatch { named, running };
+    assert_eq!(s.offer(guarded(7)), Err(mismatch));
+    let after = ["MessageAdded", "LoopStarted", "ModelCallStarted"];
+    assert_eq!(kinds(&s.go(guarded(1))), after, "the last one");
+    s.cancel();
+    let running = LoopId(2);
+    let mismatch = Rejection::LoopMismatch {
+        named: LoopId(1),
+        running,
+    };
+    assert_eq!(s.offer(guarded(1)), Err(mismatch));
 }
 
 #[test]
