@@ -18,6 +18,8 @@ pub struct ModelRequest {
     pub attempt: Attempt,
     /// The model, an alias or `provider/id`.
     pub model: String,
+    /// Which step of its loop it is, from 1.
+    pub step: u32,
     /// System prompt, sampling and the rest.
     pub agent: Arc<Agent>,
     /// The tools on offer, ordered by name.
@@ -43,6 +45,18 @@ pub struct ToolRequest {
     pub first_at: Timestamp,
 }
 
+impl ModelRequest {
+    /// Whether tools must be called: `auto`, `none`, `required` or a tool's name. What the agent
+    /// forces it forces in the first step alone: a loop could not end otherwise.
+    #[must_use]
+    pub fn tool_choice(&self) -> Option<&str> {
+        match self.agent.tool_choice.as_deref() {
+            Some("auto" | "none") | None => self.agent.tool_choice.as_deref(),
+            Some(forced) => Some(if self.step <= 1 { forced } else { "auto" }),
+        }
+    }
+}
+
 impl State {
     /// The request of the model call that is licensed to run.
     #[must_use]
@@ -59,6 +73,7 @@ impl State {
             call: model.call,
             attempt: model.attempt,
             model: self.model_name(active.model_index).to_owned(),
+            step: active.totals.steps,
             agent: Arc::clone(&self.agent),
             tools: Arc::clone(&self.tools),
             conversation: self.conversation.clone(),

@@ -152,6 +152,28 @@ async fn what_the_agent_wants_is_asked_for() {
 }
 
 #[tokio::test]
+async fn a_tool_that_must_be_called_is_asked_for_once() {
+    for protocol in BOTH {
+        let agent = Agent {
+            tool_choice: Some("required".to_owned()),
+            ..Agent::default()
+        };
+        let mut talk = Talk::with(protocol, agent, |_| {}).await;
+        for word in ["a", "b"] {
+            talk.mock.push(Reply::text(word));
+            talk.user("go");
+            talk.step().await;
+        }
+        let choice = |at: usize| talk.mock.requests()[at].json()["tool_choice"].clone();
+        let (must, may) = match protocol {
+            Protocol::Anthropic => (json!({"type": "any"}), json!({"type": "auto"})),
+            Protocol::OpenAi => (json!("required"), json!("auto")),
+        };
+        assert_eq!((choice(0), choice(1)), (must, may));
+    }
+}
+
+#[tokio::test]
 async fn a_reasoning_model_gets_its_own_name_of_the_cap() {
     let mut talk = Talk::with(Protocol::OpenAi, Agent::default(), |config| {
         let model = config.models.get_mut("mock").unwrap();

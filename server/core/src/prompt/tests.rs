@@ -75,6 +75,30 @@ fn a_licensed_model_call_is_asked_what_the_state_says() {
 }
 
 #[test]
+fn a_tool_is_forced_in_the_first_step_alone() {
+    let mut request = called().model_request().expect("it is licensed");
+    assert_eq!((request.step, request.tool_choice()), (1, None));
+    for (choice, later) in [
+        ("auto", "auto"),
+        ("none", "none"),
+        ("required", "auto"),
+        ("calc__add", "auto"),
+    ] {
+        let tool_choice = Some(choice.to_owned());
+        request.agent = Arc::new(Agent {
+            tool_choice,
+            ..Agent::default()
+        });
+        request.step = 1;
+        assert_eq!(request.tool_choice(), Some(choice));
+        for step in [2, 75] {
+            request.step = step;
+            assert_eq!(request.tool_choice(), Some(later), "{choice}");
+        }
+    }
+}
+
+#[test]
 fn models_are_the_agents_and_then_its_fallbacks() {
     let state = called();
     assert_eq!(state.model_name(0), "first");

@@ -109,11 +109,7 @@ pub(super) fn options(cap: u64, request: &ModelRequest) -> Result<Members, Strin
         let output = String::from_utf8(output).expect("it was written from text");
         set(&mut members, "output_config", output);
     }
-    if let Some(choice) = agent
-        .tool_choice
-        .as_deref()
-        .filter(|_| !request.tools.is_empty())
-    {
+    if let Some(choice) = request.tool_choice().filter(|_| !request.tools.is_empty()) {
         let choice = match choice {
             "auto" | "none" => format!("{{\"type\":\"{choice}\"}}"),
             "required" => "{\"type\":\"any\"}".to_owned(),

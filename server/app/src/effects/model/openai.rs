@@ -100,11 +100,7 @@ pub(super) fn options(
         );
         set(&mut members, "response_format", format);
     }
-    if let Some(choice) = agent
-        .tool_choice
-        .as_deref()
-        .filter(|_| !request.tools.is_empty())
-    {
+    if let Some(choice) = request.tool_choice().filter(|_| !request.tools.is_empty()) {
         let choice = match choice {
             "auto" | "none" | "required" => json::quoted(choice),
             name => {
