@@ -167,13 +167,9 @@ async fn serve_all(
         let _ = stopped.await;
         health.not_serving().await;
     };
-    serve(
-        listener,
-        router,
-        settings,
-        stop,
-        server.shutdown_grace.get(),
-    )
+    // Connections that hang leave time for the log to be closed in order.
+    let grace = server.shutdown_grace.get().mul_f32(0.75);
+    serve(listener, router, settings, stop, grace)
 }
 
 async fn open_log(config: &Config) -> anyhow::Result<Arc<dyn Log>> {
