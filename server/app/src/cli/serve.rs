@@ -4,7 +4,7 @@ use std::{io::Write as _, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Where;
 use crate::{app::App, telemetry};
@@ -37,7 +37,13 @@ impl Serve {
         let (loaded, env) = place.load()?;
         let rust_log = env.get("RUST_LOG").map(String::as_str);
         let (telemetry, guard) = telemetry::init(&loaded.config.telemetry, rust_log)?;
-        let app = Box::pin(App::start(Arc::new(loaded.config), &env, telemetry)).await?;
+        let mut signals = Signals::hear()?;
+        let starting = Box::pin(App::start(Arc::new(loaded.config), &env, telemetry));
+        let app = tokio::select! {
+            app = starting => app?,
+            // Nothing has been promised to anybody yet.
+            () = signals.next() => return Ok(ExitCode::SUCCESS),
+        };
         let line = format!(
             "loopwright {} is listening on http://{}\n",
             env!("CARGO_PKG_VERSION"),
@@ -46,29 +52,44 @@ impl Serve {
         let mut out = std::io::stdout();
         // Nobody has to read it.
         let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
-        let code = wait_for_end(&app).await?;
+        let code = wait_for_end(&app, &mut signals).await;
         Box::pin(app.shutdown()).await;
         guard.shutdown(FLUSH).await;
         Ok(code)
     }
 }
 
+/// The signals that ask the server to end; heard from the beginning, since a start that recovers may
+/// take a while.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn hear() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("SIGTERM cannot be heard")?,
+            interrupt: signal(SignalKind::interrupt()).context("SIGINT cannot be heard")?,
+        })
+    }
+
+    async fn next(&mut self) {
+        let name = tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        };
+        tracing::info!("{name}: draining");
+    }
+}
+
 /// Waits for SIGTERM or Ctrl-C, or for the log to fail for good.
-async fn wait_for_end(app: &App) -> anyhow::Result<ExitCode> {
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be heard")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be heard")?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => {
-            tracing::info!("SIGTERM: draining");
-            ExitCode::SUCCESS
-        }
-        _ = interrupt.recv() => {
-            tracing::info!("SIGINT: draining");
-            ExitCode::SUCCESS
-        }
+async fn wait_for_end(app: &App, signals: &mut Signals) -> ExitCode {
+    tokio::select! {
+        () = signals.next() => ExitCode::SUCCESS,
         failure = app.log_failed() => {
             tracing::error!(%failure, "the log has failed; a restart recovers");
             ExitCode::FAILURE
         }
-    })
+    }
 }
