@@ -1,6 +1,7 @@
 //! What the demo plays on: a folder with files, a model, and the arguments of its processes.
 
 use std::{
+    io::ErrorKind,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -16,6 +17,8 @@ const ORDERS: &str = "pencils 12 at 0.40\nnotebooks 3 at 2.50\nerasers 5 at 0.30
 /// The turns of the scripted model, where no other is configured.
 const SCRIPT: &str = include_str!("script.yaml");
 const SCRIPT_CRASH: &str = include_str!("script_crash.yaml");
+/// What the demo's tools leave behind.
+const LEFT_BEHIND: [&str; 2] = ["total.txt", "journal.txt"];
 const MESSAGE: &str = "Read the file orders.txt, then compute the total price of all orders with \
                        the calculator, then write the total to the file total.txt.";
 const MESSAGE_CRASH: &str =
@@ -43,6 +46,13 @@ impl Stage {
         std::fs::create_dir_all(&files)
             .with_context(|| format!("--dir: {} cannot be made", files.display()))?;
         std::fs::write(files.join("orders.txt"), ORDERS)?;
+        for file in LEFT_BEHIND {
+            // Of an earlier demo in this folder, whose effects would be taken for this one's.
+            match std::fs::remove_file(files.join(file)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+                Ok(()) | Err(_) => {}
+            }
+        }
         let dir = dir.canonicalize()?;
         let log_dir = match loaded.provenance.contains_key("session_log.dir") {
             true => loaded.config.session_log.dir.clone(),
@@ -177,7 +187,7 @@ impl Stage {
             Some(before) => self.nothing_repeated(played, before, terminal)?,
             None => true,
         };
-        for file in ["total.txt", "journal.txt"].map(|name| self.files.join(name)) {
+        for file in LEFT_BEHIND.map(|name| self.files.join(name)) {
             if let Ok(text) = std::fs::read_to_string(&file) {
                 terminal.note(&format!("on disk   {}: {}", shown(&file), text.trim_end()))?;
             }
