@@ -167,7 +167,9 @@ impl ServiceState {
             terms.agent.model = facts.name;
         }
         let asked = terms.limits.max_output_tokens;
-        if let Some(most) = facts.max_output.filter(|most| *most < asked) {
+        let most = [facts.max_output, facts.context_window];
+        let most = most.into_iter().flatten().min();
+        if let Some(most) = most.filter(|most| *most < asked) {
             Arc::make_mut(&mut terms.limits).max_output_tokens = most;
         }
         Ok(())

@@ -5,7 +5,11 @@ use loopwright_proto::v1::session_log_service_server::SessionLogService as _;
 use loopwright_proto::v1::start_loop_request::Input;
 
 use super::*;
-use crate::service::{fixture, session_log::SessionLogs};
+use crate::{
+    config::{Config, ModelConfig, Provider},
+    effects::model::{Models, ModelsOptions},
+    service::{fixture, session_log::SessionLogs},
+};
 
 const QUICK: &str = "at_end: repeat\nturns:\n- text: one\n";
 const SLOW: &str = "at_end: repeat\nturns:\n- text: late\n  delay_ms: 3600000\n";
@@ -131,6 +135,43 @@ async fn what_a_start_cannot_have_is_refused_before_anything_is_written() {
         reason(loops.start_loop(request).await),
         "Unauthenticated NO_CREDENTIAL"
     );
+}
+
+#[tokio::test]
+async fn the_output_cap_is_at_most_what_the_model_can_give_and_take() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("script.yaml");
+    std::fs::write(&script, QUICK).unwrap();
+    for (max_output, context_window, cap) in [
+        (None, None, 4_096),
+        (Some(1_000), None, 1_000),
+        (None, Some(2_048), 2_048),
+        (Some(3_000), Some(2_048), 2_048),
+        (Some(9_000), Some(9_000), 4_096),
+    ] {
+        let (mut state, _drain) = fixture::state(QUICK);
+        let model = ModelConfig {
+            provider: Some(Provider::Scripted),
+            script: Some(script.clone()),
+            max_output,
+            context_window,
+            ..ModelConfig::default()
+        };
+        let config = Config {
+            models: [("m".to_owned(), model)].into(),
+            ..Config::default()
+        };
+        state.models = Models::new(&config, &[].into(), ModelsOptions::default()).unwrap();
+        let loops = Loops(state.clone());
+        let started = loops.start_loop(asked(start("r1", "s1", "go"))).await;
+        started.unwrap();
+        let request = asked(v1::GetSessionRequest {
+            session_id: "s1".into(),
+        });
+        let session = SessionLogs(state).get_session(request).await.unwrap();
+        let limits = session.into_inner().agent.unwrap().limits.unwrap();
+        assert_eq!(limits.max_output_tokens, Some(cap));
+    }
 }
 
 #[tokio::test]
