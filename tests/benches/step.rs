@@ -282,12 +282,10 @@ async fn memory(rig: &mut Rig, goals: &mut Vec<Goal>) -> Result<()> {
         70.0,
         45.0,
     ));
-    loaded.until_idle().await?;
-    rig.load(&mut loaded, Workload::new(LOOPS, 5), 1).await?;
-    loaded.until_idle().await?;
+    loaded.until_at_rest().await?;
     let before = rss_kib(pid)?;
     rig.load(&mut loaded, Workload::new(LOOPS, 5), 1).await?;
-    loaded.until_idle().await?;
+    loaded.until_at_rest().await?;
     let kept = (rss_kib(pid)? - before) / f64::from(LOOPS);
     goals.push(lower(
         "8",

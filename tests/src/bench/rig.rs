@@ -250,15 +250,21 @@ impl Loaded {
         ))
     }
 
-    /// Waits until no session is driven any more.
+    /// Waits until every session is at rest: none is driven, and the log has let go of their state.
     ///
     /// # Errors
     /// Where the server does not tell.
-    pub async fn until_idle(&self) -> Result<()> {
-        while value(&self.meters().await?, "loopwright_drivers")? > 0.0 {
+    pub async fn until_at_rest(&self) -> Result<()> {
+        loop {
+            let text = self.meters().await?;
+            let driven = value(&text, "loopwright_drivers")?;
+            // The registrations of sidecars, and what the log says of itself, are streams too.
+            let resident = value(&text, "loopwright_log_resident_streams")?;
+            if driven <= 0.0 && resident <= 8.0 {
+                return Ok(());
+            }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        Ok(())
     }
 
     async fn meters(&self) -> Result<String> {
