@@ -4,6 +4,7 @@
 //! the lease has run out, when its handle is dropped, or with the server; each new connection is
 //! asked anew what it serves.
 
+use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use loopwright_log::Id;
 use loopwright_proto::v1::DescribeResponse;
 use tokio::time::{Instant, sleep};
 
-use super::book::{Fact, GoneReason};
+use super::book::Fact;
 use super::channel::Link;
 use super::endpoint::EndpointError;
 use super::live::{Live, Phase};
@@ -26,12 +27,18 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Keeps `live`, which has `link` already where it was just registered.
 pub(super) async fn keep(sidecars: Weak<Sidecars>, live: Arc<Live>, link: Option<Link>) {
-    tokio::select! {
-        () = live.lease_ran_out() => {}
-        () = tend(&sidecars, &live, link) => return,
-    }
-    if let Some(sidecars) = sidecars.upgrade() {
-        sidecars.end(&live, GoneReason::LeaseRanOut).await;
+    let mut tending = pin!(tend(&sidecars, &live, link));
+    loop {
+        tokio::select! {
+            () = live.lease_ran_out() => {}
+            () = &mut tending => return,
+        }
+        let Some(sidecars) = sidecars.upgrade() else {
+            return;
+        };
+        if sidecars.end(&live).await {
+            return;
+        }
     }
 }
 

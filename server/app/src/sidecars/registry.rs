@@ -228,12 +228,17 @@ impl Sidecars {
         }
     }
 
-    /// Ends a registration whose lease has run out, unless it was replaced or renewed meanwhile.
-    pub(super) async fn end(&self, live: &Arc<Live>, reason: GoneReason) {
+    /// Ends a registration whose lease has run out, unless it was renewed meanwhile; says whether it
+    /// is at its end, which it is where it was replaced too.
+    pub(super) async fn end(&self, live: &Arc<Live>) -> bool {
         let _writing = self.writer.lock().await;
         if !self.is_current(live) {
-            return;
+            return true;
         }
+        if live.lease_until() > Instant::now() {
+            return false;
+        }
+        let reason = GoneReason::LeaseRanOut;
         let name = live.registered.name.clone();
         tracing::warn!(sidecar = %name, namespace = %live.namespace, ?reason, "sidecar gone");
         let gone = Fact::SidecarDeregistered {
@@ -244,6 +249,7 @@ impl Sidecars {
             tracing::warn!(sidecar = %name, %error, "its end could not be written down");
         }
         self.remove(&live.namespace, &name);
+        true
     }
 
     /// Whether this is the registration that stands under its name.
