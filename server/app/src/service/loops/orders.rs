@@ -80,9 +80,10 @@ impl ServiceState {
             what,
             may_queue,
         } = told;
-        if let What::SendMessage(_) = &what
+        if let What::SendMessage(message) = &what
             && let Some(known) = self.known(&key).await?
             && known.state.active.is_none()
+            && known.state.answer(&message.by.request_id).is_none()
         {
             self.check_models(&known.state.agent)?;
         }

@@ -406,6 +406,25 @@ async fn a_session_whose_model_is_gone_goes_on_with_another() {
     ended(&loops, "s1", "l2").await;
 }
 
+#[tokio::test]
+async fn a_message_given_again_gets_its_answer_though_the_model_is_gone() {
+    let (mut state, _drain) = fixture::state(QUICK);
+    let loops = Loops(state.clone());
+    loops
+        .start_loop(asked(start("r1", "s1", "go")))
+        .await
+        .unwrap();
+    ended(&loops, "s1", "l1").await;
+    let send = async |loops: &Loops| {
+        let message = asked(say("q1", v1::MessageMode::Steer));
+        loops.send_message(message).await.map(Response::into_inner)
+    };
+    let first = send(&loops).await.unwrap();
+    ended(&loops, "s1", "l2").await;
+    state.models = Models::new(&Config::default(), &[].into(), ModelsOptions::default()).unwrap();
+    assert_eq!(send(&Loops(state)).await.unwrap(), first);
+}
+
 #[test]
 fn a_traceparent_is_taken_only_in_its_one_form() {
     let trace = "0af7651916cd43dd8448eb211c80319c";
