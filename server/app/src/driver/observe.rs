@@ -10,6 +10,7 @@ use std::{
 
 use loopwright_core::{
     Entry, Event,
+    event::ModelCallCompleted,
     ids::{Attempt, CallId, Timestamp},
     outcome::EndReason,
     prompt::{ModelRequest, ToolRequest},
@@ -55,20 +56,22 @@ impl LoopSpans {
 impl Driver {
     /// The trace of an attempt of a model call, and the begin of its time.
     pub(super) fn model_trace(&mut self, request: &ModelRequest) -> CallTrace {
-        let facts = self.world.models.check(&request.model);
-        let provider = facts.map_or("unknown", |facts| facts.provider.as_str());
+        let provider = self.world.models.provider_of(&request.model);
         let parent = self.call_parent();
-        let span = self.world.telemetry.model_call(
-            parent.as_deref(),
-            &ModelCallSpan {
-                provider,
-                model: &request.model,
-                session: self.key.id(),
-                call: &request.call.to_string(),
-                attempt: request.attempt,
-                max_output_tokens: request.max_output_tokens,
-            },
-        );
+        let span = match self.world.telemetry.tracing_on() {
+            false => Span::none(),
+            true => self.world.telemetry.model_call(
+                parent.as_deref(),
+                &ModelCallSpan {
+                    provider,
+                    model: &request.model,
+                    session: self.key.id(),
+                    call: &request.call.to_string(),
+                    attempt: request.attempt,
+                    max_output_tokens: request.max_output_tokens,
+                },
+            ),
+        };
         let key = (request.call, request.attempt);
         self.begin(key, span, provider, request.model.clone(), parent)
     }
@@ -76,15 +79,18 @@ impl Driver {
     /// The trace of an attempt of a tool call, and the begin of its time.
     pub(super) fn tool_trace(&mut self, request: &ToolRequest) -> CallTrace {
         let parent = self.call_parent();
-        let span = self.world.telemetry.tool_call(
-            parent.as_deref(),
-            &ToolCallSpan {
-                tool: &request.part.tool,
-                session: self.key.id(),
-                call: &request.call.to_string(),
-                attempt: request.attempt,
-            },
-        );
+        let span = match self.world.telemetry.tracing_on() {
+            false => Span::none(),
+            true => self.world.telemetry.tool_call(
+                parent.as_deref(),
+                &ToolCallSpan {
+                    tool: &request.part.tool,
+                    session: self.key.id(),
+                    call: &request.call.to_string(),
+                    attempt: request.attempt,
+                },
+            ),
+        };
         let key = (request.call, request.attempt);
         self.begin(key, span, "tool", request.part.tool.clone(), parent)
     }
@@ -133,11 +139,7 @@ impl Driver {
             match event {
                 Event::LoopStarted(_) => self.world.telemetry.metrics().loop_started(),
                 Event::ModelCallStarted(e) if e.attempt == 1 => self.step_began(),
-                Event::ModelCallCompleted(e) => {
-                    let stop = format!("{:?}", e.stop);
-                    let (usage, id) = (e.usage.unwrap_or_default(), e.response_id.as_deref());
-                    self.model_ended((e.call, e.attempt), &stop, usage, id);
-                }
+                Event::ModelCallCompleted(e) => self.model_ended(e),
                 Event::ModelCallFailed(e) => {
                     self.call_failed((e.call, e.attempt), &format!("{:?}", e.kind), &e.message);
                 }
@@ -183,31 +185,24 @@ impl Driver {
         self.spans.step = Some((span, traceparent));
     }
 
-    fn model_ended(
-        &mut self,
-        key: (CallId, Attempt),
-        stop: &str,
-        usage: Usage,
-        response_id: Option<&str>,
-    ) {
-        let Some(call) = self.spans.calls.remove(&key) else {
+    fn model_ended(&mut self, e: &ModelCallCompleted) {
+        let Some(call) = self.spans.calls.remove(&(e.call, e.attempt)) else {
             return;
         };
-        let tokens = counts(&usage);
+        let tokens = counts(&e.usage.unwrap_or_default());
         let metrics = self.world.telemetry.metrics();
         metrics.model_call(call.provider, "ok", call.began.elapsed());
         metrics.model_tokens(call.provider, &call.name, &tokens);
-        let finish_reason = stop;
-        let model = Some(call.name.as_str());
-        model_done(
-            &call.span,
-            &ModelOutcome {
-                model,
-                response_id,
-                finish_reason,
-                tokens,
-            },
-        );
+        if call.span.is_disabled() {
+            return;
+        }
+        let outcome = ModelOutcome {
+            model: Some(call.name.as_str()),
+            response_id: e.response_id.as_deref(),
+            finish_reason: &format!("{:?}", e.stop),
+            tokens,
+        };
+        model_done(&call.span, &outcome);
     }
 
     fn tool_ended(&mut self, key: (CallId, Attempt), outcome: &'static str) {

@@ -156,6 +156,13 @@ impl Models {
         })
     }
 
+    /// Who answers for a model, as meters and spans name it; `unknown` where it cannot be called.
+    #[must_use]
+    pub fn provider_of(&self, model: &str) -> &'static str {
+        self.target(model)
+            .map_or("unknown", |target| target.model.provider.as_str())
+    }
+
     /// Whether an agent's `provider_options` can be sent.
     ///
     /// # Errors

@@ -63,7 +63,7 @@ pub(super) fn check_and_dispatch(draft: &mut Draft, parts: &[Part], verdicts: &[
         .state
         .active
         .as_ref()
-        .map(|active| active.per_name.clone())
+        .map(|active| (*active.per_name).clone())
         .unwrap_or_default();
     let mut dispatched = draft
         .state

@@ -136,7 +136,7 @@ impl State {
             said: Arc::default(),
             tools: Vec::new(),
             asked: 0,
-            per_name: std::collections::BTreeMap::new(),
+            per_name: Arc::default(),
             cuts: 0,
             model_index: 0,
             over_tool_budget: false,
@@ -334,7 +334,7 @@ impl State {
                 | None => Arc::from(""),
             };
             tool.effect = effect_class(&self.tools, &name);
-            let count = active.per_name.entry(name).or_default();
+            let count = Arc::make_mut(&mut active.per_name).entry(name).or_default();
             *count = count.saturating_add(1);
             for totals in [&mut active.totals, &mut self.totals] {
                 totals.tool_calls = totals.tool_calls.saturating_add(1);

@@ -36,7 +36,7 @@ pub struct LoopRun {
     /// How many tool calls the last reply asked for.
     pub asked: usize,
     /// Calls dispatched by tool name.
-    pub per_name: BTreeMap<Arc<str>, u32>,
+    pub per_name: Arc<BTreeMap<Arc<str>, u32>>,
     /// Replies cut by the output cap, in a row.
     pub cuts: u32,
     /// Which model is called: 0 the agent's, then its fallbacks.
