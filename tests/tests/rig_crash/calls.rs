@@ -1,0 +1,158 @@
+//! What the tools did, against what the log says of their calls.
+
+use std::collections::BTreeMap;
+
+use loopwright_proto::v1::{EffectClass, Entry, event::Kind};
+
+use super::{
+    oracle::Report,
+    sidecar::{Effect, NAME, TOOLS},
+};
+
+/// A call as the log tells of it.
+#[derive(Debug)]
+struct Call {
+    class: EffectClass,
+    /// Attempt and epoch of each dispatch.
+    starts: Vec<(u32, u64)>,
+    /// True between a dispatch and what came of it.
+    is_running: bool,
+    /// An at-most-once call whose driver was lost while it ran.
+    is_ambiguous: bool,
+    was_in_doubt: bool,
+    ends: Vec<&'static str>,
+}
+
+/// The calls of all sessions, by `session/call`.
+#[derive(Debug, Default)]
+pub(super) struct Calls(BTreeMap<String, Call>);
+
+impl Calls {
+    /// Follows the calls of one session.
+    pub(super) fn follow(&mut self, report: &mut Report, session: &str, log: &[Entry]) {
+        for entry in log {
+            for event in &entry.events {
+                if let Some(kind) = &event.kind {
+                    self.take(report, session, entry.epoch, kind);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, report: &mut Report, session: &str, epoch: u64, kind: &Kind) {
+        match kind {
+            Kind::DriverAttached(_) => return self.driver_lost(session),
+            Kind::ToolCallRequested(asked) => {
+                return self.asked(report, session, &asked.call, &asked.tool);
+            }
+            _ => {}
+        }
+        let (call, start, end) = match kind {
+            Kind::ToolCallStarted(started) => (&started.call, Some(started.attempt), None),
+            Kind::ToolCallCompleted(done) => (&done.call, None, Some("completed")),
+            Kind::ToolCallFailed(failed) => {
+                let is_last = failed.retry_at.is_none();
+                (&failed.call, None, is_last.then_some("failed"))
+            }
+            Kind::ToolCallInDoubt(doubt) => (&doubt.call, None, None),
+            Kind::ToolCallUnknown(unknown) => (&unknown.call, None, Some("unknown")),
+            Kind::ToolCallRejected(rejected) => (&rejected.call, None, Some("rejected")),
+            Kind::ToolCallCancelled(cancelled) => (&cancelled.call, None, Some("cancelled")),
+            _ => return,
+        };
+        let Some(known) = self.0.get_mut(&format!("{session}/{call}")) else {
+            return report.wrong(format!("{session}/{call}: {kind:?} without a request"));
+        };
+        known.is_running = start.is_some();
+        known.was_in_doubt |= matches!(kind, Kind::ToolCallInDoubt(_));
+        known.starts.extend(start.map(|attempt| (attempt, epoch)));
+        known.ends.extend(end);
+        let again = start.is_some() && (known.is_ambiguous || !known.ends.is_empty());
+        report.expect(!again, || {
+            format!("{session}/{call} was dispatched again: {known:?}")
+        });
+    }
+
+    fn asked(&mut self, report: &mut Report, session: &str, call: &str, tool: &str) {
+        let own = tool
+            .strip_prefix(NAME)
+            .and_then(|rest| rest.strip_prefix("__"));
+        let class = TOOLS.iter().find(|(name, _)| Some(*name) == own);
+        let Some((_, class)) = class else {
+            return report.wrong(format!("{session}/{call}: there is no {tool}"));
+        };
+        let call = format!("{session}/{call}");
+        let asked = Call {
+            class: *class,
+            starts: Vec::new(),
+            is_running: false,
+            is_ambiguous: false,
+            was_in_doubt: false,
+            ends: Vec::new(),
+        };
+        if self.0.insert(call.clone(), asked).is_some() {
+            report.duplicated(format!("{call} was requested twice"));
+        }
+    }
+
+    fn driver_lost(&mut self, session: &str) {
+        let prefix = format!("{session}/");
+        let of_session = self
+            .0
+            .range_mut(prefix.clone()..)
+            .map_while(|(key, call)| key.starts_with(&prefix).then_some(call));
+        for call in of_session.filter(|call| call.is_running) {
+            call.is_ambiguous |= call.class == EffectClass::AtMostOnce;
+        }
+    }
+
+    /// Holds all calls against all effects.
+    pub(super) fn check(&self, report: &mut Report, effects: &[Effect]) {
+        let mut of_call: BTreeMap<&str, Vec<&Effect>> = BTreeMap::new();
+        for effect in effects {
+            *report.effects.entry(effect.tool.clone()).or_default() += 1;
+            // What stands before the session is the namespace.
+            let key = effect.key.split_once('/').map_or("", |(_, rest)| rest);
+            of_call.entry(key).or_default().push(effect);
+            let licence = (effect.attempt, effect.epoch);
+            let is_licensed = self
+                .0
+                .get(key)
+                .is_some_and(|call| call.starts.contains(&licence));
+            report.expect(is_licensed, || {
+                format!("{effect:?} without an intent in the log")
+            });
+        }
+        for (key, call) in &self.0 {
+            report.calls += 1;
+            let effects = of_call.get(key.as_str()).map_or(0, Vec::len);
+            call.check(report, key, effects);
+        }
+    }
+}
+
+impl Call {
+    fn check(&self, report: &mut Report, key: &str, effects: usize) {
+        let [end] = self.ends[..] else {
+            return report.wrong(format!("{key} does not have one end: {self:?}"));
+        };
+        report.unknown += u64::from(end == "unknown");
+        let words = || format!("{key} had {effects} effects: {self:?}");
+        match (self.class, end) {
+            (EffectClass::AtMostOnce, "completed") => report.expect(effects == 1, words),
+            (EffectClass::AtMostOnce, _) => report.expect(effects <= 1, words),
+            (EffectClass::Deduplicated, "completed") => report.expect(effects == 1, words),
+            (EffectClass::Deduplicated, _) => report.expect(effects <= 1, words),
+            (_, "completed") => report.expect(effects >= 1, words),
+            _ => {}
+        }
+        let is_at_most_once = self.class == EffectClass::AtMostOnce;
+        let is_expected = match end {
+            "completed" => !self.is_ambiguous,
+            // Nothing else than a lost server stands between a call and its result here.
+            "unknown" => is_at_most_once && self.was_in_doubt && self.is_ambiguous,
+            _ => false,
+        };
+        report.expect(is_expected, || format!("{key} ended as {end}: {self:?}"));
+    }
+}

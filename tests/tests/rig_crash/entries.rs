@@ -1,0 +1,184 @@
+//! What a client was told, against the log as it is read at the end.
+
+use loopwright_proto::v1::{EndReason, Entry, Event, MessageAdded, event::Kind, part};
+
+use super::{
+    lane::{Ack, History},
+    oracle::Report,
+};
+
+/// Checks one session.
+pub(super) fn check(report: &mut Report, history: &History, log: &[Entry]) {
+    let session = &history.session;
+    report.sessions += 1;
+    report.entries += log.len() as u64;
+    report.commands += history.acks.len() as u64;
+    report.interruptions += history.interruptions;
+    if let Some(why) = &history.gave_up {
+        report.wrong(format!("{session}: the client gave up: {why}"));
+    }
+    for (at, entry) in log.iter().enumerate() {
+        report.expect(entry.seq == at as u64 + 1, || {
+            format!(
+                "{session}: entry {} of the log has seq {}",
+                at + 1,
+                entry.seq
+            )
+        });
+    }
+    order(report, session, &history.entries);
+    content(report, history, log);
+    for ack in &history.acks {
+        acknowledged(report, session, ack, log);
+    }
+    epochs(report, session, log);
+    loops(report, session, log);
+}
+
+/// Each entry that was shown follows on the one before.
+fn order(report: &mut Report, session: &str, shown: &[Entry]) {
+    let mut last = 0;
+    for entry in shown {
+        let seq = entry.seq;
+        let words = || format!("{session}: the watcher was sent seq {seq} after {last}");
+        if seq == last {
+            report.duplicated(words());
+        } else if seq < last {
+            report.reordered(words());
+        } else if seq > last + 1 {
+            report.lost(words());
+        }
+        last = last.max(seq);
+    }
+}
+
+/// What was shown is what the log says, and all of it was shown.
+fn content(report: &mut Report, history: &History, log: &[Entry]) {
+    let session = &history.session;
+    for shown in &history.entries {
+        let seq = shown.seq;
+        match log.get(usize::try_from(seq).unwrap_or(0).wrapping_sub(1)) {
+            Some(logged) if logged == shown => {}
+            Some(_) => report.lost(format!("{session}: seq {seq} was shown with other content")),
+            None => report.lost(format!(
+                "{session}: seq {seq} was shown, the log has it not"
+            )),
+        }
+    }
+    // A client that gave up has seen a part only, and that is wrong already.
+    let rest = log.get(history.entries.len()..).unwrap_or_default();
+    let says_nothing = |event: &Event| {
+        matches!(
+            event.kind,
+            Some(Kind::DriverAttached(_) | Kind::DriverDetached(_) | Kind::LogRecovered(_))
+        )
+    };
+    let unseen = rest
+        .iter()
+        .find(|entry| !entry.events.iter().all(says_nothing));
+    if let Some(entry) = unseen.filter(|_| history.gave_up.is_none()) {
+        report.lost(format!("{session}: seq {} was never shown", entry.seq));
+    }
+}
+
+/// An acknowledged command is in the log where its answer says, and nowhere else.
+fn acknowledged(report: &mut Report, session: &str, ack: &Ack, log: &[Entry]) {
+    let says_it = |entry: &&Entry| {
+        let events = entry.events.iter();
+        events
+            .filter(|event| said(event) == Some(&ack.text))
+            .count()
+            > 0
+    };
+    let found: Vec<u64> = log.iter().filter(says_it).map(|entry| entry.seq).collect();
+    let Ack {
+        text,
+        seq,
+        request_id,
+    } = ack;
+    match found[..] {
+        [] => report.lost(format!(
+            "{session}: {text} was acknowledged and is not in the log"
+        )),
+        [at] if at == *seq => {}
+        [at] => report.wrong(format!(
+            "{session}: {text} was acknowledged at {seq} and is at {at}"
+        )),
+        _ => report.duplicated(format!("{session}: {text} is in the log at {found:?}")),
+    }
+    let caused = |entry: &&Entry| {
+        let id = entry.cause.as_ref().map(|cause| &cause.request_id);
+        id == Some(request_id)
+    };
+    let at: Vec<u64> = log.iter().filter(caused).map(|entry| entry.seq).collect();
+    report.expect(at.last() == Some(seq), || {
+        format!("{session}: {request_id} was acknowledged at {seq} and caused {at:?}")
+    });
+}
+
+fn said(event: &Event) -> Option<&String> {
+    let Some(Kind::MessageAdded(MessageAdded {
+        message: Some(message),
+        ..
+    })) = &event.kind
+    else {
+        return None;
+    };
+    match &message.parts.first()?.kind {
+        Some(part::Kind::Text(text)) => Some(text),
+        _ => None,
+    }
+}
+
+/// The epoch rises by one at each attach, and an entry has the epoch of the attach before it.
+fn epochs(report: &mut Report, session: &str, log: &[Entry]) {
+    let mut epoch = 0;
+    for entry in log {
+        for event in &entry.events {
+            if let Some(Kind::DriverAttached(attached)) = &event.kind {
+                report.expect(attached.epoch == epoch + 1, || {
+                    format!(
+                        "{session}: epoch {} was attached after {epoch}",
+                        attached.epoch
+                    )
+                });
+                epoch = attached.epoch;
+            }
+        }
+        report.expect(entry.epoch == epoch, || {
+            format!(
+                "{session}: seq {} of epoch {} in {epoch}",
+                entry.seq, entry.epoch
+            )
+        });
+    }
+}
+
+/// Every loop ends once, before the next one begins, and because the model was done.
+fn loops(report: &mut Report, session: &str, log: &[Entry]) {
+    let mut open: Option<&str> = None;
+    for event in log.iter().flat_map(|entry| &entry.events) {
+        match &event.kind {
+            Some(Kind::LoopStarted(started)) => {
+                report.loops += 1;
+                report.expect(open.is_none(), || {
+                    format!("{session}: {} began while {open:?} ran", started.loop_id)
+                });
+                open = Some(&started.loop_id);
+            }
+            Some(Kind::LoopEnded(ended)) => {
+                report.expect(open == Some(&ended.loop_id), || {
+                    format!("{session}: {} ended while {open:?} ran", ended.loop_id)
+                });
+                report.expect(ended.reason() == EndReason::Completed, || {
+                    format!("{session}: {} ended as {:?}", ended.loop_id, ended.reason())
+                });
+                open = None;
+            }
+            _ => {}
+        }
+    }
+    report.expect(open.is_none(), || {
+        format!("{session}: {open:?} did not end")
+    });
+}

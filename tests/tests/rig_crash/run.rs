@@ -1,0 +1,187 @@
+//! One run: the server, its sidecar and its clients, the kills, and then the oracle.
+
+use std::{
+    net::TcpListener,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use loopwright_client::Client;
+use loopwright_proto::v1::{Entry, ReadEntriesRequest};
+use loopwright_tests::kit::{self, Server};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    calls::Calls,
+    entries, files,
+    kills::{self, Moments},
+    lane::{self, Course, History, MODELS},
+    oracle::Report,
+    plan::Plan,
+    sidecar::{NAME, TOOLS, Tools},
+};
+
+/// Sessions at a time.
+const LANES: u64 = 16;
+/// How long the loops that still run after the last kill may take.
+const TO_THE_END: Duration = Duration::from_secs(90);
+/// Below the ports that a machine gives to clients: one that dials in vain must not take it.
+const PORTS: std::ops::Range<u16> = 21_000..29_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_server_that_is_killed_loses_nothing_and_repeats_nothing() -> Result<()> {
+    let plan = Plan::from_env()?;
+    let began = Instant::now();
+    let temp = tempfile::tempdir()?;
+    let mut report = Report::default();
+    if let Err(error) = run(&plan, temp.path(), &mut report).await {
+        report.wrong(format!("{error:#}"));
+    }
+    say(&report.line(&plan, began.elapsed().as_secs()));
+    if report.is_ok() {
+        return Ok(());
+    }
+    let kept = temp.keep();
+    let (seed, kept) = (plan.seed, kept.display());
+    bail!(
+        "{}\nall that there is to see is in {kept}; LOOPWRIGHT_RIG_SEED={seed} draws the same again",
+        report.wrongs()
+    )
+}
+
+async fn run(plan: &Plan, dir: &Path, report: &mut Report) -> Result<()> {
+    let moments = Moments::default();
+    let chance = plan.chance(2 << 32);
+    let effect = Arc::clone(&moments.effect);
+    let tools = Tools::new(&dir.join("effects"), chance, effect)?;
+    let mut server = tokio::task::block_in_place(|| serve(plan, dir))?;
+    let client = lane::patient(&server.url)?;
+    kit::register(&server.url, NAME, &tools.serve().await?).await?;
+    let names = TOOLS.map(|(name, _)| format!("{NAME}__{name}"));
+    kit::wait_for_tools(&client, &names.each_ref().map(String::as_str)).await?;
+
+    let course = Course {
+        url: server.url.clone(),
+        plan: *plan,
+        moments: moments.clone(),
+        closing: CancellationToken::new(),
+        overdue: CancellationToken::new(),
+    };
+    let mut lanes = lane::start(&course, LANES);
+    let killed = kills::kill_and_restart(&mut server, plan, &moments).await;
+    course.closing.cancel();
+    let mut histories: Vec<History> = Vec::new();
+    let all = async {
+        while let Some(of_lane) = lanes.join_next().await {
+            histories.extend(of_lane?);
+        }
+        anyhow::Ok(())
+    };
+    let late = async {
+        tokio::time::sleep(TO_THE_END).await;
+        course.overdue.cancel();
+        std::future::pending().await
+    };
+    tokio::select! {
+        all = all => all?,
+        () = late => {}
+    }
+    killed?;
+    judge(report, &client, &mut server, &tools, &histories).await
+}
+
+async fn judge(
+    report: &mut Report,
+    client: &Client,
+    server: &mut Server,
+    tools: &Tools,
+    histories: &[History],
+) -> Result<()> {
+    let mut logs = Vec::new();
+    let mut calls = Calls::default();
+    for history in histories {
+        let log = read(client, &history.session)
+            .await
+            .with_context(|| format!("{} cannot be read", history.session))?;
+        entries::check(report, history, &log);
+        calls.follow(report, &history.session, &log);
+        logs.push(log);
+    }
+    ensure!(server.terminate()? == 0, "{}", server.stderr());
+    calls.check(report, &tools.effects()?);
+    for (history, log) in histories.iter().zip(&logs) {
+        files::check(report, server.dir(), &history.session, log)?;
+    }
+    Ok(())
+}
+
+async fn read(client: &Client, session: &str) -> Result<Vec<Entry>> {
+    let mut all = client.read_entries(ReadEntriesRequest {
+        session_id: session.to_owned(),
+        ..ReadEntriesRequest::default()
+    });
+    let mut log = Vec::new();
+    while let Some(entry) = all.next().await {
+        log.push(entry?);
+    }
+    Ok(log)
+}
+
+fn serve(plan: &Plan, dir: &Path) -> Result<Server> {
+    let mut options = kit::Options::default()
+        .set("tools.lease_ttl", "1h")
+        .set("tools.on_unknown", "tell_model");
+    for (model, delay_ms) in MODELS.into_iter().zip([1, 5]) {
+        let path = dir.join(format!("{model}.yaml"));
+        std::fs::write(&path, script(delay_ms))?;
+        options = options
+            .set(&format!("models.{model}.provider"), "scripted")
+            .set(
+                &format!("models.{model}.script"),
+                path.display().to_string(),
+            );
+    }
+    let mut ports = plan.chance(3 << 32);
+    let free = std::iter::repeat_with(|| {
+        let range = u64::from(PORTS.end - PORTS.start);
+        PORTS.start + u16::try_from(ports.below(range)).unwrap_or(0)
+    })
+    .take(100)
+    .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+    .context("no free port")?;
+    options
+        .set("server.listen", format!("127.0.0.1:{free}"))
+        .start_in(dir)
+}
+
+/// Every tool in turn, then all of them side by side, then a last word; and from the start again.
+fn script(delay_ms: u32) -> String {
+    let mut turns = "at_end: repeat\nturns:\n".to_owned();
+    let mut turn = |tools: &[&str]| {
+        turns.push_str("- text: \"reply {{turn}}, which is streamed piece by piece\"\n");
+        turns.push_str(&format!("  chunk: {{ chars: 8, delay_ms: {delay_ms} }}\n"));
+        for (at, tool) in tools.iter().enumerate() {
+            if at == 0 {
+                turns.push_str("  tool_calls:\n");
+            }
+            let arguments = format!("{{ reply: \"{{{{turn}}}}\", at: {at} }}");
+            turns.push_str(&format!(
+                "  - tool: {NAME}__{tool}\n    arguments: {arguments}\n"
+            ));
+        }
+    };
+    for (tool, _) in TOOLS {
+        turn(&[tool]);
+    }
+    turn(&["send", "charge", "set", "look", "charge", "send"]);
+    turn(&[]);
+    turns
+}
+
+/// Past the capture of the test runner: the line is what a run is for.
+fn say(line: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
