@@ -1,6 +1,10 @@
 //! The demo, as a newcomer runs it, and what it leaves behind, as `jq` sees it.
 
-use std::{path::Path, process::Command};
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use loopwright_tests::kit::{self, Build};
@@ -117,5 +121,42 @@ fn a_crash_in_mid_call_repeats_nothing() -> Result<()> {
         "[.[].events[] | select(.ToolCallStarted) | .ToolCallStarted | [.call, .attempt]]",
     )?;
     assert_eq!(dispatched, r#"[["c2",1],["c2",2]]"#);
+    Ok(())
+}
+
+#[test]
+fn a_demo_that_is_told_to_stop_leaves_no_process_behind() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut command = Command::new(kit::binary(Build::Debug)?);
+    kit::without_loopwright(&mut command);
+    command
+        .args(["demo", "--crash", "--dir"])
+        .arg(dir.path())
+        .current_dir(dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut demo = command.spawn()?;
+    let said = BufReader::new(demo.stderr.take().context("a piped stderr")?);
+    // "server .. (process 1)", "sidecars .. (processes 2, 3)"
+    let mut children: Vec<u32> = Vec::new();
+    for line in said.lines() {
+        let line = line?;
+        if let Some((_, pids)) = line.split_once("(process") {
+            let numbers = pids.split(|c: char| !c.is_ascii_digit());
+            children.extend(numbers.filter_map(|number| number.parse::<u32>().ok()));
+        }
+        if children.len() == 3 {
+            break;
+        }
+    }
+    assert_eq!(children.len(), 3, "a server and two sidecars");
+    let pid = rustix::process::Pid::from_child(&demo);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+    let status = demo.wait()?;
+    assert_eq!(status.code(), Some(130));
+    for child in children {
+        let left = Path::new("/proc").join(child.to_string());
+        assert!(!left.exists(), "process {child} lives on");
+    }
     Ok(())
 }

@@ -18,6 +18,8 @@ use loopwright_client::{
     },
 };
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::Where;
 
 mod processes;
@@ -48,7 +50,18 @@ pub(super) struct Demo {
 }
 
 impl Demo {
+    /// Runs the demo to its end, or until it is told to stop: its processes end with it either way.
     pub(super) async fn run(self, place: Where) -> anyhow::Result<ExitCode> {
+        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be heard")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be heard")?;
+        tokio::select! {
+            done = Box::pin(self.perform(place)) => done,
+            _ = terminate.recv() => Ok(Exit::Cancelled.into()),
+            _ = interrupt.recv() => Ok(Exit::Cancelled.into()),
+        }
+    }
+
+    async fn perform(self, place: Where) -> anyhow::Result<ExitCode> {
         let mut terminal = Terminal::stdio();
         let stage = Stage::set(&self, &place)?;
         let mut server = stage.server()?;
