@@ -377,3 +377,28 @@ async fn a_session_that_is_full_ends_its_loop_and_takes_no_more_messages() {
     };
     assert_eq!(limit, 20_000);
 }
+
+/// Time is paused: whoever sleeps wakes at once, and looks at the real clock again.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_only_waits_is_let_go_and_woken_when_its_time_has_come() {
+    let rig =
+        rig("turns:\n- fail: { kind: rate_limited, retry_after_ms: 200, times: 1 }\n  text: one\n");
+    let mut limits = Limits::default();
+    limits.retry.base_delay_ms = 1;
+    let create = Create {
+        limits: Arc::new(limits),
+        ..create("a")
+    };
+    let began = std::time::Instant::now();
+    rig.drivers
+        .start_loop(&key("a"), create, start("r1"))
+        .await
+        .unwrap();
+    let key = key("a");
+    let ended = until_ended(&rig.log, &key, 1);
+    let events = tokio::time::timeout(std::time::Duration::from_secs(100_000_000), ended);
+    let events = events.await.unwrap();
+    assert_eq!(reasons(&events), [EndReason::Completed]);
+    assert_eq!(epochs(&events), [1, 2], "let go once, and woken once");
+    assert!(began.elapsed() >= std::time::Duration::from_millis(200));
+}
