@@ -14,8 +14,9 @@
 //! unknown; a deduplicated call that completed had one; every call and every loop has one end; epochs
 //! rise by one.
 //!
-//! It was seen to fail, and to name the calls: with the at-most-once tool declared idempotent
-//! ("dispatched again"), and with the deduplicating tool forgetting its keys ("had 2 effects").
+//! It was seen to fail, and to name the culprits: with the at-most-once tool declared idempotent
+//! ("dispatched again"), with the deduplicating tool forgetting its keys ("had 2 effects"), and with
+//! a server that carries out a repeated request again ("is in the log at [24, 26]").
 
 mod rig_crash {
     mod calls;
