@@ -25,6 +25,8 @@ use super::{
 
 /// Sessions at a time.
 const LANES: u64 = 16;
+/// Size of a journal segment, the smallest there is: that checkpoints, too, are cut short.
+const SEGMENT: &str = "64KiB";
 /// How long the loops that still run after the last kill may take.
 const TO_THE_END: Duration = Duration::from_secs(90);
 /// Below the ports that a machine gives to clients: one that dials in vain must not take it.
@@ -131,6 +133,7 @@ async fn read(client: &Client, session: &str) -> Result<Vec<Entry>> {
 
 fn serve(plan: &Plan, dir: &Path) -> Result<Server> {
     let mut options = kit::Options::default()
+        .set("session_log.segment_bytes", SEGMENT)
         .set("tools.lease_ttl", "1h")
         .set("tools.on_unknown", "tell_model");
     for (model, delay_ms) in MODELS.into_iter().zip([1, 5]) {
