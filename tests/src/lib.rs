@@ -8,4 +8,6 @@ pub mod install;
 pub mod kit;
 pub mod mock_model;
 pub mod polyglot;
+pub mod probe;
 pub mod proxy;
+pub mod scene;

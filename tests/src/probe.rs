@@ -1,0 +1,196 @@
+//! A sidecar that a test serves itself: it counts what runs, and lets go when it is told to.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::{Context as _, Result};
+use futures_util::{StreamExt as _, stream, stream::BoxStream};
+use loopwright_proto::v1::{
+    CallToolRequest, CallToolResponse, DescribeRequest, DescribeResponse, EffectClass, NotExecuted,
+    Part, ToolResult, ToolSpec, call_tool_response, part,
+    sidecar_service_server::{SidecarService, SidecarServiceServer},
+};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+use crate::scene::PATIENCE;
+
+/// The sidecar. Its tools are `note` (answers at once), `hold` (answers once there is a permit) and
+/// `flaky` (is not executed the first time).
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// `http://127.0.0.1:PORT`.
+    pub endpoint: String,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    counts: watch::Sender<Counts>,
+    permits: Semaphore,
+    calls: Mutex<Vec<CallToolRequest>>,
+}
+
+/// How many calls there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// That came.
+    pub came: usize,
+    /// That run now.
+    pub running: usize,
+    /// That ran at once.
+    pub most: usize,
+}
+
+/// One call that runs, until it is dropped.
+struct Run(Arc<Shared>);
+
+impl Probe {
+    /// Serves it on a free port, until the runtime ends.
+    ///
+    /// # Errors
+    /// Where it cannot listen.
+    pub async fn serve() -> Result<Self> {
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+        let probe = Self {
+            endpoint: format!("http://{}", listener.local_addr()?),
+            shared: Arc::new(Shared {
+                counts: watch::Sender::default(),
+                permits: Semaphore::new(0),
+                calls: Mutex::default(),
+            }),
+        };
+        let service = SidecarServiceServer::new(probe.clone());
+        let router = tonic::transport::Server::builder().add_service(service);
+        tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
+        Ok(probe)
+    }
+
+    /// Lets so many calls of `hold` answer.
+    pub fn let_go(&self, calls: usize) {
+        self.shared.permits.add_permits(calls);
+    }
+
+    /// Waits until the counts are as wanted.
+    ///
+    /// # Errors
+    /// Where they are not within [`PATIENCE`].
+    pub async fn until(&self, wanted: impl Fn(&Counts) -> bool) -> Result<Counts> {
+        let mut counts = self.shared.counts.subscribe();
+        let reached = tokio::time::timeout(PATIENCE, counts.wait_for(|now| wanted(now))).await;
+        let reached = reached.map(|counts| counts.map(|counts| *counts));
+        Ok(reached.with_context(|| format!("the sidecar has {:?}", self.counts()))??)
+    }
+
+    /// The counts now.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        *self.shared.counts.borrow()
+    }
+
+    /// The calls that came, in order.
+    #[must_use]
+    pub fn calls(&self) -> Vec<CallToolRequest> {
+        let calls = self.shared.calls.lock();
+        calls.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Run {
+    fn begin(shared: &Arc<Shared>, request: &CallToolRequest) -> Self {
+        let calls = shared.calls.lock();
+        calls
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(request.clone());
+        shared.counts.send_modify(|counts| {
+            counts.came += 1;
+            counts.running += 1;
+            counts.most = counts.most.max(counts.running);
+        });
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.0.counts.send_modify(|counts| counts.running -= 1);
+    }
+}
+
+#[tonic::async_trait]
+impl SidecarService for Probe {
+    type CallToolStream = BoxStream<'static, Result<CallToolResponse, Status>>;
+
+    async fn describe(
+        &self,
+        _: Request<DescribeRequest>,
+    ) -> Result<Response<DescribeResponse>, Status> {
+        Ok(Response::new(DescribeResponse {
+            tools: ["note", "hold", "flaky"].map(spec).to_vec(),
+            ..DescribeResponse::default()
+        }))
+    }
+
+    async fn call_tool(
+        &self,
+        request: Request<CallToolRequest>,
+    ) -> Result<Response<Self::CallToolStream>, Status> {
+        let request = request.into_inner();
+        let shared = Arc::clone(&self.shared);
+        let run = Run::begin(&shared, &request);
+        let answer = async move {
+            if request.tool == "hold" {
+                let permit = shared.permits.acquire().await;
+                permit
+                    .map_err(|closed| Status::internal(closed.to_string()))?
+                    .forget();
+            }
+            drop(run);
+            Ok(match (request.tool.as_str(), request.attempt) {
+                ("flaky", 1) => not_executed(),
+                _ => said(&format!("{} {}", request.tool, request.attempt)),
+            })
+        };
+        Ok(Response::new(stream::once(answer).boxed()))
+    }
+}
+
+fn spec(name: &str) -> ToolSpec {
+    ToolSpec {
+        name: name.to_owned(),
+        description: format!("Does {name}."),
+        input_schema_json: r#"{"type":"object"}"#.to_owned(),
+        effect_class: EffectClass::ReadOnly.into(),
+        ..ToolSpec::default()
+    }
+}
+
+fn said(text: &str) -> CallToolResponse {
+    let part = Part {
+        kind: Some(part::Kind::Text(text.to_owned())),
+        ..Part::default()
+    };
+    let result = ToolResult {
+        parts: vec![part],
+        ..ToolResult::default()
+    };
+    CallToolResponse {
+        kind: Some(call_tool_response::Kind::Result(result)),
+    }
+}
+
+fn not_executed() -> CallToolResponse {
+    let refused = NotExecuted {
+        reason: "not now".to_owned(),
+        ..NotExecuted::default()
+    };
+    CallToolResponse {
+        kind: Some(call_tool_response::Kind::NotExecuted(refused)),
+    }
+}
