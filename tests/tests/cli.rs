@@ -1,0 +1,9 @@
+//! The command line as a person or a script uses it: exit codes, what goes where, and the way out that
+//! each error names.
+
+mod cli {
+    mod config;
+    mod exits;
+    mod shows;
+    mod tools;
+}
