@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -21,8 +22,8 @@ use tonic::{Request, Response, Status};
 
 use crate::scene::PATIENCE;
 
-/// The sidecar. Its tools are `note` (answers at once), `hold` (answers once there is a permit) and
-/// `flaky` (is not executed the first time).
+/// The sidecar. Its tools are `note` (answers at once), `hold` (answers once there is a permit),
+/// `flaky` (is not executed the first time) and `closed` (never is, and says that it is of no use).
 #[derive(Clone, Debug)]
 pub struct Probe {
     /// `http://127.0.0.1:PORT`.
@@ -132,7 +133,7 @@ impl SidecarService for Probe {
         _: Request<DescribeRequest>,
     ) -> Result<Response<DescribeResponse>, Status> {
         Ok(Response::new(DescribeResponse {
-            tools: ["note", "hold", "flaky"].map(spec).to_vec(),
+            tools: ["note", "hold", "flaky", "closed"].map(spec).to_vec(),
             ..DescribeResponse::default()
         }))
     }
@@ -153,7 +154,8 @@ impl SidecarService for Probe {
             }
             drop(run);
             Ok(match (request.tool.as_str(), request.attempt) {
-                ("flaky", 1) => not_executed(),
+                ("flaky", 1) => not_executed(Some(Duration::from_millis(1))),
+                ("closed", _) => not_executed(None),
                 _ => said(&format!("{} {}", request.tool, request.attempt)),
             })
         };
@@ -185,10 +187,10 @@ fn said(text: &str) -> CallToolResponse {
     }
 }
 
-fn not_executed() -> CallToolResponse {
+fn not_executed(retry_after: Option<Duration>) -> CallToolResponse {
     let refused = NotExecuted {
         reason: "not now".to_owned(),
-        ..NotExecuted::default()
+        retry_after: retry_after.map(Into::into),
     };
     CallToolResponse {
         kind: Some(call_tool_response::Kind::NotExecuted(refused)),

@@ -52,7 +52,7 @@ fn what_holds_is_shown_with_where_it_came_from_and_no_secret() -> Result<()> {
     for (value, from) in [
         ("7", "loopwright.toml:2"),
         ("123", "LOOPWRIGHT_LOOP__MAX_OUTPUT_TOKENS"),
-        ("9s", "--set"),
+        ("9s", "command line"),
     ] {
         let line = out.lines().find(|line| line.contains(from));
         ensure!(

@@ -58,7 +58,7 @@ async fn each_way_to_end_has_its_number() -> Result<()> {
             "deadline",
         ),
         (&["hi", "--model", "auth"], 5, "model"),
-        (&["hi", "--model", "refuses"], 5, "refused"),
+        (&["hi", "--model", "refuses"], 5, "refusal"),
     ];
     for (args, code, word) in rows {
         let output = run(&scene, dir.path(), args)?.output()?;

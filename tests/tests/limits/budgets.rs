@@ -56,10 +56,10 @@ fn books(entries: &[Entry]) -> (Vec<BudgetAmount>, Vec<(BudgetAmount, bool)>) {
 }
 
 fn scene() -> Result<Scene> {
-    let talks = format!("- {{text: so, {CALL}, usage: {{input: 10, output: 100}}, repeat: 9}}\n");
-    let cached =
-        format!("- {{text: so, {CALL}, usage: {{cache_read: 900000, output: 1}}, repeat: 9}}\n");
-    let mute = format!("- {{text: so, {CALL}, no_usage: true, repeat: 9}}\n");
+    let forever = |turn: &str| format!("{{at_end: repeat, turns: [{{text: so, {CALL}, {turn}}}]}}");
+    let talks = forever("usage: {input: 10, output: 100}");
+    let cached = forever("usage: {cache_read: 900000, output: 1}");
+    let mute = forever("no_usage: true");
     Stage::new(&[("talks", &talks), ("cached", &cached), ("mute", &mute)])?.start()
 }
 

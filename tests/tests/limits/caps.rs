@@ -148,7 +148,7 @@ async fn what_may_pass_is_tried_again_and_each_attempt_is_an_entry() -> Result<(
             "- {text: at last, fail: {status: 429, times: 1, retry_after_ms: 400}}\n",
         ),
         ("broke", "- {text: never, fail: {kind: quota}}\n"),
-        ("dead", "- {text: never, fail: {status: 503}}\n"),
+        ("dead", "- {text: never, fail: {status: 500}}\n"),
     ];
     let stage = Stage::new(&models)?.set("retry.max_attempts", "3");
     let scene = stage
@@ -199,8 +199,12 @@ async fn what_may_pass_is_tried_again_and_each_attempt_is_an_entry() -> Result<(
 }
 
 #[tokio::test]
-async fn a_call_that_was_not_executed_is_tried_again() -> Result<()> {
-    let stage = Stage::new(&[("flaky", &asks("flaky", 2))])?.set("retry.base_delay", "1ms");
+async fn a_call_that_was_not_executed_is_tried_again_where_that_is_of_use() -> Result<()> {
+    let models = [
+        ("flaky", &*asks("flaky", 2)),
+        ("closed", &asks("closed", 1)),
+    ];
+    let stage = Stage::new(&models)?.set("retry.base_delay", "1ms");
     let (scene, probe) = with_probe(stage.set("retry.max_delay", "2ms")).await?;
     let entries = scene.run(ask("flaky")).await?;
     assert_eq!(end_of(&entries)?.reason(), EndReason::Completed);
@@ -214,5 +218,18 @@ async fn a_call_that_was_not_executed_is_tried_again() -> Result<()> {
     keys.sort();
     keys.dedup();
     assert_eq!(keys.len(), 2, "{keys:?}");
+
+    let entries = scene.run(ask("closed")).await?;
+    assert_eq!(end_of(&entries)?.reason(), EndReason::Completed);
+    assert_eq!(probe.counts().came, 5, "it was of no use to try again");
+    let final_failure = kinds(&entries).find_map(|kind| match kind {
+        Kind::ToolCallFailed(failed) => Some(failed.clone()),
+        _ => None,
+    });
+    let failed = final_failure.context("a failure")?;
+    ensure!(
+        failed.message.contains("not now") && failed.retry_at.is_none(),
+        "{failed:?}"
+    );
     Ok(())
 }
