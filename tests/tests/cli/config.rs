@@ -5,7 +5,9 @@ use std::{fs, path::Path};
 use anyhow::{Result, ensure};
 use loopwright_tests::scene::loopwright;
 
-fn run(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> Result<(Option<i32>, String, String)> {
+type Env<'a> = &'a [(&'a str, &'a str)];
+
+fn run(dir: &Path, args: &[&str], env: Env) -> Result<(Option<i32>, String, String)> {
     let mut command = loopwright(dir, args)?;
     let output = command.envs(env.iter().copied()).output()?;
     let text = |bytes: Vec<u8>| String::from_utf8(bytes);
@@ -68,7 +70,7 @@ fn what_holds_is_shown_with_where_it_came_from_and_no_secret() -> Result<()> {
 fn a_wrong_key_is_refused_with_the_nearest_one() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let dir = dir.path();
-    let rows: [(&[&str], &[(&str, &str)]); 2] = [
+    let rows: [(&[&str], Env); 2] = [
         (&["config", "check", "--set", "loop.max_step=3"], &[]),
         (&["config", "check"], &[("LOOPWRIGHT_LOOP__MAX_STEP", "3")]),
     ];
