@@ -213,14 +213,22 @@ async fn resumed(scene: &Scene, session: &str) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_with_nothing_that_hangs_does_not_wait() -> Result<()> {
-    let mut scene = Stage::new(&[("silent", SILENT)])?.start()?;
-    let started = scene.client.start_loop(ask("silent")).await?;
-    let open = watch(&scene.server.url, &started.session_id, 0).await?;
-    let told = tokio::spawn(goodbye(open));
+    let models = [("silent", SILENT), ("quick", "- {text: done}\n")];
+    let mut scene = Stage::new(&models)?.start()?;
+    let running = scene.client.start_loop(ask("silent")).await?;
+    let idle = scene.client.start_loop(ask("quick")).await?;
+    to_end(&scene.client, &idle.session_id, "").await?;
+    let mut told = Vec::new();
+    for session in [&running.session_id, &idle.session_id] {
+        let open = watch(&scene.server.url, session, 0).await?;
+        told.push(tokio::spawn(goodbye(open)));
+    }
     let (code, took) = terminate(&mut scene.server).await?;
     assert_eq!(code, 0, "{}", scene.server.stderr());
-    // Half of server.shutdown_grace: neither the model call nor the watch is waited for.
+    // Half of server.shutdown_grace: neither the model call nor a watch is waited for.
     assert!(took < Duration::from_secs(4), "{took:?}");
-    told.await??;
+    for told in told {
+        told.await??;
+    }
     Ok(())
 }
