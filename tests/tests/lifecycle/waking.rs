@@ -10,7 +10,7 @@ use loopwright_proto::v1::{
 use loopwright_tests::{
     kit::{self, Server},
     probe::Probe,
-    scene::{Stage, ask, end_of, eventually, has, kinds, to_end},
+    scene::{PATIENCE, Stage, ask, end_of, eventually, has, kinds, to_end},
 };
 
 const TWO: &str = "- {text: first}\n- {text: second}\n";
@@ -70,6 +70,10 @@ async fn a_sidecar_is_there_after_a_restart_without_registering_again() -> Resul
 
 #[tokio::test]
 async fn a_late_watcher_begins_with_the_text_so_far() -> Result<()> {
+    tokio::time::timeout(PATIENCE, watch_late()).await?
+}
+
+async fn watch_late() -> Result<()> {
     let text: String = (0..400).map(|n| format!("{n:03} ")).collect();
     let script = format!("- {{text: {text:?}, chunk: {{chars: 4, delay_ms: 10}}}}\n");
     let scene = Stage::new(&[("slow", &script)])?.start()?;
