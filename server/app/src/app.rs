@@ -85,7 +85,7 @@ impl App {
             models,
             sidecars: Arc::clone(&sidecars),
             index: Index::new(Arc::clone(&log)),
-            seats: Seats::new(config.limits.watchers),
+            seats: Seats::new(config.limits.watchers, telemetry.clone()),
             drain: draining,
         };
         let listen = config.server.listen;

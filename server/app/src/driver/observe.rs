@@ -16,6 +16,8 @@ use loopwright_core::{
     prompt::{ModelRequest, ToolRequest},
     usage::Usage,
 };
+use serde::Serialize;
+use serde_json::Value;
 use tracing::Span;
 
 use super::{name_of, run::Driver};
@@ -26,6 +28,10 @@ use crate::{
         model_done,
     },
 };
+
+/// How an attempt came to its end, in meters and spans; else it is the kind of its failure.
+const COMPLETED: &str = "completed";
+const ABORTED: &str = "aborted";
 
 /// The spans and the times of what is under way.
 #[derive(Default)]
@@ -141,21 +147,21 @@ impl Driver {
                 Event::ModelCallStarted(e) if e.attempt == 1 => self.step_began(),
                 Event::ModelCallCompleted(e) => self.model_ended(e),
                 Event::ModelCallFailed(e) => {
-                    self.call_failed((e.call, e.attempt), &format!("{:?}", e.kind), &e.message);
+                    self.call_failed((e.call, e.attempt), &word(&e.kind), &e.message);
                 }
                 Event::ModelCallAbandoned(e) => {
-                    self.call_failed((e.call, e.attempt), "abandoned", "given up");
+                    self.call_failed((e.call, e.attempt), ABORTED, "given up");
                 }
                 Event::ToolCallCompleted(e) => {
                     let outcome = if e.output.is_error {
                         "tool_error"
                     } else {
-                        "ok"
+                        COMPLETED
                     };
                     self.tool_ended((e.call, e.attempt), outcome);
                 }
                 Event::ToolCallFailed(e) => {
-                    self.call_failed((e.call, e.attempt), &format!("{:?}", e.kind), &e.message);
+                    self.call_failed((e.call, e.attempt), &word(&e.kind), &e.message);
                 }
                 Event::ToolCallInDoubt(e) => {
                     self.call_failed((e.call, e.attempt), "in_doubt", &e.message);
@@ -191,7 +197,7 @@ impl Driver {
         };
         let tokens = counts(&e.usage.unwrap_or_default());
         let metrics = self.world.telemetry.metrics();
-        metrics.model_call(call.provider, "ok", call.began.elapsed());
+        metrics.model_call(call.provider, COMPLETED, call.began.elapsed());
         metrics.model_tokens(call.provider, &call.name, &tokens);
         if call.span.is_disabled() {
             return;
@@ -199,7 +205,7 @@ impl Driver {
         let outcome = ModelOutcome {
             model: Some(call.name.as_str()),
             response_id: e.response_id.as_deref(),
-            finish_reason: &format!("{:?}", e.stop),
+            finish_reason: &word(&e.stop),
             tokens,
         };
         model_done(&call.span, &outcome);
@@ -213,7 +219,7 @@ impl Driver {
             .telemetry
             .metrics()
             .tool_call(&call.name, outcome, call.began.elapsed());
-        if outcome != "ok" {
+        if outcome != COMPLETED {
             fail(&call.span, outcome, "the tool says that it failed");
         }
     }
@@ -222,24 +228,30 @@ impl Driver {
         let Some(call) = self.spans.calls.remove(&key) else {
             return;
         };
-        let (metrics, took) = (self.world.telemetry.metrics(), call.began.elapsed());
-        if call.provider == "tool" {
-            metrics.tool_call(&call.name, "failed", took);
-        } else {
-            metrics.model_call(call.provider, "failed", took);
-        }
-        fail(&call.span, kind, message);
+        self.count_failed(&call, kind, message);
         tracing::warn!(
             session = name_of(&self.key), call = %key.0, attempt = key.1, name = call.name, kind,
             message, "a call failed"
         );
     }
 
+    fn count_failed(&self, call: &Call, kind: &str, message: &str) {
+        let (metrics, took) = (self.world.telemetry.metrics(), call.began.elapsed());
+        if call.provider == "tool" {
+            metrics.tool_call(&call.name, kind, took);
+        } else {
+            metrics.model_call(call.provider, kind, took);
+        }
+        fail(&call.span, kind, message);
+    }
+
     fn loop_ended(&mut self, e: &loopwright_core::event::LoopEnded) {
+        // What was cancelled with the loop reports no end of its own.
+        for call in std::mem::take(&mut self.spans.calls).into_values() {
+            self.count_failed(&call, ABORTED, "given up with its loop");
+        }
         let telemetry = &self.world.telemetry;
         telemetry.metrics().loop_ended(e.reason.label());
-        // What was cancelled with the loop reports no end of its own.
-        self.spans.calls.clear();
         self.spans.step = None;
         let (session, reason) = (name_of(&self.key), e.reason.label());
         let started = self
@@ -270,6 +282,20 @@ impl Driver {
         if self.state.active.is_some() {
             self.traceparent = self.loop_traceparent();
         }
+    }
+}
+
+/// The word that the log has for it.
+fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(Value::String(word)) => word,
+        // A word of the provider's that this version does not know.
+        Ok(Value::Object(named)) => named
+            .into_iter()
+            .next()
+            .and_then(|(_, word)| word.as_str().map(str::to_owned))
+            .unwrap_or_default(),
+        _ => String::new(),
     }
 }
 

@@ -30,17 +30,20 @@ struct Rig {
     log: Arc<dyn Log>,
     sidecars: Arc<Sidecars>,
     drivers: Arc<Drivers>,
+    telemetry: Telemetry,
     drain: Drain,
 }
 
 fn rig_on(log: Arc<dyn Log>, script: &str) -> Rig {
     let (drain, signal) = Drain::new();
     let sidecars = Sidecars::new(&Config::default(), Arc::clone(&log), Telemetry::off());
-    let drivers = drivers_on(&log, &sidecars, script, signal);
+    let telemetry = Telemetry::off();
+    let drivers = drivers_on(&log, &sidecars, &telemetry, script, signal);
     Rig {
         log,
         sidecars,
         drivers,
+        telemetry,
         drain,
     }
 }
@@ -52,6 +55,7 @@ fn rig(script: &str) -> Rig {
 fn drivers_on(
     log: &Arc<dyn Log>,
     sidecars: &Arc<Sidecars>,
+    telemetry: &Telemetry,
     script: &str,
     drain: DrainSignal,
 ) -> Arc<Drivers> {
@@ -65,7 +69,7 @@ fn drivers_on(
         log: Arc::clone(log),
         models: Models::new(&config, &BTreeMap::new(), options).unwrap(),
         sidecars: Arc::clone(sidecars),
-        telemetry: Telemetry::off(),
+        telemetry: telemetry.clone(),
         clock: Clock,
         drain,
         max_active: 2,
@@ -401,4 +405,40 @@ async fn a_session_that_only_waits_is_let_go_and_woken_when_its_time_has_come() 
     assert_eq!(reasons(&events), [EndReason::Completed]);
     assert_eq!(epochs(&events), [1, 2], "let go once, and woken once");
     assert!(began.elapsed() >= std::time::Duration::from_millis(200));
+}
+
+#[tokio::test]
+async fn meters_say_how_each_attempt_came_to_its_end() {
+    let rig = rig(
+        "turns:\n- fail: { kind: rate_limited, times: 1 }\n  text: late\n  \
+         chunk: { chars: 1, delay_ms: 3600000 }\n",
+    );
+    let mut limits = Limits::default();
+    limits.retry.base_delay_ms = 1;
+    let create = Create {
+        limits: Arc::new(limits),
+        ..create("a")
+    };
+    let key = key("a");
+    let started = rig.drivers.start_loop(&key, create, start("r1")).await;
+    started.unwrap();
+    let mut items = rig.log.read(&key, 0, ReadMode::Follow);
+    let mut calls = 0;
+    while calls < 2 {
+        if let ReadItem::Fact(record) = items.next().await.unwrap().unwrap() {
+            let entry: Entry = serde_json::from_slice(&record.body()).unwrap();
+            let starts = |event: &&Event| matches!(event, Event::ModelCallStarted(_));
+            calls += entry.events.iter().filter(starts).count();
+        }
+    }
+    rig.drivers.command(&key, cancel("r2")).await.unwrap();
+    rig.drain.begin();
+    rig.drivers.drained().await;
+    let page = rig.telemetry.metrics().render();
+    for outcome in ["rate_limited", "aborted"] {
+        let line = format!(
+            "loopwright_model_calls_total{{outcome=\"{outcome}\",provider=\"scripted\"}} 1"
+        );
+        assert!(page.lines().any(|l| l == line), "no {line} in {page}");
+    }
 }

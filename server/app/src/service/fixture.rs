@@ -53,7 +53,7 @@ impl Bench {
             index,
             drain,
             signal,
-            seats: Seats::new(100),
+            seats: Seats::new(100, Telemetry::off()),
         }
     }
 
@@ -118,7 +118,7 @@ pub(crate) fn state(script: &str) -> (ServiceState, Drain) {
         session_bytes: u64::MAX,
     }));
     let index = Index::new(Arc::clone(&log));
-    let seats = Seats::new(config.limits.watchers);
+    let seats = Seats::new(config.limits.watchers, Telemetry::off());
     let state = ServiceState {
         config,
         log,

@@ -131,12 +131,12 @@ impl Metrics {
 
     /// One attempt of a model call came to an end; `outcome` is `completed`, `aborted`, or the kind
     /// of its failure.
-    pub fn model_call(&self, provider: &'static str, outcome: &'static str, took: Duration) {
+    pub fn model_call(&self, provider: &'static str, outcome: &str, took: Duration) {
         let provider = KeyValue::new("provider", provider);
         self.model_latency
             .record(took.as_secs_f64(), std::slice::from_ref(&provider));
         self.model_calls
-            .add(1, &[provider, KeyValue::new("outcome", outcome)]);
+            .add(1, &[provider, KeyValue::new("outcome", outcome.to_owned())]);
     }
 
     /// A model call reported what it used.
@@ -157,14 +157,14 @@ impl Metrics {
         }
     }
 
-    /// One attempt of a tool call came to an end; `outcome` is `completed`, or what else became of
-    /// it.
-    pub fn tool_call(&self, tool: &str, outcome: &'static str, took: Duration) {
+    /// One attempt of a tool call came to an end; `outcome` is `completed`, `tool_error`, `in_doubt`,
+    /// `aborted`, or the kind of its failure.
+    pub fn tool_call(&self, tool: &str, outcome: &str, took: Duration) {
         let tool = KeyValue::new("tool", tool.to_owned());
         self.tool_latency
             .record(took.as_secs_f64(), std::slice::from_ref(&tool));
         self.tool_calls
-            .add(1, &[tool, KeyValue::new("outcome", outcome)]);
+            .add(1, &[tool, KeyValue::new("outcome", outcome.to_owned())]);
     }
 
     /// Counts a driver while the tally lives.

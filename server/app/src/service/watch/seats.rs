@@ -8,7 +8,10 @@ use std::{
 use loopwright_log::StreamKey;
 use tonic::Status;
 
-use crate::service::status;
+use crate::{
+    service::status,
+    telemetry::{Tally, Telemetry},
+};
 
 /// Streams that may watch one session at once.
 pub const SEATS_OF_SESSION: u32 = 1_000;
@@ -17,6 +20,7 @@ pub const SEATS_OF_SESSION: u32 = 1_000;
 #[derive(Debug)]
 pub struct Seats {
     limit: u32,
+    telemetry: Telemetry,
     taken: Mutex<Taken>,
 }
 
@@ -31,14 +35,16 @@ struct Taken {
 pub struct Seat {
     seats: Arc<Seats>,
     key: StreamKey,
+    _counted: Tally,
 }
 
 impl Seats {
-    /// Room for `limit` watchers (`limits.watchers`).
+    /// Room for `limit` watchers (`limits.watchers`), counted in the meters.
     #[must_use]
-    pub fn new(limit: u32) -> Arc<Self> {
+    pub fn new(limit: u32, telemetry: Telemetry) -> Arc<Self> {
         Arc::new(Self {
             limit,
+            telemetry,
             taken: Mutex::default(),
         })
     }
@@ -64,6 +70,7 @@ impl Seats {
         Ok(Seat {
             seats: Arc::clone(self),
             key: key.clone(),
+            _counted: self.telemetry.metrics().watcher(),
         })
     }
 

@@ -10,13 +10,16 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use super::{feed::IDLE, *};
-use crate::service::{
-    convert::{
-        fields::Violations,
-        kinds::{self, KindSet},
-        questions,
+use crate::{
+    service::{
+        convert::{
+            fields::Violations,
+            kinds::{self, KindSet},
+            questions,
+        },
+        fixture::{Bench, T0, attached, ended, key, namespace, session, started},
     },
-    fixture::{Bench, T0, attached, ended, key, namespace, session, started},
+    telemetry::Telemetry,
 };
 
 fn what(after: u64) -> Watched {
@@ -256,19 +259,23 @@ async fn what_cannot_be_watched_is_refused_by_reason() {
 
 #[tokio::test]
 async fn seats_are_counted_and_given_back() {
-    let seats = Seats::new(2);
+    let telemetry = Telemetry::off();
+    let shown = |line: &str| telemetry.metrics().render().lines().any(|l| l == line);
+    let seats = Seats::new(2, telemetry.clone());
     let first = seats.take(&key("s1")).unwrap();
     let _second = seats.take(&key("s2")).unwrap();
     let refused = seats.take(&key("s3")).unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
     assert_eq!(reason(&refused), "TOO_MANY_WATCHERS");
+    assert!(shown("loopwright_watchers 2"));
     drop(first);
+    assert!(shown("loopwright_watchers 1"));
     assert!(
         seats.take(&key("s3")).is_ok(),
         "the room of the one that left"
     );
 
-    let seats = Seats::new(SEATS_OF_SESSION * 2);
+    let seats = Seats::new(SEATS_OF_SESSION * 2, Telemetry::off());
     let _all: Vec<_> = (0..SEATS_OF_SESSION)
         .map(|_| seats.take(&key("s1")).unwrap())
         .collect();
