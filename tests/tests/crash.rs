@@ -32,6 +32,17 @@ fn serve(script: &str) -> Result<(Server, tempfile::TempDir)> {
     Ok((server, dir))
 }
 
+fn request() -> StartLoopRequest {
+    StartLoopRequest {
+        agent: Some(Agent {
+            model: "slow".to_owned(),
+            ..Agent::default()
+        }),
+        input: Some(Input::Text("work".to_owned())),
+        ..StartLoopRequest::default()
+    }
+}
+
 fn is_end(entry: &Entry) -> Option<EndReason> {
     entry.events.iter().find_map(|event| match &event.kind {
         Some(Kind::LoopEnded(ended)) => Some(ended.reason()),
@@ -43,15 +54,7 @@ fn is_end(entry: &Entry) -> Option<EndReason> {
 async fn a_killed_loop_goes_on_by_itself_and_its_watcher_sees_every_entry_once() -> Result<()> {
     let (mut server, _dir) = serve(&script())?;
     let client = Client::connect(ClientOptions::at(&server.url))?;
-    let request = StartLoopRequest {
-        agent: Some(Agent {
-            model: "slow".to_owned(),
-            ..Agent::default()
-        }),
-        input: Some(Input::Text("work".to_owned())),
-        ..StartLoopRequest::default()
-    };
-    let started = client.start_loop(request).await?;
+    let started = client.start_loop(request()).await?;
     let mut watch = client.watch(&started.session_id, 0);
     let mut seen: Vec<Entry> = Vec::new();
     let mut kills = 0;
@@ -108,15 +111,7 @@ fn attached(log: &[Entry]) -> impl Iterator<Item = u64> {
 async fn an_orderly_end_leaves_nothing_to_recover_and_the_loop_goes_on() -> Result<()> {
     let (mut server, _dir) = serve(&script())?;
     let client = Client::connect(ClientOptions::at(&server.url))?;
-    let request = StartLoopRequest {
-        agent: Some(Agent {
-            model: "slow".to_owned(),
-            ..Agent::default()
-        }),
-        input: Some(Input::Text("work".to_owned())),
-        ..StartLoopRequest::default()
-    };
-    let started = client.start_loop(request).await?;
+    let started = client.start_loop(request()).await?;
     let mut watch = client.watch(&started.session_id, 0);
     loop {
         if let WatchEvent::Delta(_) = watch.next().await.context("the watch goes on")?? {

@@ -104,12 +104,6 @@ impl Rules<'_> {
                 "limits.max_parallel_tool_calls",
                 wide(limits.max_parallel_tool_calls),
             ),
-            (
-                "context.max_tool_output_chars",
-                u64::from(config.context.max_tool_output_chars),
-                "limits.max_tool_output_chars",
-                wide(limits.max_tool_output_chars),
-            ),
         ];
         for (key, value, limit_key, limit) in pairs {
             if let Some(limit) = limit.filter(|limit| value > *limit) {

@@ -79,16 +79,16 @@ fn a_default_above_its_limit_names_both_keys() {
     }
     let limit = [
         ("limits.max_output_tokens", "100"),
-        ("limits.max_tool_output_chars", "300"),
+        ("limits.max_parallel_tool_calls", "2"),
     ];
     assert_eq!(
         by_flag(&limit),
         [
             "default: loop.max_output_tokens: 4096 is more than limits.max_output_tokens, which \
              is 100",
-            "default: context.max_tool_output_chars: 30000 is more than \
-             limits.max_tool_output_chars, \
-             which is 300",
+            "default: loop.max_parallel_tool_calls: 8 is more than \
+             limits.max_parallel_tool_calls, \
+             which is 2",
         ]
     );
     assert_eq!(

@@ -113,9 +113,6 @@ pub struct LimitsConfig {
     /// The highest `loop.max_parallel_tool_calls` that a request may ask for.
     #[schemars(extend("x-min" = 1, "x-max" = 1024))]
     pub max_parallel_tool_calls: Option<u32>,
-    /// The highest `context.max_tool_output_chars` that a request may ask for.
-    #[schemars(extend("x-min" = 200, "x-max" = 1_000_000))]
-    pub max_tool_output_chars: Option<u32>,
     /// Sessions driven at once by this server; the loops of further ones are refused. Those that
     /// were running when it was last stopped are all taken up.
     #[schemars(extend("x-min" = 1, "x-max" = 10_000_000))]
@@ -135,7 +132,6 @@ impl Default for LimitsConfig {
             max_steps: Some(10_000),
             max_output_tokens: None,
             max_parallel_tool_calls: Some(64),
-            max_tool_output_chars: None,
             sessions: 10_000,
             message_bytes: ByteSize::new(256 << 10),
             watchers: 10_000,
