@@ -9,8 +9,9 @@ use std::{
 use anyhow::{Context as _, Result};
 use futures_util::{StreamExt as _, stream, stream::BoxStream};
 use loopwright_proto::v1::{
-    CallToolRequest, CallToolResponse, DescribeRequest, DescribeResponse, EffectClass, NotExecuted,
-    Part, ToolResult, ToolSpec, call_tool_response, part,
+    AttachCallRequest, AttachCallResponse, CallToolRequest, CallToolResponse, DescribeRequest,
+    DescribeResponse, EffectClass, LookupCallRequest, LookupCallResponse, NotExecuted, Part,
+    ToolResult, ToolSpec, call_tool_response, part,
     sidecar_service_server::{SidecarService, SidecarServiceServer},
 };
 use tokio::{
@@ -160,6 +161,22 @@ impl SidecarService for Probe {
             })
         };
         Ok(Response::new(stream::once(answer).boxed()))
+    }
+
+    async fn lookup_call(
+        &self,
+        _: Request<LookupCallRequest>,
+    ) -> Result<Response<LookupCallResponse>, Status> {
+        Err(Status::unimplemented("nothing is looked up here"))
+    }
+
+    type AttachCallStream = BoxStream<'static, Result<AttachCallResponse, Status>>;
+
+    async fn attach_call(
+        &self,
+        _: Request<AttachCallRequest>,
+    ) -> Result<Response<Self::AttachCallStream>, Status> {
+        Err(Status::unimplemented("nothing is rejoined here"))
     }
 }
 

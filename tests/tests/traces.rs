@@ -9,7 +9,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use loopwright_client::{Client, ClientOptions, WatchEvent};
 use loopwright_proto::v1::{
-    Agent, CallToolRequest, CallToolResponse, DescribeRequest, DescribeResponse, EffectClass, Part,
+    Agent, AttachCallRequest, AttachCallResponse, CallToolRequest, CallToolResponse,
+    DescribeRequest, DescribeResponse, EffectClass, LookupCallRequest, LookupCallResponse, Part,
     StartLoopRequest, ToolResult, ToolSpec, call_tool_response,
     event::Kind,
     part,
@@ -104,6 +105,22 @@ impl SidecarService for Probe {
             kind: Some(call_tool_response::Kind::Result(result)),
         };
         Ok(Response::new(tokio_stream::once(Ok(response))))
+    }
+
+    async fn lookup_call(
+        &self,
+        _: Request<LookupCallRequest>,
+    ) -> Result<Response<LookupCallResponse>, Status> {
+        Err(Status::unimplemented("nothing is looked up here"))
+    }
+
+    type AttachCallStream = tokio_stream::Empty<Result<AttachCallResponse, Status>>;
+
+    async fn attach_call(
+        &self,
+        _: Request<AttachCallRequest>,
+    ) -> Result<Response<Self::AttachCallStream>, Status> {
+        Err(Status::unimplemented("nothing is rejoined here"))
     }
 }
 

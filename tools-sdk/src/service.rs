@@ -54,6 +54,23 @@ impl SidecarService for ToolboxService {
             },
         ))
     }
+
+    async fn lookup_call(
+        &self,
+        _: Request<v1::LookupCallRequest>,
+    ) -> Result<Response<v1::LookupCallResponse>, Status> {
+        Err(Status::unimplemented("nothing is looked up here"))
+    }
+
+    type AttachCallStream =
+        Pin<Box<dyn Stream<Item = Result<v1::AttachCallResponse, Status>> + Send>>;
+
+    async fn attach_call(
+        &self,
+        _: Request<v1::AttachCallRequest>,
+    ) -> Result<Response<Self::AttachCallStream>, Status> {
+        Err(Status::unimplemented("nothing is rejoined here"))
+    }
 }
 
 fn only(outcome: &Outcome) -> impl Stream<Item = Result<v1::CallToolResponse, Status>> + use<> {

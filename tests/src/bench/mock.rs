@@ -12,8 +12,9 @@ use anyhow::{Context as _, Result};
 use axum::{Router, extract::Query, extract::State, response::IntoResponse, routing};
 use bytes::Bytes;
 use loopwright_proto::v1::{
-    CallToolRequest, CallToolResponse, DescribeRequest, DescribeResponse, EffectClass, Part,
-    ToolResult, ToolSpec, call_tool_response, part,
+    AttachCallRequest, AttachCallResponse, CallToolRequest, CallToolResponse, DescribeRequest,
+    DescribeResponse, EffectClass, LookupCallRequest, LookupCallResponse, Part, ToolResult,
+    ToolSpec, call_tool_response, part,
     sidecar_service_server::{SidecarService, SidecarServiceServer},
 };
 use serde::{Deserialize, Serialize};
@@ -296,5 +297,21 @@ impl SidecarService for Mock {
         one.tool_calls += 1;
         one.tool_ms += began.elapsed().as_secs_f64() * 1e3;
         Ok(Response::new(tokio_stream::once(Ok(response))))
+    }
+
+    async fn lookup_call(
+        &self,
+        _: Request<LookupCallRequest>,
+    ) -> Result<Response<LookupCallResponse>, Status> {
+        Err(Status::unimplemented("nothing is looked up here"))
+    }
+
+    type AttachCallStream = tokio_stream::Empty<Result<AttachCallResponse, Status>>;
+
+    async fn attach_call(
+        &self,
+        _: Request<AttachCallRequest>,
+    ) -> Result<Response<Self::AttachCallStream>, Status> {
+        Err(Status::unimplemented("nothing is rejoined here"))
     }
 }

@@ -16,8 +16,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use loopwright_proto::v1::{
-    CallToolRequest, CallToolResponse, DescribeRequest, DescribeResponse, EffectClass, NotExecuted,
-    Part, ToolResult, ToolSpec, call_tool_response, part,
+    AttachCallRequest, AttachCallResponse, CallToolRequest, CallToolResponse, DescribeRequest,
+    DescribeResponse, EffectClass, LookupCallRequest, LookupCallResponse, NotExecuted, Part,
+    ToolResult, ToolSpec, call_tool_response, part,
     sidecar_service_server::{SidecarService, SidecarServiceServer},
 };
 use tokio::{
@@ -217,6 +218,22 @@ impl SidecarService for Tools {
             let _ = answer.send(Ok(CallToolResponse { kind })).await;
         });
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn lookup_call(
+        &self,
+        _: Request<LookupCallRequest>,
+    ) -> Result<Response<LookupCallResponse>, Status> {
+        Err(Status::unimplemented("nothing is looked up here"))
+    }
+
+    type AttachCallStream = ReceiverStream<Result<AttachCallResponse, Status>>;
+
+    async fn attach_call(
+        &self,
+        _: Request<AttachCallRequest>,
+    ) -> Result<Response<Self::AttachCallStream>, Status> {
+        Err(Status::unimplemented("nothing is rejoined here"))
     }
 }
 

@@ -9,8 +9,9 @@ use futures_util::{Stream, StreamExt, stream};
 use loopwright_proto::v1::call_tool_response::Kind;
 use loopwright_proto::v1::sidecar_service_server::{SidecarService, SidecarServiceServer};
 use loopwright_proto::v1::{
-    CallToolRequest, CallToolResponse, DescribeRequest, DescribeResponse, NotExecuted, Part,
-    ToolProgress, ToolResult, ToolSpec, part,
+    AttachCallRequest, AttachCallResponse, CallToolRequest, CallToolResponse, DescribeRequest,
+    DescribeResponse, LookupCallRequest, LookupCallResponse, NotExecuted, Part, ToolProgress,
+    ToolResult, ToolSpec, part,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -269,6 +270,22 @@ impl SidecarService for Script {
             _ => one(Kind::Result(text(&call.arguments_json))),
         };
         Ok(Response::new(answers))
+    }
+
+    async fn lookup_call(
+        &self,
+        _: Request<LookupCallRequest>,
+    ) -> Result<Response<LookupCallResponse>, Status> {
+        Err(Status::unimplemented("nothing is looked up here"))
+    }
+
+    type AttachCallStream = Pin<Box<dyn Stream<Item = Result<AttachCallResponse, Status>> + Send>>;
+
+    async fn attach_call(
+        &self,
+        _: Request<AttachCallRequest>,
+    ) -> Result<Response<Self::AttachCallStream>, Status> {
+        Err(Status::unimplemented("nothing is rejoined here"))
     }
 }
 
