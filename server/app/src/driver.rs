@@ -20,7 +20,7 @@ mod run;
 mod wake;
 mod world;
 
-pub use drivers::Drivers;
+pub use drivers::{Drivers, Hold, ReleaseError};
 pub use world::{Clock, World};
 
 /// What became of a command.
@@ -64,8 +64,19 @@ pub enum CommandError {
     },
 }
 
+/// What reaches a driver through its inbox.
+enum Delivery {
+    /// A command.
+    Command(Order),
+    /// Let go, unless a loop is open: then say so here.
+    Release(oneshot::Sender<LoopOpen>),
+}
+
+/// A loop of the session is open.
+struct LoopOpen;
+
 /// A command on its way to a driver.
-struct Delivery {
+struct Order {
     what: What,
     /// The session to create first, where it does not exist.
     create: Option<Create>,

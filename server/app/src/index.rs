@@ -92,6 +92,11 @@ impl Index {
         Ok(Some(digest))
     }
 
+    /// Forgets a session that has been removed from the log.
+    pub fn forget(&self, key: &StreamKey) {
+        self.lock().digests.remove(key);
+    }
+
     /// One loop of a session; `None` where it never was. Loops that the digest does not keep any
     /// more are read from the log.
     ///

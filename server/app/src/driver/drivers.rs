@@ -1,5 +1,7 @@
 //! The register: who drives which session, and when one is attached again.
 
+mod hold;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,8 +15,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Answer, CommandError, Delivery, End, Reply, name_of, run::drive, wake::Wake, world::World,
+    Answer, CommandError, Delivery, End, Order, Reply, name_of, run::drive, wake::Wake,
+    world::World,
 };
+
+pub use hold::{Hold, ReleaseError};
 
 /// Commands that wait for one driver before their senders do.
 const INBOX: usize = 64;
@@ -44,6 +49,8 @@ struct Slots {
     by_key: HashMap<StreamKey, Slot>,
     /// Drivers lost in a row, by session; gone once one ended in order.
     restarts: HashMap<StreamKey, u32>,
+    /// Sessions that nobody may drive now.
+    held: HashMap<StreamKey, hold::Held>,
     next_id: u64,
 }
 
@@ -168,7 +175,9 @@ impl Drivers {
             return;
         }
         let mut slots = self.slots();
-        if !slots.by_key.contains_key(key) {
+        if let Some(held) = slots.held.get_mut(key) {
+            held.wanted = true;
+        } else if !slots.by_key.contains_key(key) {
             self.spawn(&mut slots, key, None);
         }
     }
@@ -183,15 +192,12 @@ impl Drivers {
         for _ in 0..DELIVERIES {
             let (reply, answer) = oneshot::channel();
             let (what, create) = todo;
-            self.hand_over(
-                key,
-                Delivery {
-                    what,
-                    create,
-                    reply,
-                },
-            )
-            .await?;
+            let order = Order {
+                what,
+                create,
+                reply,
+            };
+            self.hand_over(key, order).await?;
             match answer.await {
                 Ok(Reply::Answered(answer)) => return answer,
                 Ok(Reply::Detached(back)) => todo = *back,
@@ -205,48 +211,54 @@ impl Drivers {
         }))
     }
 
-    /// Gives a delivery to the session's driver, a new one where there is none.
+    /// Gives a command to the session's driver, a new one where there is none, once nobody holds the
+    /// session.
     async fn hand_over(
         self: &Arc<Self>,
         key: &StreamKey,
-        delivery: Delivery,
+        order: Order,
     ) -> Result<(), CommandError> {
-        if self.world.drain.is_draining() {
-            return Err(CommandError::Draining);
-        }
-        let (inbox, delivery) = {
-            let mut slots = self.slots();
-            let mut delivery = delivery;
-            match slots.by_key.get(key).map(|slot| slot.inbox.clone()) {
-                Some(inbox) => match inbox.try_send(delivery) {
-                    Ok(()) => return Ok(()),
-                    Err(mpsc::error::TrySendError::Full(back)) => (inbox, back),
-                    Err(mpsc::error::TrySendError::Closed(back)) => {
-                        delivery = back;
-                        self.spawn(&mut slots, key, Some(delivery));
-                        return Ok(());
-                    }
-                },
-                None if slots.by_key.len() >= self.world.max_active => {
-                    return Err(CommandError::TooManySessions {
-                        limit: self.world.max_active,
-                    });
-                }
-                None => {
-                    self.spawn(&mut slots, key, Some(delivery));
-                    return Ok(());
-                }
+        let mut delivery = Delivery::Command(order);
+        let inbox = loop {
+            if self.world.drain.is_draining() {
+                return Err(CommandError::Draining);
             }
+            let free = {
+                let mut slots = self.slots();
+                if let Some(held) = slots.held.get(key) {
+                    held.free.clone()
+                } else {
+                    match slots.by_key.get(key).map(|slot| slot.inbox.clone()) {
+                        Some(inbox) => match inbox.try_send(delivery) {
+                            Ok(()) => return Ok(()),
+                            Err(mpsc::error::TrySendError::Full(back)) => {
+                                delivery = back;
+                                break inbox;
+                            }
+                            Err(mpsc::error::TrySendError::Closed(back)) => {
+                                self.spawn(&mut slots, key, Some(back));
+                                return Ok(());
+                            }
+                        },
+                        None if slots.by_key.len() >= self.world.max_active => {
+                            return Err(CommandError::TooManySessions {
+                                limit: self.world.max_active,
+                            });
+                        }
+                        None => {
+                            self.spawn(&mut slots, key, Some(delivery));
+                            return Ok(());
+                        }
+                    }
+                }
+            };
+            hold::let_go(free).await;
         };
-        if let Err(mpsc::error::SendError(delivery)) = inbox.send(delivery).await {
-            // It let go while we waited for room: as if it had handed the delivery back.
-            let Delivery {
-                what,
-                create,
-                reply,
-            } = delivery;
-            // The caller waits for it on the other end.
-            let _ = reply.send(Reply::Detached(Box::new((what, create))));
+        if let Err(mpsc::error::SendError(Delivery::Command(order))) = inbox.send(delivery).await {
+            // It let go while we waited for room: as if it had handed the command back. The caller
+            // waits for it on the other end.
+            let back = Box::new((order.what, order.create));
+            let _ = order.reply.send(Reply::Detached(back));
         }
         Ok(())
     }

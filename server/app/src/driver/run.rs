@@ -16,7 +16,7 @@ use loopwright_log::{LogError, ReadItem, ReadMode, StreamKey};
 use tokio::sync::mpsc;
 
 use super::{
-    Answer, CommandError, Delivery, End, Reply,
+    Answer, CommandError, Delivery, End, LoopOpen, Order, Reply,
     commit::Committed,
     name_of,
     observe::LoopSpans,
@@ -117,15 +117,15 @@ impl Driver {
     async fn main_loop(
         &mut self,
         inbox: &mut mpsc::Receiver<Delivery>,
-        mut next: Option<Delivery>,
+        mut next: Option<Order>,
     ) -> End {
         let mut drain = self.world.drain.clone();
         let mut catalog = self.world.sidecars.changes();
         loop {
             self.reconcile();
             let idle = !self.running.keys().any(|key| !key.is_timer());
-            let step = if let Some(delivery) = next.take() {
-                self.deliver(delivery).await
+            let step = if let Some(order) = next.take() {
+                self.deliver(order).await
             } else {
                 tokio::select! {
                     biased;
@@ -133,8 +133,13 @@ impl Driver {
                         self.outcome(key, what).await
                     }
                     delivery = inbox.recv() => match delivery {
-                        Some(delivery) => self.deliver(delivery).await,
-                        None => Err(self.idle_end()),
+                        Some(Delivery::Command(order)) => self.deliver(order).await,
+                        Some(Delivery::Release(refusal)) if self.state.active.is_some() => {
+                            // Who asked may have gone.
+                            let _ = refusal.send(LoopOpen);
+                            Ok(())
+                        }
+                        Some(Delivery::Release(_)) | None => Err(self.idle_end()),
                     },
                     Ok(()) = catalog.changed(), if !idle => self.offer_new_tools().await,
                     () = drain.wait() => {
@@ -185,12 +190,12 @@ impl Driver {
     async fn first_delivery(
         &mut self,
         inbox: &mut mpsc::Receiver<Delivery>,
-    ) -> Result<Option<Delivery>, End> {
+    ) -> Result<Option<Order>, End> {
         loop {
             if self.state.session.is_some() && !wanted(&self.state).is_empty() {
                 return Ok(None);
             }
-            let Ok(mut delivery) = inbox.try_recv() else {
+            let Ok(Delivery::Command(mut delivery)) = inbox.try_recv() else {
                 return Err(match self.state.session {
                     Some(_) => self.idle_end(),
                     None => End::NotCreated,
@@ -231,7 +236,7 @@ impl Driver {
         }
     }
 
-    async fn deliver(&mut self, delivery: Delivery) -> Result<(), End> {
+    async fn deliver(&mut self, delivery: Order) -> Result<(), End> {
         if self.state.active.is_none() {
             self.offer_current_tools(&delivery.what).await?;
         }
@@ -341,12 +346,16 @@ async fn fold(world: &World, key: &StreamKey) -> Result<(State, u64), CommandErr
 /// Closes the inbox and gives back what nobody looked at, to be delivered to the next driver.
 fn hand_back(inbox: &mut mpsc::Receiver<Delivery>) {
     inbox.close();
-    while let Ok(Delivery {
-        what,
-        create,
-        reply,
-    }) = inbox.try_recv()
-    {
+    while let Ok(delivery) = inbox.try_recv() {
+        let Delivery::Command(order) = delivery else {
+            continue;
+        };
+        let Order {
+            what,
+            create,
+            reply,
+        } = order;
+        // The caller waits for it on the other end, or has gone.
         let _ = reply.send(Reply::Detached(Box::new((what, create))));
     }
 }
@@ -354,6 +363,8 @@ fn hand_back(inbox: &mut mpsc::Receiver<Delivery>) {
 fn refuse_all(inbox: &mut mpsc::Receiver<Delivery>, error: &CommandError) {
     inbox.close();
     while let Ok(delivery) = inbox.try_recv() {
-        let _ = delivery.reply.send(Reply::Answered(Err(error.clone())));
+        if let Delivery::Command(order) = delivery {
+            let _ = order.reply.send(Reply::Answered(Err(error.clone())));
+        }
     }
 }

@@ -23,15 +23,15 @@ use crate::{
 
 mod offers;
 
-const QUICK: &str = "turns:\n- text: one\n- text: two\n";
-const SLOW: &str = "at_end: repeat\nturns:\n- text: late\n  delay_ms: 3600000\n";
+pub(super) const QUICK: &str = "turns:\n- text: one\n- text: two\n";
+pub(super) const SLOW: &str = "at_end: repeat\nturns:\n- text: late\n  delay_ms: 3600000\n";
 
-struct Rig {
-    log: Arc<dyn Log>,
+pub(super) struct Rig {
+    pub(super) log: Arc<dyn Log>,
     sidecars: Arc<Sidecars>,
-    drivers: Arc<Drivers>,
+    pub(super) drivers: Arc<Drivers>,
     telemetry: Telemetry,
-    drain: Drain,
+    pub(super) drain: Drain,
 }
 
 fn rig_on(log: Arc<dyn Log>, script: &str) -> Rig {
@@ -48,7 +48,7 @@ fn rig_on(log: Arc<dyn Log>, script: &str) -> Rig {
     }
 }
 
-fn rig(script: &str) -> Rig {
+pub(super) fn rig(script: &str) -> Rig {
     rig_on(MemoryLog::new(), script)
 }
 
@@ -88,7 +88,7 @@ fn by(request_id: &str) -> Command {
     }
 }
 
-fn create(id: &str) -> Create {
+pub(super) fn create(id: &str) -> Create {
     Create {
         by: by("r1"),
         session: id.to_owned(),
@@ -103,7 +103,7 @@ fn create(id: &str) -> Create {
     }
 }
 
-fn start(request_id: &str) -> StartLoop {
+pub(super) fn start(request_id: &str) -> StartLoop {
     StartLoop {
         by: by(request_id),
         parts: Arc::new(vec![Part::Text("go".to_owned())]),
@@ -113,7 +113,7 @@ fn start(request_id: &str) -> StartLoop {
     }
 }
 
-fn cancel(request_id: &str) -> What {
+pub(super) fn cancel(request_id: &str) -> What {
     What::CancelLoop {
         by: by(request_id),
         guard: None,
@@ -128,7 +128,7 @@ pub(super) fn idle_drivers() -> (Arc<Drivers>, Drain) {
 }
 
 /// The events of a session until a loop has ended `ends` times.
-async fn until_ended(log: &Arc<dyn Log>, key: &StreamKey, ends: usize) -> Vec<Event> {
+pub(super) async fn until_ended(log: &Arc<dyn Log>, key: &StreamKey, ends: usize) -> Vec<Event> {
     let mut seen = Vec::new();
     let mut items = log.read(key, 0, ReadMode::Follow);
     loop {
