@@ -111,6 +111,12 @@ pub trait Disk: Send + Sync + 'static {
     /// As the disk says.
     fn exists(&self, path: &Path) -> io::Result<bool>;
 
+    /// The size of a file in bytes; `None` where there is none.
+    ///
+    /// # Errors
+    /// As the disk says.
+    fn size(&self, path: &Path) -> io::Result<Option<u64>>;
+
     /// Renames a file, replacing what has the new name.
     ///
     /// # Errors

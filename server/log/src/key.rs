@@ -64,6 +64,9 @@ pub struct KeyQuery {
 pub struct KeyPage {
     /// In the order of (namespace, id).
     pub keys: Vec<StreamKey>,
+    /// The bytes of all acknowledged records of each of them, as the log stores them; of a damaged
+    /// stream, all bytes that there are. It changes with every append.
+    pub sizes: Vec<u64>,
     /// Whether keys follow after the last one.
     pub more: bool,
 }

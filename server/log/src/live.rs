@@ -98,6 +98,16 @@ impl Live {
         (state.tail, state.crc)
     }
 
+    /// The bytes of the records in memory.
+    pub(crate) fn bytes(&self) -> u64 {
+        let state = lock(&self.state);
+        state
+            .recent
+            .iter()
+            .map(|record| record.stored_bytes())
+            .sum()
+    }
+
     /// The next records after `after`, or what else a reader there is to do. With `shown`, news
     /// in flight counts.
     pub(crate) fn pull(&self, after: Seq, shown: Option<&mut Shown>) -> Result<Pull, LogError> {

@@ -113,7 +113,7 @@ impl MemoryLog {
 
     fn page(&self, query: &KeyQuery) -> KeyPage {
         let streams = lock(&self.streams);
-        let mut keys: Vec<_> = streams
+        let found: Vec<_> = streams
             .iter()
             .filter(|(key, _)| key.kind() == query.kind)
             .filter(|(key, _)| {
@@ -124,12 +124,14 @@ impl MemoryLog {
             })
             .filter(|(key, _)| query.after.as_ref().is_none_or(|after| *key > after))
             .filter(|(_, live)| live.tail().0 > 0)
-            .map(|(key, _)| key.clone())
             .take(query.limit.saturating_add(1))
             .collect();
-        let more = keys.len() > query.limit;
-        keys.truncate(query.limit);
-        KeyPage { keys, more }
+        let page = || found.iter().take(query.limit);
+        KeyPage {
+            keys: page().map(|(key, _)| (*key).clone()).collect(),
+            sizes: page().map(|(_, live)| live.bytes()).collect(),
+            more: found.len() > query.limit,
+        }
     }
 }
 

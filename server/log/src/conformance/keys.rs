@@ -1,7 +1,9 @@
 //! Listing keys, page by page.
 
+use futures_util::StreamExt as _;
+
 use super::{Subject, fill, key, text, topic};
-use crate::{Id, KeyPage, KeyQuery, Log, StreamKey, StreamKind};
+use crate::{Id, KeyPage, KeyQuery, Log, Seq, StreamKey, StreamKind};
 
 pub(super) async fn run(subject: &Subject) {
     let log = &*subject.log;
@@ -19,13 +21,16 @@ pub(super) async fn run(subject: &Subject) {
     log.publish(&key("keys-one", "noise"), text(topic(1, 1), 0, "x"));
 
     let all: Vec<_> = ids.map(|id| key("keys-one", id)).into();
-    assert_eq!(
-        list(log, query("keys-one")).await,
-        KeyPage {
-            keys: all.clone(),
-            more: false
-        }
-    );
+    let page = KeyPage {
+        keys: all.clone(),
+        sizes: sizes(log, &all).await,
+        more: false,
+    };
+    assert_eq!(list(log, query("keys-one")).await, page);
+    fill(log, &all[0], 1).await;
+    let grown = list(log, query("keys-one")).await.sizes;
+    assert!(grown[0] > page.sizes[0], "an append shows");
+    assert_eq!(grown, sizes(log, &all).await);
     assert_eq!(list(log, query("keys-none")).await, KeyPage::default());
     let ledgers = KeyQuery {
         kind: StreamKind::Ledger,
@@ -70,6 +75,20 @@ async fn pages_add_up(log: &dyn Log, all: Vec<StreamKey>) {
         .filter(|k| k.namespace().starts_with("keys-"))
         .collect();
     assert_eq!(ours, due, "without a namespace all are listed");
+}
+
+/// What the records of each stream take, read one by one.
+async fn sizes(log: &dyn Log, keys: &[StreamKey]) -> Vec<u64> {
+    let mut sizes = Vec::new();
+    for key in keys {
+        let mut size = 0;
+        let mut records = log.read_back(key, Seq::MAX);
+        while let Some(record) = records.next().await {
+            size += record.expect("read back").stored_bytes();
+        }
+        sizes.push(size);
+    }
+    sizes
 }
 
 fn parse(text: &str) -> Id {

@@ -287,6 +287,12 @@ impl Disk for SimDisk {
         Ok(self.step()?.names.contains_key(path))
     }
 
+    fn size(&self, path: &Path) -> io::Result<Option<u64>> {
+        let state = self.step()?;
+        let inode = state.names.get(path).copied().flatten();
+        Ok(inode.map(|inode| state.inodes[inode].seen.len() as u64))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.step()?;
         let inode = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;

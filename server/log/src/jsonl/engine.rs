@@ -183,12 +183,18 @@ impl Engine {
                 page.more = true;
                 break;
             }
-            let written = || self.disk.exists(&self.layout.file(&key));
+            // The file of a stream in use may be behind; that of a damaged one may be ahead.
             let resident = lock(&self.streams)
                 .get(&key)
-                .is_some_and(|s| s.live.tail().0 > 0);
-            if resident || written().map_err(failed)? {
+                .filter(|s| s.live.tail().0 > 0 && s.live.corrupt().is_none())
+                .map(|s| s.acked().bytes);
+            let size = match resident {
+                Some(size) => Some(size),
+                None => self.disk.size(&self.layout.file(&key)).map_err(failed)?,
+            };
+            if let Some(size) = size {
                 page.keys.push(key);
+                page.sizes.push(size);
             }
         }
         Ok(page)

@@ -147,6 +147,10 @@ impl Stream {
         marks.filed
     }
 
+    pub(crate) fn acked(&self) -> Mark {
+        lock(&self.marks).acked
+    }
+
     pub(crate) fn filed(&self) -> Mark {
         lock(&self.marks).filed
     }
