@@ -8,6 +8,7 @@ mod blobs;
 mod keys;
 mod live;
 mod reads;
+mod remove;
 mod restart;
 
 use std::future::Future;
@@ -48,6 +49,7 @@ where
     live::run(&subject().await).await;
     keys::run(&subject().await).await;
     blobs::run(&subject().await).await;
+    remove::run(subject().await).await;
     restart::run(subject().await).await;
 }
 

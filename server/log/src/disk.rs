@@ -129,6 +129,12 @@ pub trait Disk: Send + Sync + 'static {
     /// As the disk says.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// `NotFound`; an error if it is not empty; else as the disk says.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
+
     /// The entries of a directory in no order; none if it does not exist.
     ///
     /// # Errors

@@ -97,6 +97,9 @@ pub enum LogError {
         /// The last seq.
         tail: Seq,
     },
+    /// The stream was removed while it was read, or just before.
+    #[error("the stream was removed")]
+    Removed,
     /// The stream was written by a newer release.
     #[error("the stream has record version {found}, this release reads up to {supported}; upgrade")]
     NewerVersion {
@@ -170,6 +173,7 @@ impl From<LogError> for AppendError {
         match error {
             LogError::Corrupt(corruption) => AppendError::Corrupt(corruption),
             LogError::Trimmed { oldest } => AppendError::Trimmed { oldest },
+            LogError::Removed => AppendError::Conflict { tail: 0 },
             other => AppendError::unavailable(other.to_string()),
         }
     }

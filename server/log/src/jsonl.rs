@@ -14,6 +14,7 @@ mod lines;
 mod path;
 mod queue;
 mod recover;
+mod remove;
 mod repair;
 mod report;
 mod segment;
@@ -28,7 +29,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{self, BoxFuture};
 use tokio::sync::oneshot;
 
 use crate::blob::BlobRef;
@@ -44,6 +45,7 @@ use crate::{BackStream, Log, ReadMode, ReadStream};
 
 use engine::Engine;
 use queue::{Pending, Stop};
+use remove::Removal;
 use session_file::{FileHistory, blocking};
 use stream::Stream;
 use threads::{Held, Parts};
@@ -202,6 +204,24 @@ impl Log for JsonlLog {
     fn keys(&self, query: KeyQuery) -> BoxFuture<'_, Result<KeyPage, LogError>> {
         let engine = self.engine.clone();
         Box::pin(blocking(move || engine.keys(&query)))
+    }
+
+    fn remove<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<bool, LogError>> {
+        Box::pin(async move {
+            let stream = JsonlLog::loaded(self.engine.clone(), key).await?;
+            let (done, answer) = oneshot::channel();
+            self.engine.queue.push_removal(Removal { stream, done })?;
+            // A log that fails answers no removal that is under way.
+            match future::select(answer, self.wait_failed()).await {
+                future::Either::Left((Ok(answer), _)) => answer,
+                future::Either::Left((Err(_), _)) => {
+                    Err(LogError::unavailable("the log was closed meanwhile"))
+                }
+                future::Either::Right((failure, _)) => {
+                    Err(LogError::unavailable(failure.to_string()))
+                }
+            }
+        })
     }
 
     fn publish(&self, key: &StreamKey, progress: Progress) {

@@ -113,6 +113,15 @@ pub trait Log: Send + Sync + 'static {
     /// Keys of streams that hold a record, in the order of (namespace, id).
     fn keys(&self, query: KeyQuery) -> BoxFuture<'_, Result<KeyPage, LogError>>;
 
+    /// Removes a stream with its blobs: `true` once no restart can bring it back, `false` if there
+    /// is none. A damaged stream can be removed, too. Its readers end with [`LogError::Removed`],
+    /// appends that expect its records with [`AppendError::Conflict`]. Then the key may be used
+    /// anew, from seq 1; until then an append that expects nothing is [`AppendError::Unavailable`].
+    ///
+    /// A caller that drops the future, or gets [`LogError::Unavailable`], does not know; asking
+    /// again is safe.
+    fn remove<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<bool, LogError>>;
+
     /// Shows progress to the readers at the tail. Best effort: never waits, never fails.
     fn publish(&self, key: &StreamKey, progress: Progress);
 

@@ -35,6 +35,7 @@ struct LiveState {
     recent: VecDeque<Arc<Record>>,
     board: Board,
     corrupt: Option<Corruption>,
+    removed: bool,
 }
 
 /// What there is for a reader after its cursor.
@@ -77,9 +78,25 @@ impl Live {
 
     /// Takes a piece of progress and wakes the readers if it is news.
     pub(crate) fn publish(&self, progress: Progress) {
-        if lock(&self.state).board.publish(progress) {
+        let mut state = lock(&self.state);
+        if !state.removed && state.board.publish(progress) {
+            drop(state);
             self.moved.notify_waiters();
         }
+    }
+
+    /// Ends every reader; what comes under the same key is another stream.
+    pub(crate) fn remove(&self) {
+        let removed = LiveState {
+            removed: true,
+            ..LiveState::default()
+        };
+        *lock(&self.state) = removed;
+        self.moved.notify_waiters();
+    }
+
+    pub(crate) fn is_removed(&self) -> bool {
+        lock(&self.state).removed
     }
 
     /// Refuses the stream from here on: readers get its good prefix, then this.
@@ -112,6 +129,9 @@ impl Live {
     /// in flight counts.
     pub(crate) fn pull(&self, after: Seq, shown: Option<&mut Shown>) -> Result<Pull, LogError> {
         let state = lock(&self.state);
+        if state.removed {
+            return Err(LogError::Removed);
+        }
         if after > state.tail {
             return Err(LogError::PastTail {
                 after,
@@ -141,8 +161,11 @@ impl Live {
 
     /// Records in memory with a seq below `before`, newest first; whether older ones exist
     /// elsewhere.
-    pub(crate) fn pull_back(&self, before: Seq) -> (Vec<Arc<Record>>, bool) {
+    pub(crate) fn pull_back(&self, before: Seq) -> Result<(Vec<Arc<Record>>, bool), LogError> {
         let state = lock(&self.state);
+        if state.removed {
+            return Err(LogError::Removed);
+        }
         let end = before.saturating_sub(1).min(state.tail);
         let count = usize::try_from(end.saturating_sub(state.floor)).unwrap_or(usize::MAX);
         let count = count.min(state.recent.len());
@@ -153,7 +176,7 @@ impl Live {
             .take(PULL)
             .cloned()
             .collect();
-        (facts, state.floor > 0)
+        Ok((facts, state.floor > 0))
     }
 
     /// Acknowledged records after `after`, for the thread that files them.

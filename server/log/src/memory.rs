@@ -96,9 +96,9 @@ impl MemoryLog {
         if self.closed.load(Ordering::Relaxed) {
             return Err(AppendError::unavailable("the log is closed"));
         }
-        let live = self.live(key);
         // One append at a time: the map's lock orders the look and the commit.
-        let _order = lock(&self.streams);
+        let mut streams = lock(&self.streams);
+        let live = streams.entry(key.clone()).or_default();
         let (tail, crc) = live.tail();
         if tail != expected {
             return Err(AppendError::Conflict { tail });
@@ -109,6 +109,30 @@ impl MemoryLog {
         Counters::add(&self.counters.appends, 1);
         live.commit(Arc::new(record), &new.ends);
         Ok(tail + 1)
+    }
+
+    fn remove_now(&self, key: &StreamKey) -> Result<bool, LogError> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(LogError::unavailable("the log is closed"));
+        }
+        let mut streams = lock(&self.streams);
+        let Some(live) = streams.get(key).filter(|live| live.tail().0 > 0) else {
+            return Ok(false);
+        };
+        let records = live
+            .since(0)
+            .into_iter()
+            .map(|record| record.stored_bytes());
+        let mut freed: u64 = records.sum();
+        live.remove();
+        streams.remove(key);
+        lock(&self.blobs).retain(|(owner, _), payload| {
+            let goes = owner == key;
+            freed += if goes { payload.len() as u64 } else { 0 };
+            !goes
+        });
+        self.bytes.fetch_sub(freed, Ordering::Relaxed);
+        Ok(true)
     }
 
     fn page(&self, query: &KeyQuery) -> KeyPage {
@@ -160,6 +184,10 @@ impl Log for MemoryLog {
 
     fn keys(&self, query: KeyQuery) -> BoxFuture<'_, Result<KeyPage, LogError>> {
         future::ready(Ok(self.page(&query))).boxed()
+    }
+
+    fn remove<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<bool, LogError>> {
+        future::ready(self.remove_now(key)).boxed()
     }
 
     fn publish(&self, key: &StreamKey, progress: Progress) {

@@ -154,7 +154,7 @@ impl Reader {
 impl BackReader {
     async fn next(&mut self) -> Result<Option<Arc<Record>>, LogError> {
         if self.ready.is_empty() && self.before > 1 {
-            let (mut facts, older) = self.live.pull_back(self.before);
+            let (mut facts, older) = self.live.pull_back(self.before)?;
             if facts.is_empty() && older {
                 facts = self.history.back(self.before).await?;
             }

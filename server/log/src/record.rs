@@ -38,6 +38,9 @@ pub const MAX_RECORD_BYTES: usize = 900 * 1024;
 /// The major version of the record format.
 pub(crate) const VERSION: u32 = 1;
 
+/// The body of a tombstone, which no caller can append.
+const REMOVED: &[u8] = b"{\"removed\":true}";
+
 /// `,"prev":"7a01c3de","crc":"9f3c1a2b"}`
 const TAIL: usize = 36;
 /// Head without stream and body, at its longest, and tail and newline.
@@ -144,6 +147,9 @@ impl NewRecord {
             });
         }
         match &*self.body {
+            REMOVED => Err(AppendError::Malformed {
+                reason: "it is what the log itself writes when a stream is removed",
+            }),
             [b'{', inner @ .., b'}'] if memchr::memchr(b'\n', inner).is_none() => Ok(()),
             [b'{', .., b'}'] => Err(AppendError::Malformed {
                 reason: "it spans several lines",
@@ -195,6 +201,16 @@ impl Record {
             fields,
             memo,
         }
+    }
+
+    /// What the journal says of a stream that is removed. It stands in no other place.
+    pub(crate) fn tombstone(key: &StreamKey, seq: Seq, at: Timestamp, prev: u32) -> Record {
+        let body = Bytes::from_static(REMOVED);
+        Record::encode(key, seq, &NewRecord::new(at, 0, body), prev)
+    }
+
+    pub(crate) fn is_tombstone(&self) -> bool {
+        self.raw[self.fields.clone()] == REMOVED[1..REMOVED.len() - 1]
     }
 
     /// Reads one line, with or without its newline, and checks its checksum.

@@ -287,6 +287,7 @@ pub fn log(error: &LogError) -> Status {
         LogError::Corrupt(damage) => corrupt(damage),
         LogError::Trimmed { oldest } => trimmed(*oldest),
         &LogError::PastTail { after, tail } => cursor_past_tail(after, tail),
+        LogError::Removed => Draft::new(Code::NotFound, "SESSION_NOT_FOUND", error).into(),
         LogError::NewerVersion { .. } => {
             Draft::new(Code::FailedPrecondition, "SESSION_NEWER", error).into()
         }

@@ -126,6 +126,7 @@ fn as_append_error(error: LogError) -> AppendError {
     match error {
         LogError::Corrupt(corruption) => AppendError::Corrupt(corruption),
         LogError::Trimmed { oldest } => AppendError::Trimmed { oldest },
+        LogError::Removed => AppendError::Conflict { tail: 0 },
         LogError::Unavailable { .. }
         | LogError::PastTail { .. }
         | LogError::NewerVersion { .. } => AppendError::Unavailable {

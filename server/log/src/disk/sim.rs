@@ -248,7 +248,17 @@ impl Disk for SimDisk {
             .filter(|(name, _)| inside(name))
             .map(|(n, i)| (n.clone(), *i))
             .collect();
-        state.durable.retain(|name, _| !inside(name));
+        let gone: Vec<PathBuf> = state
+            .durable
+            .iter()
+            .filter(|(name, inode)| {
+                inode.is_none() && inside(name) && !state.names.contains_key(*name)
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        state
+            .durable
+            .retain(|name, _| !inside(name) && !gone.iter().any(|dir| name.starts_with(dir)));
         state.durable.extend(now);
         Ok(())
     }
@@ -305,6 +315,18 @@ impl Disk for SimDisk {
         removed
             .map(|_| ())
             .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.step()?;
+        if state.names.get(path) != Some(&None) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        if state.names.keys().any(|name| name.parent() == Some(path)) {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        state.names.remove(path);
+        Ok(())
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<Listed>> {

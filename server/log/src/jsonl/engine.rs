@@ -78,6 +78,17 @@ impl Engine {
         stream
     }
 
+    /// Lets go of a removed stream: from here on, its key is another stream's.
+    pub(crate) fn forget(&self, stream: &Arc<Stream>) {
+        let mut streams = lock(&self.streams);
+        if streams
+            .get(&stream.key)
+            .is_some_and(|one| Arc::ptr_eq(one, stream))
+        {
+            streams.remove(&stream.key);
+        }
+    }
+
     pub(crate) fn is_resident(&self, key: &StreamKey) -> bool {
         lock(&self.streams).contains_key(key)
     }
@@ -226,6 +237,16 @@ impl Engine {
 
     pub(crate) fn put_blob(&self, key: &StreamKey, payload: Bytes) -> Result<BlobRef, BlobError> {
         let blob = BlobRef::of(&payload)?;
+        let stream = self.stream(key);
+        let _folder = stream
+            .folder
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if stream.is_removed() {
+            return Err(BlobError::Unavailable {
+                reason: format!("{key} is being removed"),
+            });
+        }
         self.keep_blob(key, &blob, payload)
             .map_err(|error| BlobError::Unavailable {
                 reason: format!("cannot keep a blob of {key}: {error}"),

@@ -15,6 +15,7 @@ use super::checkpoint::{self, Manifest};
 use super::engine::Engine;
 use super::queue::Work;
 use super::recover::Recovered;
+use super::remove::Doomed;
 use super::stream::{Mark, Stream};
 use crate::disk::{DiskFile, OpenAs, append_all};
 use crate::key::StreamKey;
@@ -28,27 +29,29 @@ const KEEP_BYTES: u64 = 16 * 1024;
 /// What the filing thread knows. One owner.
 #[derive(Default)]
 pub(crate) struct Filer {
-    files: HashMap<StreamKey, OpenFile>,
+    pub(super) files: HashMap<StreamKey, OpenFile>,
     clock: u64,
     /// Streams whose files were written since the last checkpoint.
-    dirty: Manifest,
-    unsynced_dirs: BTreeSet<PathBuf>,
-    manifest: Manifest,
+    pub(super) dirty: Manifest,
+    pub(super) unsynced_dirs: BTreeSet<PathBuf>,
+    pub(super) manifest: Manifest,
     /// The first segment that the last checkpoint did not make superfluous.
-    next_segment: u64,
+    pub(super) next_segment: u64,
     /// Segments of earlier processes. They wait for the next occasion: a start has better to do.
     deferred: Vec<u64>,
     /// Segments that the next checkpoint makes superfluous.
     closed: Vec<u64>,
+    /// Streams whose tombstone is durable, and still in the journal.
+    pub(super) doomed: Vec<Doomed>,
 }
 
-struct OpenFile {
+pub(super) struct OpenFile {
     file: Arc<dyn DiskFile>,
     used: u64,
 }
 
 /// Why a stream was not filed.
-enum Trouble {
+pub(super) enum Trouble {
     /// Try again later: the records stay in memory and in the journal.
     Later(String),
     /// The log cannot go on.
@@ -81,43 +84,59 @@ impl Engine {
             // After a failed sync, a good one proves nothing: the next start writes anew.
             return;
         }
-        let Work { streams, closed } = self.filing.take();
+        let Work {
+            streams,
+            closed,
+            doomed,
+        } = self.filing.take();
+        filer.doom(doomed);
         if !closed.is_empty() || streams.is_empty() {
             filer.closed.append(&mut filer.deferred);
         }
         filer.closed.extend(closed);
-        let mut stalled = None;
         if !streams.is_empty() && self.options.sync != SyncPolicy::Always {
             let journal = self.journal();
             if journal.is_some_and(|file| self.sync_journal(&*file).is_err()) {
                 return;
             }
         }
+        let stalled = match self.file_all(filer, streams) {
+            Ok(()) => None,
+            Err(Trouble::Final(reason)) => return self.fail(reason),
+            Err(Trouble::Later(reason)) => Some(reason),
+        };
+        if let Some(reason) = &stalled {
+            tracing::warn!(reason, "filing waits");
+            filer.excuse(reason);
+        }
+        self.filing.report(stalled);
+    }
+
+    /// Removes what is to be removed, which may make room; files the streams; and makes a
+    /// checkpoint if it lets a segment go.
+    fn file_all(&self, filer: &mut Filer, streams: Vec<Arc<Stream>>) -> Result<(), Trouble> {
+        let mut stalled = self.erase_doomed(filer).err();
         for stream in streams {
+            if stream.is_removed() {
+                continue;
+            }
             if stalled.is_some() {
                 self.filing.push(stream);
                 continue;
             }
-            match self.file_stream(filer, &stream) {
-                Ok(()) => {}
-                Err(Trouble::Final(reason)) => return self.fail(reason),
-                Err(Trouble::Later(reason)) => {
-                    stalled = Some(reason);
-                    self.filing.push(stream);
-                }
+            if let Err(trouble) = self.file_stream(filer, &stream) {
+                stalled = Some(trouble);
+                self.filing.push(stream);
             }
         }
-        if stalled.is_none() && !filer.closed.is_empty() {
-            match self.checkpoint(filer) {
-                Ok(()) => {}
-                Err(Trouble::Final(reason)) => return self.fail(reason),
-                Err(Trouble::Later(reason)) => stalled = Some(reason),
-            }
+        if let Some(trouble) = stalled {
+            return Err(trouble);
         }
-        if let Some(reason) = &stalled {
-            tracing::warn!(reason, "filing waits");
+        if !filer.closed.is_empty() {
+            self.checkpoint(filer)?;
+            self.finish_doomed(filer);
         }
-        self.filing.report(stalled);
+        Ok(())
     }
 
     fn file_stream(&self, filer: &mut Filer, stream: &Arc<Stream>) -> Result<(), Trouble> {
@@ -228,12 +247,18 @@ impl Engine {
         Counters::add(&self.counters.checkpoints, 1);
         // In order, so that what a crash leaves is the journal's newest part.
         filer.closed.sort_unstable();
+        let sync = || self.disk.sync_dir(&self.layout.journal());
+        let sync =
+            || sync().map_err(|error| last("the journal's directory cannot be synced", error));
         while let Some(number) = filer.closed.first() {
+            if filer.doomed.iter().any(|doomed| doomed.segment == *number) {
+                // A tombstone goes after the last record that it buries.
+                sync()?;
+            }
             self.disk.remove(&self.layout.segment(*number))?;
             filer.closed.remove(0);
         }
-        self.disk.sync_dir(&self.layout.journal())?;
-        Ok(())
+        sync()
     }
 }
 

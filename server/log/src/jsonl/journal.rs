@@ -35,6 +35,8 @@ pub(crate) struct Writer {
     segment: Segment,
     size: u64,
     barrier_due: bool,
+    /// Go on in a new segment, whatever the size.
+    pub(super) rotation_due: bool,
 }
 
 /// A segment that takes records.
@@ -67,6 +69,7 @@ impl Writer {
             segment,
             size: 0,
             barrier_due: true,
+            rotation_due: false,
         }
     }
 
@@ -115,7 +118,9 @@ impl Engine {
         if admitted.is_empty() {
             return;
         }
-        match self.persist(writer, &admitted) {
+        let lines = admitted.iter().map(|one| one.record.raw());
+        let sync = self.options.sync == SyncPolicy::Always;
+        match self.persist(writer, lines, sync) {
             Ok(bytes) => self.acknowledge(admitted, bytes),
             Err(error) => {
                 for Admitted { stream, done, .. } in admitted {
@@ -124,9 +129,7 @@ impl Engine {
                 }
             }
         }
-        if writer.size >= self.options.segment_bytes && self.failed().is_none() {
-            self.rotate(writer);
-        }
+        self.rotate_if_due(writer);
     }
 
     fn refusal(&self) -> Option<AppendError> {
@@ -139,14 +142,19 @@ impl Engine {
         self.filing.stalled().map(AppendError::unavailable)
     }
 
-    /// One write and, if the policy wants it, one sync. On an error of the write the segment is
-    /// cut back to where it was.
-    fn persist(&self, writer: &mut Writer, admitted: &[Admitted]) -> Result<u64, AppendError> {
-        let mut parts = Vec::with_capacity(admitted.len() + 1);
+    /// One write and, if asked for, one sync. On an error of the write the segment is cut back to
+    /// where it was.
+    pub(super) fn persist<'a>(
+        &self,
+        writer: &mut Writer,
+        lines: impl ExactSizeIterator<Item = &'a [u8]>,
+        sync: bool,
+    ) -> Result<u64, AppendError> {
+        let mut parts = Vec::with_capacity(lines.len() + 1);
         if writer.barrier_due {
             parts.push(BARRIER);
         }
-        parts.extend(admitted.iter().map(|one| one.record.raw()));
+        parts.extend(lines);
         let bytes: u64 = parts.iter().map(|part| part.len() as u64).sum();
         let file = &*writer.segment.file;
         if let Err(error) = append_all(file, &parts) {
@@ -161,7 +169,7 @@ impl Engine {
         writer.barrier_due = false;
         Counters::add(&self.counters.batches, 1);
         Counters::add(&self.counters.journal_bytes, bytes);
-        if self.options.sync == SyncPolicy::Always {
+        if sync {
             self.sync_journal(file).map_err(AppendError::ambiguous)?;
             writer.barrier_due = true;
         }
@@ -200,6 +208,13 @@ impl Engine {
         }
         if unfiled + bytes > UNFILED_SOFT {
             self.filing.urge();
+        }
+    }
+
+    pub(super) fn rotate_if_due(&self, writer: &mut Writer) {
+        let due = writer.rotation_due || writer.size >= self.options.segment_bytes;
+        if due && self.failed().is_none() {
+            self.rotate(writer);
         }
     }
 

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::remove::{Doomed, Removal};
 use super::stream::Stream;
-use crate::error::AppendError;
+use crate::error::{AppendError, LogError};
 use crate::live::lock;
 use crate::record::{NewRecord, Seq};
 
@@ -19,6 +20,8 @@ const WAITING_BYTES: u64 = 64 * 1024 * 1024;
 const BATCH: usize = 4096;
 /// Most bytes of one batch, about.
 const BATCH_BYTES: u64 = 8 * 1024 * 1024;
+/// Removals that may wait for the writer.
+const REMOVALS: usize = 4096;
 
 /// One append on its way.
 pub(crate) struct Pending {
@@ -28,7 +31,13 @@ pub(crate) struct Pending {
     pub(crate) done: oneshot::Sender<Result<Seq, AppendError>>,
 }
 
-/// Appends that wait for the writer.
+/// What the writer is to do next.
+pub(crate) struct Turn {
+    pub(crate) batch: Vec<Pending>,
+    pub(crate) removals: Vec<Removal>,
+}
+
+/// Appends and removals that wait for the writer.
 #[derive(Default)]
 pub(crate) struct Queue {
     state: Mutex<QueueState>,
@@ -38,6 +47,7 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct QueueState {
     pending: Vec<Pending>,
+    removals: Vec<Removal>,
     bytes: u64,
     closed: bool,
     /// The writer sleeps: only then a wake-up is worth its system call.
@@ -56,6 +66,7 @@ pub(crate) struct Filing {
 struct FilingState {
     streams: Vec<Arc<Stream>>,
     closed: Vec<u64>,
+    doomed: Vec<Doomed>,
     urgent: bool,
     stop: Option<Stop>,
     /// Why the files of streams cannot be written now.
@@ -75,6 +86,7 @@ pub(crate) enum Stop {
 pub(crate) struct Work {
     pub(crate) streams: Vec<Arc<Stream>>,
     pub(crate) closed: Vec<u64>,
+    pub(crate) doomed: Vec<Doomed>,
 }
 
 impl Queue {
@@ -90,17 +102,36 @@ impl Queue {
         }
         state.bytes += pending.record.body.len() as u64;
         state.pending.push(pending);
+        self.wake(state);
+        Ok(())
+    }
+
+    pub(crate) fn push_removal(&self, removal: Removal) -> Result<(), LogError> {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return Err(LogError::unavailable("the log is closed"));
+        }
+        if state.removals.len() >= REMOVALS {
+            return Err(LogError::unavailable(
+                "too many streams wait for their removal",
+            ));
+        }
+        state.removals.push(removal);
+        self.wake(state);
+        Ok(())
+    }
+
+    fn wake(&self, mut state: MutexGuard<'_, QueueState>) {
         if mem::take(&mut state.asleep) {
             drop(state);
             self.ready.notify_one();
         }
-        Ok(())
     }
 
     /// The next batch, in the order of arrival; `None` once closed and empty.
-    pub(crate) fn take(&self) -> Option<Vec<Pending>> {
+    pub(crate) fn take(&self) -> Option<Turn> {
         let mut state = lock(&self.state);
-        while state.pending.is_empty() {
+        while state.pending.is_empty() && state.removals.is_empty() {
             if state.closed {
                 return None;
             }
@@ -123,7 +154,8 @@ impl Queue {
             .iter()
             .map(|pending| pending.record.body.len() as u64)
             .sum::<u64>();
-        Some(batch)
+        let removals = mem::take(&mut state.removals);
+        Some(Turn { batch, removals })
     }
 
     pub(crate) fn close(&self) {
@@ -146,6 +178,11 @@ impl Filing {
         state.closed.push(number);
         state.urgent = true;
         self.ready.notify_one();
+    }
+
+    pub(crate) fn push_doomed(&self, doomed: impl IntoIterator<Item = Doomed>) {
+        lock(&self.state).doomed.extend(doomed);
+        self.urge();
     }
 
     pub(crate) fn urge(&self) {
@@ -179,8 +216,11 @@ impl Filing {
 
     pub(crate) fn take(&self) -> Work {
         let mut state = lock(&self.state);
-        let (streams, closed) = (mem::take(&mut state.streams), mem::take(&mut state.closed));
-        Work { streams, closed }
+        Work {
+            streams: mem::take(&mut state.streams),
+            closed: mem::take(&mut state.closed),
+            doomed: mem::take(&mut state.doomed),
+        }
     }
 
     /// Tells how filing went, and lets a waiting writer look again.

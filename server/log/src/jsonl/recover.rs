@@ -18,6 +18,7 @@ use bytes::Bytes;
 use super::checkpoint::{self, Found, Manifest};
 use super::damage;
 use super::path::Layout;
+use super::remove;
 use super::segment::{self, Traces};
 use super::session_file;
 use super::{OpenError, RecoveryReport, SetAside};
@@ -60,6 +61,10 @@ struct Recovery<'a> {
     touched: BTreeSet<StreamKey>,
     last_segment: Option<(PathBuf, Bytes)>,
     unsynced_dirs: BTreeSet<PathBuf>,
+    /// Streams that the journal says are removed.
+    removed: BTreeSet<StreamKey>,
+    /// Segments that say so.
+    tombstones: BTreeSet<u64>,
 }
 
 struct Rot {
@@ -89,6 +94,8 @@ pub(crate) fn recover(
         touched: BTreeSet::new(),
         last_segment: None,
         unsynced_dirs: BTreeSet::new(),
+        removed: BTreeSet::new(),
+        tombstones: BTreeSet::new(),
     };
     let failed = |error| OpenError::io(layout.root(), error);
     recovery.read_manifest()?;
@@ -97,6 +104,9 @@ pub(crate) fn recover(
     recovery.next_segment = recovery.next_segment.max(after_last);
     for (number, place) in segments.iter().zip(1..) {
         recovery.read_segment(*number, place == segments.len())?;
+    }
+    for key in &recovery.removed {
+        remove::erase(disk, layout, key).map_err(failed)?;
     }
     let replay = std::mem::take(&mut recovery.replay);
     let named: BTreeSet<StreamKey> = replay
@@ -111,6 +121,8 @@ pub(crate) fn recover(
     recovery.attribute(accept_damage)?;
     recovery.report.corrupt = recovery.condemned.values().cloned().collect();
     recovery.report.streams = recovery.marks.len() + recovery.condemned.len();
+    // A tombstone must not be read twice: its stream's name may be in use again by then.
+    let settle = settle || !recovery.tombstones.is_empty();
     if recovery.report.is_clean() && !segments.is_empty() && !settle {
         recovery.keep_journal().map_err(failed)?;
         return Ok(recovery.into_unsettled(segments));
@@ -173,6 +185,11 @@ impl Recovery<'_> {
         self.report.segments += 1;
         self.report.records += scan.records.len() as u64;
         for record in scan.records {
+            if record.is_tombstone() {
+                self.bury(&record.key);
+                self.tombstones.insert(number);
+                continue;
+            }
             self.replay
                 .entry(record.key.clone())
                 .or_default()
@@ -194,6 +211,18 @@ impl Recovery<'_> {
             self.last_segment = Some((path, bytes));
         }
         Ok(())
+    }
+
+    /// Forgets all that stands before a tombstone.
+    fn bury(&mut self, key: &StreamKey) {
+        self.before.remove(key);
+        for record in self.replay.remove(key).unwrap_or_default() {
+            // Whose damage these would explain is gone.
+            self.healed.insert(record.crc);
+            self.healed
+                .extend(Some(record.prev).filter(|prev| *prev != 0));
+        }
+        self.removed.insert(key.clone());
     }
 
     /// Keeps bytes in quarantine under a name that a repeated recovery gives again.
@@ -307,6 +336,9 @@ impl Recovery<'_> {
                 owned = false;
                 continue;
             };
+            if self.removed.contains(&key) {
+                continue;
+            }
             let condemned = self.condemned.contains_key(&key);
             let tail = match self.marks.get(&key) {
                 Some(mark) => mark.seq,
@@ -384,6 +416,10 @@ impl Recovery<'_> {
         }
         for number in segments {
             let path = self.layout.segment(*number);
+            if self.tombstones.contains(number) {
+                // A tombstone goes after the last record that it buries.
+                self.disk.sync_dir(&self.layout.journal())?;
+            }
             if keep {
                 let name = format!("segment-{number:010}.jsonl");
                 self.disk

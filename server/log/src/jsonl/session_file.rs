@@ -60,6 +60,9 @@ impl FileHistory {
     }
 
     fn fault(stream: &Stream, fault: ReadFault) -> LogError {
+        if stream.live.is_removed() {
+            return LogError::Removed;
+        }
         match fault {
             ReadFault::Io(error) => {
                 LogError::unavailable(format!("cannot read the file of {}: {error}", stream.key))

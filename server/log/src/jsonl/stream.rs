@@ -4,13 +4,13 @@
 //! `Stream` for a key: the map hands out clones, and lets go only of one that nobody holds.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
 use crate::error::AppendError;
 use crate::key::StreamKey;
 use crate::live::{Live, lock};
 use crate::progress::ProgressTopic;
-use crate::record::{NewRecord, Record, Seq};
+use crate::record::{NewRecord, Record, Seq, Timestamp};
 
 /// A position between two records of a stream's file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(crate) struct Mark {
 pub(crate) struct Stream {
     pub(crate) key: StreamKey,
     pub(crate) live: Arc<Live>,
+    /// Read by who puts a blob into the stream's folder, written by who removes the folder.
+    pub(crate) folder: RwLock<()>,
     marks: Mutex<Marks>,
     /// Seconds of the engine's clock when somebody last asked for it.
     touched: AtomicU64,
@@ -40,6 +42,18 @@ struct Marks {
     acked: Mark,
     filed: Mark,
     queued: bool,
+    /// A tombstone is on its way, or durable.
+    removed: bool,
+}
+
+/// How the removal of a stream begins.
+pub(crate) enum Removing {
+    /// There is no such stream.
+    Nothing,
+    /// Somebody else removes it.
+    UnderWay,
+    /// This is to be written.
+    Tombstone(Record),
 }
 
 impl Mark {
@@ -56,12 +70,12 @@ impl Mark {
 
 impl Stream {
     pub(crate) fn new(key: StreamKey) -> Stream {
-        let (live, marks, touched) = (Arc::default(), Mutex::default(), AtomicU64::new(0));
         Stream {
             key,
-            live,
-            marks,
-            touched,
+            live: Arc::default(),
+            folder: RwLock::default(),
+            marks: Mutex::default(),
+            touched: AtomicU64::new(0),
         }
     }
 
@@ -84,6 +98,7 @@ impl Stream {
                 acked: mark,
                 filed: mark,
                 queued,
+                removed: false,
             };
             self.live.restore(mark.seq, mark.crc, epoch);
         }
@@ -96,10 +111,17 @@ impl Stream {
         new: &NewRecord,
         limit: u64,
     ) -> Result<(Arc<Record>, Mark), AppendError> {
+        let mut marks = lock(&self.marks);
+        if marks.removed {
+            return Err(if expected > 0 {
+                AppendError::Conflict { tail: 0 }
+            } else {
+                AppendError::unavailable("the stream of this name is being removed")
+            });
+        }
         if let Some(corruption) = self.live.corrupt() {
             return Err(corruption.into());
         }
-        let mut marks = lock(&self.marks);
         if marks.written.seq != expected {
             return Err(AppendError::Conflict {
                 tail: marks.written.seq,
@@ -121,6 +143,33 @@ impl Stream {
     pub(crate) fn roll_back(&self) {
         let mut marks = lock(&self.marks);
         marks.written = marks.acked;
+        marks.removed = false;
+    }
+
+    /// Makes the tombstone. From here on, nothing is appended.
+    pub(crate) fn begin_removal(&self, at: Timestamp) -> Removing {
+        let mut marks = lock(&self.marks);
+        if marks.removed {
+            return Removing::UnderWay;
+        }
+        if marks.written.seq == 0 && self.live.corrupt().is_none() {
+            return Removing::Nothing;
+        }
+        marks.removed = true;
+        let Mark { seq, crc, .. } = marks.written;
+        Removing::Tombstone(Record::tombstone(&self.key, seq + 1, at, crc))
+    }
+
+    pub(crate) fn is_removed(&self) -> bool {
+        lock(&self.marks).removed
+    }
+
+    /// Gives up what is not filed, and says how many bytes that was.
+    pub(crate) fn abandon(&self) -> u64 {
+        let mut marks = lock(&self.marks);
+        let unfiled = marks.acked.bytes - marks.filed.bytes;
+        marks.filed = marks.acked;
+        unfiled
     }
 
     /// Shows an acknowledged record to readers; says whether the stream is to be queued for filing.

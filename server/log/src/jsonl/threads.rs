@@ -13,7 +13,7 @@ use super::engine::Engine;
 use super::filer::Filer;
 use super::journal::{Segment, Writer};
 use super::path::Layout;
-use super::queue::{Pending, Stop};
+use super::queue::{Pending, Stop, Turn};
 use super::recover;
 use super::report::{OpenError, RecoveryReport};
 use super::{JsonlOptions, SyncPolicy};
@@ -168,9 +168,10 @@ fn spawn<T: Send + 'static>(
 
 /// The writer's thread: answers the number of the last segment.
 fn write_on(engine: &Arc<Engine>, mut writer: Writer) -> u64 {
-    while let Some(batch) = engine.queue.take() {
+    while let Some(Turn { batch, removals }) = engine.queue.take() {
         engine.wait_for_room();
         engine.write_batch(&mut writer, batch);
+        engine.write_tombstones(&mut writer, removals);
     }
     writer.segment().number
 }
