@@ -4,6 +4,7 @@
 //! Boundary: bytes, names and syncs; no notion of a record. Invariant: what `sync` and `sync_dir`
 //! have answered `Ok` for survives a loss of power, and nothing else is assumed to.
 
+mod overlay;
 mod real;
 pub mod sim;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub(crate) use overlay::Overlay;
 pub use real::RealDisk;
 
 /// An open file. Appends go to its end; reads name their offset.

@@ -11,6 +11,7 @@ mod engine;
 mod filer;
 mod journal;
 mod lines;
+mod look;
 mod path;
 mod queue;
 mod recover;
@@ -44,6 +45,7 @@ use crate::stats::Stats;
 use crate::{BackStream, Log, ReadMode, ReadStream};
 
 use engine::Engine;
+use look::Looking;
 use queue::{Pending, Stop};
 use remove::Removal;
 use session_file::{FileHistory, blocking};
@@ -89,6 +91,8 @@ pub struct JsonlOptions {
 pub struct JsonlLog {
     engine: Arc<Engine>,
     held: Arc<Mutex<Held>>,
+    /// What is looked at, if nothing may change.
+    looking: Option<Looking>,
 }
 
 impl JsonlOptions {
@@ -129,17 +133,21 @@ impl JsonlLog {
             Arc::new(JsonlLog {
                 engine,
                 held: Arc::new(Mutex::new(held)),
+                looking: None,
             }),
             report,
         ))
     }
 
-    /// Checks the file of one stream; see [`verify_stream`]. Blocks.
+    /// Verifies one stream, as [`verify_stream`] does, of this log. Blocks.
     ///
     /// # Errors
     /// As the disk says.
     pub fn verify(&self, key: &StreamKey) -> io::Result<Verdict> {
-        verify_stream(&*self.engine.disk, self.engine.layout.root(), key)
+        match &self.looking {
+            Some(looking) => looking.verify(&self.engine, key),
+            None => self.engine.verify(key, None),
+        }
     }
 
     async fn loaded(engine: Arc<Engine>, key: &StreamKey) -> Result<Arc<Stream>, LogError> {
@@ -171,6 +179,9 @@ impl Log for JsonlLog {
     ) -> BoxFuture<'a, Result<Seq, AppendError>> {
         Box::pin(async move {
             record.check(key)?;
+            if self.looking.is_some() {
+                return Err(AppendError::unavailable(look::READ_ONLY));
+            }
             let stream = JsonlLog::loaded(self.engine.clone(), key).await?;
             let (done, answer) = oneshot::channel();
             self.engine.queue.push(Pending {
@@ -208,6 +219,9 @@ impl Log for JsonlLog {
 
     fn remove<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<bool, LogError>> {
         Box::pin(async move {
+            if self.looking.is_some() {
+                return Err(LogError::unavailable(look::READ_ONLY));
+            }
             let stream = JsonlLog::loaded(self.engine.clone(), key).await?;
             let (done, answer) = oneshot::channel();
             self.engine.queue.push_removal(Removal { stream, done })?;
@@ -234,7 +248,12 @@ impl Log for JsonlLog {
         payload: Bytes,
     ) -> BoxFuture<'a, Result<BlobRef, BlobError>> {
         let (engine, key) = (self.engine.clone(), key.clone());
+        let read_only = self.looking.is_some();
         Box::pin(async move {
+            if read_only {
+                let reason = look::READ_ONLY.into();
+                return Err(BlobError::Unavailable { reason });
+            }
             let kept = tokio::task::spawn_blocking(move || engine.put_blob(&key, payload)).await;
             kept.unwrap_or_else(|error| {
                 Err(BlobError::Unavailable {

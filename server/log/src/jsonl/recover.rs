@@ -198,7 +198,7 @@ impl Recovery<'_> {
         if let Some(from) = scan.torn_from {
             let name = format!("segment-{number:010}-at-{from}.torn");
             let torn = bytes.slice(from..);
-            let set_aside = self.set_aside(&name, path.clone(), from as u64, &torn);
+            let set_aside = self.set_aside(&name, path.clone(), from as u64, &torn, None);
             set_aside.map_err(failed)?;
         }
         let rot = scan.bad.into_iter().map(|range| Rot {
@@ -232,6 +232,7 @@ impl Recovery<'_> {
         from: PathBuf,
         offset: u64,
         bytes: &Bytes,
+        owner: Option<&StreamKey>,
     ) -> io::Result<()> {
         let dir = self.layout.quarantine();
         self.disk.create_dir(&dir)?;
@@ -247,18 +248,28 @@ impl Recovery<'_> {
             offset,
             bytes: size,
             kept_in: path,
+            streams: match owner {
+                Some(owner) => vec![(owner.clone(), size)],
+                None => segment::owners(bytes),
+            },
         });
         Ok(())
     }
 
     fn condemn(&mut self, key: &StreamKey, good_through: Seq, reason: String) {
         self.marks.remove(key);
+        if let Some(known) = self.condemned.get_mut(key) {
+            if !known.reason.contains(&reason) {
+                known.reason = format!("{}; {reason}", known.reason);
+            }
+            return;
+        }
         let corruption = Corruption {
             stream: key.clone(),
             good_through,
             reason,
         };
-        self.condemned.entry(key.clone()).or_insert(corruption);
+        self.condemned.insert(key.clone(), corruption);
     }
 
     /// Says whose the records in the damaged stretches were. A damaged stretch that is nobody's may
@@ -292,7 +303,7 @@ impl Recovery<'_> {
                 .file_stem()
                 .map(|stem| stem.to_string_lossy().into_owned());
             let name = format!("segment-{}-at-{offset}.damaged", number.unwrap_or_default());
-            self.set_aside(&name, segment.clone(), offset, &bytes)
+            self.set_aside(&name, segment.clone(), offset, &bytes, None)
                 .map_err(failed)?;
         }
         Ok(())
@@ -310,22 +321,28 @@ impl Recovery<'_> {
                 .map(|(key, mark)| (key.clone(), mark.seq));
             match owner {
                 Some((key, seq)) if seq > 0 => self.condemn(&key, seq, place.into()),
-                _ => owned &= self.healed.contains(prev) || self.is_gap(*prev),
+                _ if self.healed.contains(prev) => {}
+                _ => match self.gap_after(*prev) {
+                    Some((key, seq)) => self.condemn(&key, seq, place.into()),
+                    None => owned = false,
+                },
             }
         }
         owned
     }
 
-    /// Whether the record after the one with this checksum is known to be missing.
-    fn is_gap(&self, prev: u32) -> bool {
-        self.condemned.values().any(|corruption| {
-            let key = &corruption.stream;
+    /// The condemned stream that is known to miss the record after the one with this checksum.
+    fn gap_after(&self, prev: u32) -> Option<(StreamKey, Seq)> {
+        let misses_it = |corruption: &&Corruption| {
             if corruption.good_through == 0 {
                 return prev == 0;
             }
+            let key = &corruption.stream;
             let end = session_file::load(self.disk, &self.layout.file(key), key);
             prev != 0 && end.is_ok_and(|(mark, _, _)| mark.crc == prev)
-        })
+        };
+        let found = self.condemned.values().find(misses_it)?;
+        Some((found.stream.clone(), found.good_through))
     }
 
     /// By the stream and seq that it begins with: a record that the stream ought to have.

@@ -5,23 +5,30 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::checkpoint::{self, Found};
+use super::checkpoint;
+use super::damage;
 use super::path::Layout;
 use super::recover;
-use super::report::{OpenError, SetAside};
+use super::report::{OpenError, RecoveryReport, SetAside};
 use super::threads::take_lock;
-use super::verify::verify_file;
+use super::verify::{Found, verify_file};
 use crate::disk::{Disk, OpenAs, append_all, read_range};
 use crate::key::StreamKey;
 use crate::record::Seq;
 
 /// What repair has done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Repaired {
     /// The last seq of the stream now; 0 if nothing could be kept.
     pub tail: Seq,
     /// What was cut, if anything.
     pub set_aside: Option<SetAside>,
+    /// What was wrong with the file, if anything, and where.
+    pub found: Option<Found>,
+    /// Why the stream took no appends, if so.
+    pub condemned: Option<String>,
+    /// What the recovery before has found in the whole directory.
+    pub recovery: RecoveryReport,
 }
 
 /// Cuts a stream back to its good prefix and lifts its condemnation, so that it takes appends
@@ -36,55 +43,74 @@ pub fn repair_stream(disk: &dyn Disk, dir: &Path, key: &StreamKey) -> Result<Rep
     recover::make_root(disk, &layout).map_err(failed)?;
     let _lock = take_lock(disk, &layout)?;
     let recovered = recover::recover(disk, &layout, true, true)?;
-    cut(disk, &layout, key, recovered.next_segment).map_err(failed)
+    let number = recovered.next_segment;
+    let mut repaired = Repaired {
+        recovery: recovered.report,
+        ..Repaired::default()
+    };
+    cut(disk, &layout, key, number, &mut repaired).map_err(failed)?;
+    Ok(repaired)
 }
 
-fn cut(disk: &dyn Disk, layout: &Layout, key: &StreamKey, number: u64) -> io::Result<Repaired> {
-    let file = match disk.open(&layout.file(key), OpenAs::Append) {
+fn cut(
+    disk: &dyn Disk,
+    layout: &Layout,
+    key: &StreamKey,
+    number: u64,
+    repaired: &mut Repaired,
+) -> io::Result<()> {
+    let path = layout.file(key);
+    repaired.condemned = damage::read(disk, layout, key)?;
+    let file = match disk.open(&path, OpenAs::Read) {
+        Ok(_) => disk.open(&path, OpenAs::Append)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(Repaired {
-                tail: 0,
-                set_aside: None,
-            });
+            return lift(disk, layout, key);
         }
-        file => file?,
+        Err(error) => return Err(error),
     };
-    let verdict = verify_file(&*file, key)?;
-    let mut set_aside = None;
+    let verdict = verify_file(&*file, &path, key)?;
+    repaired.tail = verdict.good_through;
+    repaired.found = verdict.fault;
     if verdict.good_bytes < verdict.file_bytes {
-        let size = verdict.file_bytes - verdict.good_bytes;
+        let bytes = verdict.file_bytes - verdict.good_bytes;
         let kept_in = spare_name(disk, layout, key, number)?;
         let copy = disk.open(&kept_in, OpenAs::Fresh)?;
         let mut at = verdict.good_bytes;
         while at < verdict.file_bytes {
             let block = read_range(&*file, at, 1 << 20)?;
+            if block.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             append_all(&*copy, &[&block])?;
             at += block.len() as u64;
         }
         copy.sync()?;
         disk.sync_dir(&layout.quarantine())?;
-        let (from, offset) = (layout.file(key), verdict.good_bytes);
-        set_aside = Some(SetAside {
-            from,
-            offset,
-            bytes: size,
+        repaired.set_aside = Some(SetAside {
+            from: path,
+            offset: verdict.good_bytes,
+            bytes,
             kept_in,
+            streams: vec![(key.clone(), bytes)],
         });
         file.cut(verdict.good_bytes)?;
     }
     file.sync()?;
-    if let Found::Good(mut manifest, next_segment) = checkpoint::read(disk, layout)? {
-        manifest.remove(key);
+    lift(disk, layout, key)
+}
+
+/// Forgets what the manifest and the damage note say of a stream.
+fn lift(disk: &dyn Disk, layout: &Layout, key: &StreamKey) -> io::Result<()> {
+    if let checkpoint::Found::Good(mut manifest, next_segment) = checkpoint::read(disk, layout)?
+        && manifest.remove(key).is_some()
+    {
         checkpoint::write(disk, layout, &manifest, next_segment)?;
     }
     if disk.exists(&layout.damage(key))? {
         disk.remove(&layout.damage(key))?;
+        disk.sync_dir(&layout.stream(key))?;
     }
-    disk.sync_dir(&layout.stream(key))?;
-    Ok(Repaired {
-        tail: verdict.good_through,
-        set_aside,
-    })
+    Ok(())
 }
 
 /// A name in quarantine that is not taken yet.

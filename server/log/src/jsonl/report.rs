@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use crate::error::Corruption;
+use crate::key::StreamKey;
 
 /// Why the log did not open.
 #[derive(Debug, thiserror::Error)]
@@ -81,8 +82,10 @@ pub struct SetAside {
     pub offset: u64,
     /// How many.
     pub bytes: u64,
-    /// Where they are now.
+    /// Where they are now; from a log that is open for reading only, where they would be put.
     pub kept_in: PathBuf,
+    /// Whose they seem to be, by the beginnings of their lines, with how many of them.
+    pub streams: Vec<(StreamKey, u64)>,
 }
 
 impl OpenError {
@@ -99,6 +102,16 @@ impl RecoveryReport {
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.set_aside.is_empty() && self.corrupt.is_empty() && !self.manifest_damaged
+    }
+
+    /// Bytes of this stream that were set aside: parts of records that were never acknowledged.
+    /// `None` if there are none that are known to be its own.
+    #[must_use]
+    pub fn cut_bytes(&self, key: &StreamKey) -> Option<u64> {
+        let streams = self.set_aside.iter().flat_map(|aside| &aside.streams);
+        let own = streams.filter(|(owner, _)| owner == key);
+        own.map(|(_, bytes)| *bytes)
+            .reduce(|sum, bytes| sum + bytes)
     }
 
     /// What the log's own stream is told.

@@ -3,11 +3,13 @@
 //! Boundary: reads one segment's bytes; what to do about damage is recovery's. Invariant: a record
 //! is handed out only if its line is whole, its checksum is good, and it is not part of a torn tail.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::Bytes;
 use memchr::memchr;
 
+use crate::key::StreamKey;
 use crate::record::{Fault, Record, Seq, parse_hex8, peek_head};
 
 /// Two empty lines: what stands before was durable when this was written. Two, so that no single
@@ -88,6 +90,18 @@ pub(crate) fn scan(bytes: &Bytes, is_last: bool) -> Result<Scan, u32> {
     })
 }
 
+/// Whose bytes these are, as the beginnings of their lines say.
+pub(crate) fn owners(bytes: &[u8]) -> Vec<(StreamKey, u64)> {
+    let mut owners: BTreeMap<StreamKey, u64> = BTreeMap::new();
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let owner = peek_head(line).and_then(|(stream, _)| StreamKey::parse(stream).ok());
+        if let Some(owner) = owner {
+            *owners.entry(owner).or_default() += line.len() as u64;
+        }
+    }
+    owners.into_iter().collect()
+}
+
 /// Looks for what a damaged stretch still tells of its records.
 pub(crate) fn traces(bytes: &[u8]) -> Traces {
     const HEAD: &[u8] = b"{\"v\":";
@@ -110,7 +124,6 @@ pub(crate) fn traces(bytes: &[u8]) -> Traces {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::key::StreamKey;
     use crate::record::{NewRecord, Timestamp};
 
     /// Three batches of two records, each begun by a barrier.

@@ -4,7 +4,7 @@
 //! has been checked by checksum, stream, seq and chain.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -118,7 +118,7 @@ impl History for FileHistory {
                     None => seek_back(&*disk, &path, stream.filed(), before),
                 };
                 cursor
-                    .and_then(|cursor| read_back(&stream.key, cursor))
+                    .and_then(|cursor| read_back(&path, &stream.key, cursor))
                     .map_err(|fault| FileHistory::fault(&stream, fault))
             })
             .await?;
@@ -132,7 +132,7 @@ impl History for FileHistory {
 /// of the last one, and what is wrong if something is. Reads one block of a good file.
 pub(crate) fn load(
     disk: &dyn Disk,
-    path: &std::path::Path,
+    path: &Path,
     key: &StreamKey,
 ) -> io::Result<(Mark, u64, Option<Verdict>)> {
     let file = match disk.open(path, OpenAs::Read) {
@@ -155,14 +155,14 @@ pub(crate) fn load(
         };
         return Ok((mark, record.epoch, None));
     }
-    let verdict = verify_file(&*file, key)?;
+    let verdict = verify_file(&*file, path, key)?;
     Ok((verdict.mark, verdict.epoch, Some(verdict)))
 }
 
 /// The mark after the record `seq`, which the file holds below `end`.
 fn seek(
     disk: &dyn Disk,
-    path: &std::path::Path,
+    path: &Path,
     key: &StreamKey,
     end: u64,
     seq: Seq,
@@ -181,6 +181,7 @@ fn seek(
     let Some(offset) = lines::find(&*file, end, seq)? else {
         return Err(prefix_fault(
             &*file,
+            path,
             key,
             format!("record {seq} is not found in the file"),
         )?);
@@ -196,13 +197,23 @@ fn seek(
             };
             Ok(Cursor { file, mark })
         }
-        Err(fault) => Err(prefix_fault(&*file, key, format!("record {seq}: {fault}"))?),
+        Err(fault) => Err(prefix_fault(
+            &*file,
+            path,
+            key,
+            format!("record {seq}: {fault}"),
+        )?),
     }
 }
 
 /// A fault in the middle of the file: how far is it good?
-fn prefix_fault(file: &dyn DiskFile, key: &StreamKey, reason: String) -> io::Result<ReadFault> {
-    let verdict = verify_file(file, key)?;
+fn prefix_fault(
+    file: &dyn DiskFile,
+    path: &Path,
+    key: &StreamKey,
+    reason: String,
+) -> io::Result<ReadFault> {
+    let verdict = verify_file(file, path, key)?;
     Ok(ReadFault::Bad {
         good_through: verdict.mark.seq,
         reason,
@@ -259,12 +270,7 @@ pub(crate) fn decode(line: bytes::Bytes, key: &StreamKey, mark: Mark) -> Result<
     Ok(record)
 }
 
-fn seek_back(
-    disk: &dyn Disk,
-    path: &std::path::Path,
-    filed: Mark,
-    before: Seq,
-) -> Result<Cursor, ReadFault> {
+fn seek_back(disk: &dyn Disk, path: &Path, filed: Mark, before: Seq) -> Result<Cursor, ReadFault> {
     let file = disk.open(path, OpenAs::Read)?;
     let seq = (before - 1).min(filed.seq);
     let bytes = if before > filed.seq {
@@ -281,7 +287,11 @@ fn seek_back(
     })
 }
 
-fn read_back(key: &StreamKey, mut cursor: Cursor) -> Result<(Vec<Arc<Record>>, Cursor), ReadFault> {
+fn read_back(
+    path: &Path,
+    key: &StreamKey,
+    mut cursor: Cursor,
+) -> Result<(Vec<Arc<Record>>, Cursor), ReadFault> {
     let mut records: Vec<Arc<Record>> = Vec::new();
     for line in lines::before(&*cursor.file, cursor.mark.bytes)? {
         let offset = line.offset;
@@ -306,7 +316,7 @@ fn read_back(key: &StreamKey, mut cursor: Cursor) -> Result<(Vec<Arc<Record>>, C
             Err(_) if !records.is_empty() => break,
             Err(fault) => {
                 let reason = format!("at byte {offset}: {fault}");
-                return Err(prefix_fault(&*cursor.file, key, reason)?);
+                return Err(prefix_fault(&*cursor.file, path, key, reason)?);
             }
         }
         cursor.mark.bytes = offset;
@@ -315,7 +325,7 @@ fn read_back(key: &StreamKey, mut cursor: Cursor) -> Result<(Vec<Arc<Record>>, C
         Some(oldest) => cursor.mark.seq = oldest.seq - 1,
         None => {
             let reason = format!("no line ends before byte {}", cursor.mark.bytes);
-            return Err(prefix_fault(&*cursor.file, key, reason)?);
+            return Err(prefix_fault(&*cursor.file, path, key, reason)?);
         }
     }
     Ok((records, cursor))

@@ -63,5 +63,6 @@ async fn conforms_without_syncs() {
 mod damage;
 mod fixture;
 mod life;
+mod look;
 mod powercut;
 mod recovery;

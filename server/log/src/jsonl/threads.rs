@@ -17,7 +17,7 @@ use super::queue::{Pending, Stop, Turn};
 use super::recover;
 use super::report::{OpenError, RecoveryReport};
 use super::{JsonlOptions, SyncPolicy};
-use crate::disk::{Disk, Lock, LockError};
+use crate::disk::{Disk, Lock, LockError, Overlay};
 use crate::key::{Id, StreamKey, StreamKind};
 use crate::record::NewRecord;
 
@@ -41,8 +41,25 @@ pub(super) struct Parts {
 struct Watchdog(Arc<Engine>);
 
 impl Parts {
+    /// As [`Parts::open`], with every change in memory, no lock taken, and damage no reason to stop.
+    pub(super) fn look(below: Arc<dyn Disk>, options: JsonlOptions) -> Result<Parts, OpenError> {
+        let options = JsonlOptions {
+            accept_damage: true,
+            ..options
+        };
+        Parts::open_as(Arc::new(Overlay::new(below)), options, true)
+    }
+
     /// Locks, recovers, makes the first segment, and notes in the log's own stream what was found.
     pub(super) fn open(disk: Arc<dyn Disk>, options: JsonlOptions) -> Result<Parts, OpenError> {
+        Parts::open_as(disk, options, false)
+    }
+
+    fn open_as(
+        disk: Arc<dyn Disk>,
+        options: JsonlOptions,
+        read_only: bool,
+    ) -> Result<Parts, OpenError> {
         let engine = Arc::new(Engine::new(disk, options));
         let (disk, layout) = (&*engine.disk, &engine.layout);
         let failed = |error| OpenError::io(layout.root(), error);
@@ -60,7 +77,7 @@ impl Parts {
             lock,
             report,
         };
-        if !parts.report.is_clean() {
+        if !parts.report.is_clean() && !read_only {
             parts.note();
         }
         Ok(parts)

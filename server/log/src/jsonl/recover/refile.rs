@@ -23,6 +23,8 @@ struct Chain<'a> {
     /// Lines to be written after it, from the journal.
     pending: Vec<&'a [u8]>,
     end: Mark,
+    /// A line of the file is not the record that was due there.
+    bad_line: bool,
     /// Bytes at the end of the file that belong to no record and that nothing replaces.
     ragged: bool,
     /// The first record of the journal that has no place in the chain.
@@ -48,18 +50,28 @@ impl Recovery<'_> {
         let base = match base(&*file, size, key, self.before.get(key).copied(), journal)? {
             Ok(base) => base,
             Err(reason) => {
-                let good_through = verify_file(&*file, key)?.good_through;
+                let good_through = verify_file(&*file, &path, key)?.good_through;
                 self.condemn(key, good_through, reason);
                 return Ok(());
             }
         };
         let chain = self.join(&*file, size, key, base, journal)?;
+        if chain.bad_line
+            && let Some(seq) = good_beyond(&*file, size, key, chain.end, chain.keep)?
+        {
+            // Whatever it is, no crash leaves it, and cutting would lose a record.
+            let verdict = verify_file(&*file, &path, key)?;
+            let due = verdict.good_through + 1;
+            let reason = format!("its file has record {seq}, and no good record {due} before it");
+            self.condemn(key, verdict.good_through, reason);
+            return Ok(());
+        }
         if chain.ragged {
             let at = chain.end.bytes;
             let bytes = read_range(&*file, at, usize::try_from(size - at).unwrap_or(usize::MAX))?;
             let stream = key.as_str().replace('/', ".");
             let name = format!("before-{:010}-{stream}-at-{at}.torn", self.next_segment);
-            self.set_aside(&name, path, at, &bytes)?;
+            self.set_aside(&name, path.clone(), at, &bytes, Some(key))?;
         }
         if chain.gap.is_none()
             && chain.end == base
@@ -108,13 +120,14 @@ impl Recovery<'_> {
         let mut in_file = true;
         let mut journal = journal.iter().peekable();
         let (mut keep, mut end, mut pending) = (base, base, Vec::new());
-        let mut ragged = false;
+        let (mut bad_line, mut ragged) = (false, false);
         loop {
             while journal.next_if(|record| record.seq <= end.seq).is_some() {}
             let filed = match lines.next()?.filter(|_| in_file) {
                 Some(line) => decode(line.bytes, key, end).ok(),
                 None => None,
             };
+            bad_line |= in_file && filed.is_none() && size > end.bytes;
             ragged |= in_file && filed.is_none() && size > end.bytes;
             in_file &= filed.is_some();
             let acknowledged = journal.next_if(|record| record.follows(end.seq, end.crc).is_ok());
@@ -138,10 +151,30 @@ impl Recovery<'_> {
             keep,
             pending,
             end,
+            bad_line,
             ragged,
             gap,
         })
     }
+}
+
+/// The seq of a good record that the file holds in or after bad lines, and the chain does not.
+fn good_beyond(
+    file: &dyn DiskFile,
+    size: u64,
+    key: &StreamKey,
+    end: Mark,
+    keep: Mark,
+) -> io::Result<Option<Seq>> {
+    let mut lines = Lines::new(file, keep.bytes, size);
+    while let Some(line) = lines.next()? {
+        if let Ok(record) = Record::decode_of(line.bytes, key)
+            && record.seq > end.seq
+        {
+            return Ok(Some(record.seq));
+        }
+    }
+    Ok(None)
 }
 
 /// The position from which the journal takes over, checked against the file; or why it is not
