@@ -23,7 +23,7 @@ use std::io;
 use clap::{Args, Subcommand};
 
 pub use exit::Exit;
-pub use log::{FoldMessages, LogCommand, LogShow, NoFold};
+pub use log::{FoldMessages, LogCommand, LogReplay, LogShow, NoFold};
 pub use run::{RunCommand, run};
 pub use sessions::SessionsCommand;
 pub use terminal::{Interrupts, Terminal};
@@ -134,6 +134,7 @@ impl ClientCommand {
             Self::Watch(watch) => &watch.connect,
             Self::Sessions(SessionsCommand::List(list)) => &list.connect,
             Self::Log(LogCommand::Show(show)) => &show.connect,
+            Self::Log(LogCommand::Replay(replay)) => &replay.connect,
             Self::Tools(ToolsCommand::List(list)) => &list.connect,
         }
     }

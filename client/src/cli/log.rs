@@ -3,6 +3,8 @@
 //! Boundary: reads entries over gRPC and renders them. The conversation is folded by the server's own fold,
 //! which the binary passes in. Invariant: what is shown ends with an error unless all of it came.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use loopwright_proto::v1::{Entry, Message, ReadEntriesRequest};
 
@@ -15,6 +17,36 @@ use crate::render::{entry_lines, message_lines};
 pub enum LogCommand {
     /// Show a session's log, one line an event
     Show(LogShow),
+    /// Decide a recorded session again, and say where this version parts from what was logged
+    Replay(LogReplay),
+}
+
+/// Decide a recorded session again with its recorded outcomes. Ends with 0 where every entry is decided
+/// as it was logged, else with 1 after the first that is not.
+#[derive(Debug, Clone, Args)]
+pub struct LogReplay {
+    /// The session
+    #[arg(value_name = "SESSION", required_unless_present = "file")]
+    pub session: Option<String>,
+    /// Read it from this data directory (session_log.dir), which may be in use; nothing is changed
+    #[arg(long, value_name = "DIR", conflicts_with = "file")]
+    pub dir: Option<PathBuf>,
+    /// The session's namespace in that directory
+    #[arg(long, value_name = "NAME", default_value = "default", requires = "dir")]
+    pub namespace: String,
+    /// Read it from this file: an export, a session's file of a log, a golden session; - = standard
+    /// input
+    #[arg(long, value_name = "FILE", conflicts_with = "session")]
+    pub file: Option<PathBuf>,
+    /// Write it as a golden session: a name in server/core/tests/golden, or a file
+    #[arg(long, value_name = "NAME_OR_FILE")]
+    pub golden: Option<String>,
+    /// The outcome as one line of JSON, with both sides of a divergence whole
+    #[arg(long)]
+    pub json: bool,
+    /// Which server, and who asks.
+    #[command(flatten)]
+    pub connect: ConnectArgs,
 }
 
 /// Show a session's log, one line an event.
@@ -63,7 +95,14 @@ impl LogCommand {
         terminal: &mut Terminal,
         fold: &dyn FoldMessages,
     ) -> Result<Exit, Failure> {
-        let Self::Show(show) = self;
+        let show = match self {
+            Self::Show(show) => show,
+            // The binary that has the rules takes it before it comes here.
+            Self::Replay(_) => {
+                let words = "this program has no rules to decide by; `loopwright log replay` does";
+                return Err(Failure::Other(words.to_owned()));
+            }
+        };
         if show.messages {
             show.messages(client, terminal, fold).await?;
         } else {

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use loopwright_client::cli::{ClientCommand, Terminal, execute};
+use loopwright_client::cli::{ClientCommand, LogCommand, Terminal, execute};
 use loopwright_sidecars::SidecarCommand;
 
 use crate::config::{self, Loaded, Sources};
@@ -14,6 +14,7 @@ use crate::config::{self, Loaded, Sources};
 mod config_command;
 mod demo;
 mod local;
+mod replay;
 mod serve;
 
 /// Runs LLM agent loops with sidecar tools, within a budget, on a log that survives any crash.
@@ -76,6 +77,9 @@ impl Cli {
                     .await
                     .map_err(Into::into),
             ),
+            Command::Client(ClientCommand::Log(LogCommand::Replay(replay))) => {
+                done(Box::pin(replay::run(replay)).await)
+            }
             Command::Client(command) => {
                 let mut terminal = Terminal::stdio();
                 let fold = crate::service::convert::Fold;
