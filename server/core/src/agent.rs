@@ -50,11 +50,19 @@ pub struct Agent {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnknownPolicy {
-    /// End the loop as `unknown_outcome`.
-    #[default]
-    End,
+    /// Ask a person; the call waits.
+    Ask,
     /// Tell the model that the outcome is unknown, and go on.
+    #[default]
     TellModel,
+    /// End the loop as `unknown_outcome`.
+    End,
+}
+
+impl UnknownPolicy {
+    pub(crate) fn tells_model(&self) -> bool {
+        *self == Self::TellModel
+    }
 }
 
 /// The limits of a session's loops, as they were resolved when it was created.
@@ -83,9 +91,20 @@ pub struct Limits {
     pub budget: BudgetLimits,
     /// How failed attempts are repeated.
     pub retry: RetryPolicy,
-    /// What follows an unknown outcome.
-    #[serde(default)]
-    pub on_unknown: UnknownPolicy,
+    /// What follows an unknown outcome; absent: a person is asked where the tool is destructive,
+    /// else the model is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_unknown: Option<UnknownPolicy>,
+    /// How long a call may wait for a person's approval, milliseconds; absent: without end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval_timeout_ms: Option<u64>,
+    /// What becomes of a call whose approval expired: true = dispatched, false = denied.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub approval_default_allow: bool,
+    /// How long a loop may wait for a person and for nothing else, milliseconds; absent: without
+    /// end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout_ms: Option<u64>,
 }
 
 impl Default for Limits {
@@ -101,7 +120,10 @@ impl Default for Limits {
             min_output_tokens: 64,
             budget: BudgetLimits::default(),
             retry: RetryPolicy::default(),
-            on_unknown: UnknownPolicy::End,
+            on_unknown: None,
+            approval_timeout_ms: None,
+            approval_default_allow: false,
+            idle_timeout_ms: None,
         }
     }
 }

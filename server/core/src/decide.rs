@@ -11,6 +11,8 @@ use crate::{
     state::State,
 };
 
+mod adopt;
+mod approval;
 mod attach;
 mod budget;
 mod cancel;
@@ -19,12 +21,17 @@ mod model;
 mod step;
 mod timer;
 mod tool;
+mod unknown;
 
 /// The events that `input` causes in `state`; none where it is stale or already answered.
 ///
 /// # Errors
-/// A [`Rejection`] where a command is refused. Outcomes and timers are never refused.
+/// A [`Rejection`] where a command or an attach is refused. Outcomes and timers are refused only in
+/// an unfinished copy, where there are none.
 pub fn decide(state: &State, input: Input) -> Result<Vec<Event>, Rejection> {
+    if state.copied && !matches!(input.what, What::Adopt { .. }) {
+        return Err(Rejection::Unfinished);
+    }
     let mut draft = Draft {
         at: input.at,
         state: state.clone(),
@@ -35,6 +42,34 @@ pub fn decide(state: &State, input: Input) -> Result<Vec<Event>, Rejection> {
         What::StartLoop(start) => message::start_loop(&mut draft, start)?,
         What::SendMessage(message) => message::send(&mut draft, message)?,
         What::CancelLoop { by, guard, reason } => cancel::cancel(&mut draft, by, guard, reason)?,
+        What::ResolveApproval {
+            by,
+            guard,
+            call,
+            allow,
+            reason,
+        } => approval::resolve(&mut draft, by, guard, call, allow, reason)?,
+        What::ResolveUnknown {
+            by,
+            guard,
+            call,
+            resolution,
+            output,
+            reason,
+        } => {
+            let resolved = unknown::Resolved {
+                resolution,
+                output,
+                reason,
+            };
+            unknown::resolve(&mut draft, by, guard, call, resolved)?;
+        }
+        What::Adopt {
+            by,
+            session,
+            namespace,
+            origin,
+        } => adopt::adopt(&mut draft, by, session, namespace, origin)?,
         What::Attach { epoch, cut_bytes } => attach::attach(&mut draft, epoch, cut_bytes)?,
         What::Detach => attach::detach(&mut draft),
         What::ToolsChanged(tools) => attach::tools_changed(&mut draft, tools),
@@ -68,7 +103,7 @@ pub fn decide(state: &State, input: Input) -> Result<Vec<Event>, Rejection> {
         } => {
             tool::failed(&mut draft, call, attempt, failure, jitter);
         }
-        What::LookedUp { call, answer } => tool::looked_up(&mut draft, call, answer),
+        What::LookedUp { call, answer } => unknown::looked_up(&mut draft, call, answer),
         What::BudgetGranted {
             call,
             attempt,

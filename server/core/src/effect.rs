@@ -64,6 +64,9 @@ impl EffectKey {
 /// What `state` wants to be running, all of it: whatever else runs is to be aborted.
 #[must_use]
 pub fn wanted(state: &State) -> BTreeSet<EffectKey> {
+    if state.copied {
+        return BTreeSet::new();
+    }
     let mut keys: BTreeSet<EffectKey> = state
         .settling
         .iter()
@@ -76,6 +79,16 @@ pub fn wanted(state: &State) -> BTreeSet<EffectKey> {
         keys.insert(EffectKey::Timer {
             at,
             why: TimerWhy::Deadline(active.id),
+        });
+    }
+    if let (Some(asked_at), Some(millis), true) = (
+        active.asked_at,
+        state.limits.idle_timeout_ms,
+        active.waits_for_person(),
+    ) {
+        keys.insert(EffectKey::Timer {
+            at: asked_at.plus(millis),
+            why: TimerWhy::Idle(active.id),
         });
     }
     if let Some(model) = &active.model {
@@ -96,7 +109,7 @@ pub fn wanted(state: &State) -> BTreeSet<EffectKey> {
             ToolPhase::Running => {
                 keys.insert(EffectKey::Tool { call, attempt });
             }
-            ToolPhase::InDoubt => {
+            ToolPhase::InDoubt { .. } => {
                 keys.insert(EffectKey::Lookup { call });
             }
             ToolPhase::Backoff { until } => {
@@ -105,7 +118,18 @@ pub fn wanted(state: &State) -> BTreeSet<EffectKey> {
                     why: TimerWhy::RetryTool(call),
                 });
             }
-            ToolPhase::Waiting | ToolPhase::Ended(_) => {}
+            ToolPhase::Held {
+                until: Some(until), ..
+            } => {
+                keys.insert(EffectKey::Timer {
+                    at: until,
+                    why: TimerWhy::Approval(call),
+                });
+            }
+            ToolPhase::Held { until: None, .. }
+            | ToolPhase::Asking
+            | ToolPhase::Waiting
+            | ToolPhase::Ended(_) => {}
         }
     }
     keys

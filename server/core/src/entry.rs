@@ -18,6 +18,9 @@ pub struct Entry {
     pub cause: Cause,
     /// What happened, in order; never empty.
     pub events: Vec<Event>,
+    /// True where it was copied from another log. A log whose last entry was is unfinished.
+    #[serde(default, skip_serializing_if = "crate::message::is_false")]
+    pub copied: bool,
 }
 
 /// What reached the driver.
@@ -46,6 +49,24 @@ pub enum Cause {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         guard: Option<LoopId>,
     },
+    /// ResolveApproval.
+    ResolveApproval {
+        /// Who and under which request.
+        by: Command,
+        /// The loop that it was meant for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        guard: Option<LoopId>,
+    },
+    /// ResolveUnknown.
+    ResolveUnknown {
+        /// Who and under which request.
+        by: Command,
+        /// The loop that it was meant for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        guard: Option<LoopId>,
+    },
+    /// A log of copied entries was closed for a command.
+    Adopt(Command),
     /// A driver took the session.
     Attach,
     /// The driver was told to let go.
@@ -77,6 +98,9 @@ pub enum Cause {
         /// Whether the edge held a repeat for useful.
         #[serde(default, skip_serializing_if = "crate::message::is_false")]
         retryable: bool,
+        /// The floor that the sidecar set, milliseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
     },
     /// A sidecar said what became of a call.
     Lookup {
@@ -113,6 +137,18 @@ pub enum Cause {
     Timer(TimerWhy),
 }
 
+impl Entry {
+    /// An entry of the session's own.
+    #[must_use]
+    pub fn new(cause: Cause, events: Vec<Event>) -> Self {
+        Self {
+            cause,
+            events,
+            copied: false,
+        }
+    }
+}
+
 impl Cause {
     /// The command behind it, where there is one.
     #[must_use]
@@ -121,7 +157,10 @@ impl Cause {
             Self::Create(by)
             | Self::StartLoop(by)
             | Self::SendMessage { by, .. }
-            | Self::CancelLoop { by, .. } => Some(by),
+            | Self::CancelLoop { by, .. }
+            | Self::ResolveApproval { by, .. }
+            | Self::ResolveUnknown { by, .. }
+            | Self::Adopt(by) => Some(by),
             Self::Attach
             | Self::Detach
             | Self::Tools
@@ -143,6 +182,9 @@ impl Cause {
             Self::StartLoop(_) => "start_loop",
             Self::SendMessage { .. } => "send_message",
             Self::CancelLoop { .. } => "cancel_loop",
+            Self::ResolveApproval { .. } => "resolve_approval",
+            Self::ResolveUnknown { .. } => "resolve_unknown",
+            Self::Adopt(_) => "adopt",
             Self::Attach => "attach",
             Self::Detach => "detach",
             Self::Tools => "tools",

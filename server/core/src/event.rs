@@ -15,15 +15,31 @@ use serde_json::value::RawValue;
 use crate::{
     agent::{Agent, Limits, ToolSet},
     budget::{Bound, Reservation},
-    ids::{Attempt, CallId, Epoch, LoopId, Timestamp},
-    message::{Parts, ToolOutput},
-    outcome::{AbandonReason, EndReason, ModelFailureKind, StopReason, ToolFailureKind},
+    ids::{Attempt, CallId, Epoch, LoopId, Seq, Timestamp},
+    message::Parts,
+    outcome::{AbandonReason, EndReason, ModelFailureKind, StopReason},
     usage::{Totals, Usage},
 };
 
+macro_rules! facts {
+    ($($(#[$doc:meta])* $name:ident { $($body:tt)* })+) => {
+        $($(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        pub struct $name { $($body)* })+
+    };
+}
+
+mod tool;
 mod words;
 
-pub use words::{Origin, RejectReason, effect_class};
+pub use tool::{
+    ApprovalRequested, ApprovalResolved, ToolCallCancelled, ToolCallCompleted, ToolCallFailed,
+    ToolCallInDoubt, ToolCallRejected, ToolCallRequested, ToolCallResultLate, ToolCallStarted,
+    ToolCallUnknown, UnknownResolved,
+};
+pub use words::{
+    ApprovalOutcome, ApprovalReason, Origin, RejectReason, UnknownResolution, effect_class,
+};
 
 macro_rules! events {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
@@ -109,6 +125,10 @@ impl<'de> Deserialize<'de> for Event {
 events! {
     /// The session began.
     SessionCreated,
+    /// The session is a copy of another from here on: it closes the copied entries.
+    SessionForked,
+    /// The session is an exported one from here on: it closes the imported entries.
+    SessionImported,
     /// A driver took the session; every fact after it is of its epoch.
     DriverAttached,
     /// The driver let go for a drain.
@@ -145,6 +165,10 @@ events! {
     ToolCallRequested,
     /// A requested tool call was refused before it was dispatched.
     ToolCallRejected,
+    /// A tool call waits for a person before it is dispatched.
+    ApprovalRequested,
+    /// The wait for a person's approval ended.
+    ApprovalResolved,
     /// The licence to dispatch a tool call.
     ToolCallStarted,
     /// A tool answered.
@@ -155,6 +179,8 @@ events! {
     ToolCallInDoubt,
     /// Nobody could say what became of a call in doubt.
     ToolCallUnknown,
+    /// A person said what became of a call whose outcome was unknown, or the wait for that ended.
+    UnknownResolved,
     /// A result came after its call had ended.
     ToolCallResultLate,
     /// A tool call was cancelled.
@@ -186,14 +212,6 @@ impl Unknown {
     }
 }
 
-macro_rules! facts {
-    ($($(#[$doc:meta])* $name:ident { $($body:tt)* })+) => {
-        $($(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-        pub struct $name { $($body)* })+
-    };
-}
-
 facts! {
     /// See [`Event::SessionCreated`].
     SessionCreated {
@@ -210,6 +228,35 @@ facts! {
         /// The creator's labels.
         #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
         pub labels: std::collections::BTreeMap<String, String>,
+    }
+    /// See [`Event::SessionForked`].
+    SessionForked {
+        /// The copy's id.
+        pub session: String,
+        /// The tenant that it belongs to.
+        pub namespace: String,
+        /// When.
+        pub at: Timestamp,
+        /// The session that was copied.
+        pub from: String,
+        /// The last entry that was copied.
+        pub from_seq: Seq,
+        /// The copy's labels.
+        #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+        pub labels: std::collections::BTreeMap<String, String>,
+    }
+    /// See [`Event::SessionImported`].
+    SessionImported {
+        /// The session's id from here on.
+        pub session: String,
+        /// The tenant that it belongs to from here on.
+        pub namespace: String,
+        /// When.
+        pub at: Timestamp,
+        /// What it was exported as, `namespace/session`.
+        pub from: String,
+        /// The last entry that was imported.
+        pub from_seq: Seq,
     }
     /// See [`Event::DriverAttached`].
     DriverAttached {
@@ -385,90 +432,6 @@ facts! {
         pub reserved: Reservation,
         /// What was used.
         pub usage: Usage,
-    }
-    /// See [`Event::ToolCallRequested`].
-    ToolCallRequested {
-        /// Our id of it.
-        pub call: CallId,
-        /// Its place among the parts of the reply, from 0.
-        pub index: u32,
-        /// First 64 bits of the SHA-256 of its arguments, 16 hexadecimal digits.
-        #[serde(default, skip_serializing_if = "String::is_empty")]
-        pub args_hash: String,
-    }
-    /// See [`Event::ToolCallRejected`].
-    ToolCallRejected {
-        /// The call.
-        pub call: CallId,
-        /// Why.
-        pub reason: RejectReason,
-        /// In words, for the model.
-        pub message: String,
-    }
-    /// See [`Event::ToolCallStarted`].
-    ToolCallStarted {
-        /// The call.
-        pub call: CallId,
-        /// Its attempt, from 1.
-        pub attempt: Attempt,
-        /// When.
-        pub at: Timestamp,
-    }
-    /// See [`Event::ToolCallCompleted`].
-    ToolCallCompleted {
-        /// The call.
-        pub call: CallId,
-        /// The attempt that answered.
-        pub attempt: Attempt,
-        /// What it gave back.
-        pub output: Arc<ToolOutput>,
-    }
-    /// See [`Event::ToolCallFailed`].
-    ToolCallFailed {
-        /// The call.
-        pub call: CallId,
-        /// The attempt that failed.
-        pub attempt: Attempt,
-        /// In which way.
-        pub kind: ToolFailureKind,
-        /// In words.
-        pub message: String,
-        /// When it is tried again; absent: it is not, and the call has ended.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub retry_at: Option<Timestamp>,
-    }
-    /// See [`Event::ToolCallInDoubt`].
-    ToolCallInDoubt {
-        /// The call.
-        pub call: CallId,
-        /// The attempt whose end nobody saw.
-        pub attempt: Attempt,
-        /// In words.
-        pub message: String,
-    }
-    /// See [`Event::ToolCallUnknown`].
-    ToolCallUnknown {
-        /// The call, ended by this.
-        pub call: CallId,
-        /// In words, for the model and for people.
-        pub message: String,
-    }
-    /// See [`Event::ToolCallResultLate`].
-    ToolCallResultLate {
-        /// The call.
-        pub call: CallId,
-        /// The attempt that answered late.
-        pub attempt: Attempt,
-        /// What it gave back: for people, never for the model.
-        pub output: Arc<ToolOutput>,
-    }
-    /// See [`Event::ToolCallCancelled`].
-    ToolCallCancelled {
-        /// The call, ended by this.
-        pub call: CallId,
-        /// True where it had been dispatched and so may have run.
-        #[serde(default, skip_serializing_if = "crate::message::is_false")]
-        pub dispatched: bool,
     }
     /// See [`Event::LoopEnded`].
     LoopEnded {

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     agent::{Agent, Limits, ToolSet},
-    ids::{Attempt, CallId, Epoch, LoopId, Timestamp},
+    event::UnknownResolution,
+    ids::{Attempt, CallId, Epoch, LoopId, Seq, Timestamp},
     message::{Parts, ToolOutput},
     outcome::{EndReason, LookupAnswer, ModelFailure, ModelReply, ToolFailure},
 };
@@ -47,6 +48,31 @@ pub enum TimerWhy {
     RetryTool(CallId),
     /// The loop's time is up.
     Deadline(LoopId),
+    /// The wait for a person's approval of a tool call is up.
+    Approval(CallId),
+    /// The loop has waited for a person, and for nothing else, as long as it may.
+    Idle(LoopId),
+}
+
+/// Where the entries of a session come from that it did not write itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdoptOrigin {
+    /// Another session of this server.
+    Fork {
+        /// Its id.
+        from: String,
+        /// The last entry that was copied.
+        from_seq: Seq,
+        /// The copy's labels.
+        labels: BTreeMap<String, String>,
+    },
+    /// An export.
+    Import {
+        /// What it was exported as, `namespace/session`.
+        from: String,
+        /// The last entry that was imported.
+        from_seq: Seq,
+    },
 }
 
 /// A new session: identity and terms.
@@ -124,6 +150,45 @@ pub enum What {
         guard: Option<LoopId>,
         /// Why, in their words.
         reason: String,
+    },
+    /// Allow or deny a tool call that waits for approval.
+    ResolveApproval {
+        /// For whom.
+        by: Command,
+        /// The loop meant, refused where another one runs.
+        guard: Option<LoopId>,
+        /// The call.
+        call: CallId,
+        /// Whether it is dispatched.
+        allow: bool,
+        /// Why, in their words; the model is told it with a denial.
+        reason: String,
+    },
+    /// Say what became of a call whose outcome is unknown.
+    ResolveUnknown {
+        /// For whom.
+        by: Command,
+        /// The loop meant, refused where another one runs.
+        guard: Option<LoopId>,
+        /// The call.
+        call: CallId,
+        /// What became of it; `Cancelled` is refused.
+        resolution: UnknownResolution,
+        /// What it gave back, where it happened and they know; ignored with anything else.
+        output: Option<Arc<ToolOutput>>,
+        /// Why, in their words; the model is told it.
+        reason: String,
+    },
+    /// Close a log whose entries were copied: the session is its own from here on.
+    Adopt {
+        /// For whom.
+        by: Command,
+        /// The session's id.
+        session: String,
+        /// The tenant that it belongs to.
+        namespace: String,
+        /// Where the entries come from.
+        origin: AdoptOrigin,
     },
     /// A driver takes the session.
     Attach {

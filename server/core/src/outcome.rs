@@ -178,6 +178,8 @@ pub struct ToolFailure {
     pub message: String,
     /// Whether trying again may help, where the tool surely did not run.
     pub retryable: bool,
+    /// The least time to wait that the sidecar asks for, milliseconds.
+    pub retry_after_ms: Option<u64>,
 }
 
 /// In which way a tool call failed.
@@ -195,7 +197,7 @@ pub enum ToolFailureKind {
 pub enum LookupAnswer {
     /// It ended, with this.
     Completed(Arc<ToolOutput>),
-    /// It never started, and from now on will not.
+    /// It never started, and no attempt up to the one that was asked about will.
     NeverStarted,
     /// The sidecar does not know, or could not be asked.
     NotKnown(String),
@@ -272,6 +274,8 @@ pub enum EndReason {
 pub enum DeadlineKind {
     /// The loop's wall clock.
     Loop,
+    /// The wait for a person.
+    Idle,
 }
 
 impl EndReason {
@@ -317,6 +321,9 @@ impl EndReason {
             Self::Deadline {
                 kind: DeadlineKind::Loop,
             } => "loop.deadline has passed".to_owned(),
+            Self::Deadline {
+                kind: DeadlineKind::Idle,
+            } => "loop.idle_timeout has passed while it waited for a person".to_owned(),
             Self::Refused => "the model refused to answer".to_owned(),
             Self::ContextExhausted => {
                 "the conversation does not fit the model's context window".to_owned()

@@ -86,7 +86,7 @@ impl State {
     pub fn tool_request(&self, call: CallId) -> Option<ToolRequest> {
         let active = self.active.as_ref()?;
         let tool = active.tool(call)?;
-        let dispatched = matches!(tool.phase, ToolPhase::Running | ToolPhase::InDoubt);
+        let dispatched = matches!(tool.phase, ToolPhase::Running | ToolPhase::InDoubt { .. });
         Some(ToolRequest {
             call,
             attempt: tool.attempt,

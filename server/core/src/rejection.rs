@@ -1,6 +1,6 @@
 //! Why a command was refused: an enum, a variant per reason.
 
-use crate::ids::LoopId;
+use crate::ids::{CallId, LoopId};
 
 /// A refused command. Nothing was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +37,41 @@ pub enum Rejection {
         /// The limit.
         limit: u32,
     },
+    /// The call is not one of the running loop's open tool calls.
+    #[error(
+        "{call} is no open tool call of loop {running}: it has ended, or there never was one; the \
+         session's pending calls are those of GetLoop"
+    )]
+    NoSuchCall {
+        /// The call.
+        call: CallId,
+        /// The loop.
+        running: LoopId,
+    },
+    /// The call does not wait for what the command answers.
+    #[error("{call} does not wait for {awaited}: {phase}")]
+    NotWaiting {
+        /// The call.
+        call: CallId,
+        /// What the command answers, in words.
+        awaited: &'static str,
+        /// How far the call is, in words.
+        phase: &'static str,
+    },
+    /// What became of a call is told as something that only the server says.
+    #[error(
+        "cancelled is what the server says of {call} when its loop ends; say HAPPENED, \
+         DID_NOT_HAPPEN, RUN_AGAIN or TELL_MODEL"
+    )]
+    NoResolution {
+        /// The call.
+        call: CallId,
+    },
+    /// The session's log was copied from another one, and not closed.
+    #[error(
+        "the session is an unfinished copy; give the request that makes it again, or delete it"
+    )]
+    Unfinished,
     /// An attach with a generation that is not the next one.
     #[error("epoch {epoch} does not follow {current}")]
     StaleEpoch {
@@ -58,6 +93,10 @@ impl Rejection {
             Self::NoLoopRunning => "NO_LOOP",
             Self::LoopMismatch { .. } => "LOOP_MISMATCH",
             Self::TooManyMessages { .. } => "QUEUE_FULL",
+            Self::NoSuchCall { .. } => "NO_SUCH_CALL",
+            Self::NotWaiting { .. } => "CALL_NOT_WAITING",
+            Self::NoResolution { .. } => "NO_RESOLUTION",
+            Self::Unfinished => "SESSION_UNFINISHED",
             Self::StaleEpoch { .. } => "STALE_EPOCH",
         }
     }
@@ -69,7 +108,7 @@ mod tests {
 
     #[test]
     fn every_reason_is_its_own_constant_and_every_message_one_line() {
-        let (named, running) = (LoopId(1), LoopId(2));
+        let (named, running, call) = (LoopId(1), LoopId(2), CallId(3));
         let all = [
             Rejection::SessionNotFound,
             Rejection::SessionExists {
@@ -79,6 +118,14 @@ mod tests {
             Rejection::NoLoopRunning,
             Rejection::LoopMismatch { named, running },
             Rejection::TooManyMessages { limit: 1 },
+            Rejection::NoSuchCall { call, running },
+            Rejection::NotWaiting {
+                call,
+                awaited: "approval",
+                phase: "it runs",
+            },
+            Rejection::NoResolution { call },
+            Rejection::Unfinished,
             Rejection::StaleEpoch {
                 epoch: 1,
                 current: 1,

@@ -11,9 +11,9 @@
 use crate::{
     decide::decide,
     entry::{Cause, Entry},
-    event::{Event, MessageAdded, RejectReason},
+    event::{Event, MessageAdded, RejectReason, ToolCallCompleted, ToolCallResultLate},
     ids::{Attempt, CallId, Seq, Timestamp},
-    input::{Command, Create, Input, SendMessage, StartLoop, What},
+    input::{AdoptOrigin, Command, Create, Input, SendMessage, StartLoop, What},
     outcome::{
         EndReason, LookupAnswer, ModelFailure, ModelReply, ToolFailure, ToolFailureKind, Verdict,
     },
@@ -62,9 +62,12 @@ pub fn newer_kinds(entry: &Entry) -> impl Iterator<Item = &str> {
 /// # Errors
 /// The divergence, where what is decided is not what was logged.
 pub fn redecide(state: &State, at: Timestamp, entry: &Entry) -> Result<(), Box<Divergence>> {
+    // Where an entry was copied to, its original was not a copy.
+    let mut before = state.clone();
+    before.copied &= !entry.copied;
     let decided = Input::from_entry(at, entry)
         .map_err(|e| e.to_string())
-        .and_then(|input| decide(state, input).map_err(|e| e.to_string()));
+        .and_then(|input| decide(&before, input).map_err(|e| e.to_string()));
     if decided.as_ref() == Ok(&entry.events) {
         return Ok(());
     }
@@ -104,6 +107,15 @@ impl Input {
                 by: by.clone(),
                 guard: *guard,
             },
+            What::ResolveApproval { by, guard, .. } => Cause::ResolveApproval {
+                by: by.clone(),
+                guard: *guard,
+            },
+            What::ResolveUnknown { by, guard, .. } => Cause::ResolveUnknown {
+                by: by.clone(),
+                guard: *guard,
+            },
+            What::Adopt { by, .. } => Cause::Adopt(by.clone()),
             What::Attach { .. } => Cause::Attach,
             What::Detach => Cause::Detach,
             What::ToolsChanged(_) => Cause::Tools,
@@ -114,13 +126,19 @@ impl Input {
                 ref failure,
                 jitter,
             } => ended_model(call, attempt, jitter, failure.retry_after_ms),
-            &What::ToolCompleted { call, attempt, .. } => ended_tool(call, attempt, 0, false),
+            &What::ToolCompleted { call, attempt, .. } => ended_tool(call, attempt, 0, false, None),
             &What::ToolFailed {
                 call,
                 attempt,
                 ref failure,
                 jitter,
-            } => ended_tool(call, attempt, jitter, failure.retryable),
+            } => ended_tool(
+                call,
+                attempt,
+                jitter,
+                failure.retryable,
+                failure.retry_after_ms,
+            ),
             What::LookedUp { call, answer } => Cause::Lookup {
                 call: *call,
                 not_known: match answer {
@@ -153,12 +171,19 @@ fn ended_model(call: CallId, attempt: Attempt, jitter: u32, retry_after_ms: Opti
     }
 }
 
-fn ended_tool(call: CallId, attempt: Attempt, jitter: u32, retryable: bool) -> Cause {
+fn ended_tool(
+    call: CallId,
+    attempt: Attempt,
+    jitter: u32,
+    retryable: bool,
+    retry_after_ms: Option<u64>,
+) -> Cause {
     Cause::Tool {
         call,
         attempt,
         jitter,
         retryable,
+        retry_after_ms,
     }
 }
 
@@ -209,6 +234,28 @@ fn what_of(entry: &Entry) -> Option<What> {
                 reason: reason.clone(),
             }
         }
+        Cause::ResolveApproval { by, guard } => {
+            let resolved = find!(entry, ApprovalResolved)?;
+            What::ResolveApproval {
+                by: by.clone(),
+                guard: *guard,
+                call: resolved.call,
+                allow: resolved.allowed,
+                reason: resolved.reason.clone(),
+            }
+        }
+        Cause::ResolveUnknown { by, guard } => {
+            let resolved = find!(entry, UnknownResolved)?;
+            What::ResolveUnknown {
+                by: by.clone(),
+                guard: *guard,
+                call: resolved.call,
+                resolution: resolved.resolution,
+                output: resolved.output.clone(),
+                reason: resolved.reason.clone(),
+            }
+        }
+        Cause::Adopt(by) => adopted(by, entry)?,
         Cause::Attach => What::Attach {
             epoch: find!(entry, DriverAttached)?.epoch,
             cut_bytes: find!(entry, LogRecovered).map(|e| e.cut_bytes),
@@ -255,6 +302,35 @@ fn created(by: &Command, entry: &Entry) -> Option<Create> {
         tools: find!(entry, ToolsChanged)
             .map(|e| e.tools.clone())
             .unwrap_or_default(),
+    })
+}
+
+fn adopted(by: &Command, entry: &Entry) -> Option<What> {
+    let (session, namespace, origin) = find(entry, |event| match event {
+        Event::SessionForked(e) => Some((
+            &e.session,
+            &e.namespace,
+            AdoptOrigin::Fork {
+                from: e.from.clone(),
+                from_seq: e.from_seq,
+                labels: e.labels.clone(),
+            },
+        )),
+        Event::SessionImported(e) => Some((
+            &e.session,
+            &e.namespace,
+            AdoptOrigin::Import {
+                from: e.from.clone(),
+                from_seq: e.from_seq,
+            },
+        )),
+        _ => None,
+    })?;
+    Some(What::Adopt {
+        by: by.clone(),
+        session: session.clone(),
+        namespace: namespace.clone(),
+        origin,
     })
 }
 
@@ -331,6 +407,7 @@ fn tool_what(entry: &Entry) -> Option<What> {
         attempt,
         jitter,
         retryable,
+        retry_after_ms,
     } = &entry.cause
     else {
         return None;
@@ -340,6 +417,7 @@ fn tool_what(entry: &Entry) -> Option<What> {
             kind,
             message: message.to_owned(),
             retryable,
+            retry_after_ms,
         };
         What::ToolFailed {
             call,
@@ -349,11 +427,15 @@ fn tool_what(entry: &Entry) -> Option<What> {
         }
     };
     find(entry, |event| match event {
-        Event::ToolCallCompleted(e) => Some(What::ToolCompleted {
-            call,
-            attempt,
-            output: e.output.clone(),
-        }),
+        Event::ToolCallCompleted(ToolCallCompleted { output, .. })
+        | Event::ToolCallResultLate(ToolCallResultLate { output, .. }) => {
+            let output = output.clone();
+            Some(What::ToolCompleted {
+                call,
+                attempt,
+                output,
+            })
+        }
         Event::ToolCallFailed(e) => Some(failed(e.kind, &e.message)),
         Event::ToolCallInDoubt(e) => Some(failed(ToolFailureKind::Ambiguous, &e.message)),
         _ => None,
@@ -366,7 +448,7 @@ fn answer(entry: &Entry, not_known: Option<&String>) -> Option<LookupAnswer> {
     }
     find(entry, |event| match event {
         Event::ToolCallCompleted(e) => Some(LookupAnswer::Completed(e.output.clone())),
-        Event::ToolCallStarted(_) => Some(LookupAnswer::NeverStarted),
+        Event::ToolCallStarted(_) | Event::ToolCallFailed(_) => Some(LookupAnswer::NeverStarted),
         _ => None,
     })
 }

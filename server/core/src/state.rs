@@ -27,6 +27,11 @@ pub use run::{LoopRun, ModelCall, ModelPhase, ToolCall, ToolPhase};
 
 /// Answers to requests that a session remembers, so that a repeat gets the same one.
 pub const ANSWERS_KEPT: usize = 1_024;
+/// Calls whose outcome is unknown that a session remembers. A session that has so many holds every
+/// call that might repeat one.
+pub const UNKNOWN_KEPT: usize = 1_024;
+/// Calls that a session remembers of those that ended without their own result.
+pub const LATE_KEPT: usize = 64;
 /// Ended loops that a session's state remembers; older ones are read from its log.
 pub const ENDED_KEPT: usize = 64;
 
@@ -65,8 +70,17 @@ pub struct State {
     pub next_loop: u32,
     /// What the last prompt that a provider counted came to.
     pub counted: Option<Counted>,
+    /// Whether the last entry was copied from another log, so that the copy is unfinished.
+    pub copied: bool,
     answers: Arc<Answers>,
+    /// Tool and arguments of each call whose outcome is unknown.
+    unknown: Arc<BTreeMap<CallId, Signature>>,
+    /// Dispatched calls that ended without their own result, each with its last attempt.
+    without_result: VecDeque<(CallId, Attempt)>,
 }
+
+/// What makes two tool calls the same: the tool and the hash of the arguments.
+type Signature = (Arc<str>, Arc<str>);
 
 /// A session's identity and terms.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,12 +167,27 @@ impl State {
                 Arc::make_mut(&mut self.answers).remember(&command.request_id, answer);
             }
         }
+        self.copied = entry.copied;
     }
 
     /// The answer that a request has had already.
     #[must_use]
     pub fn answer(&self, request_id: &str) -> Option<Answer> {
         self.answers.by_request.get(request_id).copied()
+    }
+
+    /// Whether a call of this tool with these arguments has an unknown outcome.
+    #[must_use]
+    pub fn is_unknown(&self, tool: &str, args_hash: &str) -> bool {
+        let same = |(name, hash): &Signature| &**name == tool && &**hash == args_hash;
+        self.unknown.len() >= UNKNOWN_KEPT || self.unknown.values().any(same)
+    }
+
+    /// Whether this attempt of a tool call was dispatched, and its call ended without its result.
+    #[must_use]
+    pub fn ended_without_result(&self, call: CallId, attempt: Attempt) -> bool {
+        let is_it = |&(of, last): &(CallId, Attempt)| of == call && (1..=last).contains(&attempt);
+        self.without_result.iter().any(is_it)
     }
 
     /// The running loop, or else the last one.

@@ -41,7 +41,7 @@ fn play(
             continue;
         }
         let before = state.clone();
-        let entry = Entry { cause, events };
+        let entry = Entry::new(cause, events);
         state.apply_entry(before.seq + 1, &entry);
         see(&before, Timestamp(now), &entry, &state)?;
         entries.push(entry);

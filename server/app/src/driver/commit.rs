@@ -71,7 +71,7 @@ impl Driver {
             Ok(events) => events,
             Err(rejection) => return Ok(Committed::Refused(rejection.into())),
         };
-        let entry = Entry { cause, events };
+        let entry = Entry::new(cause, events);
         let body = serde_json::to_vec(&entry).expect("an entry has string keys alone");
         let size = body.len() as u64 + RECORD_FRAME;
         let epoch = epoch_of(&entry).unwrap_or(self.state.epoch);

@@ -155,6 +155,7 @@ impl Driver {
                 kind,
                 message,
                 retryable: false,
+                retry_after_ms: None,
             };
             let what = What::ToolFailed {
                 call,

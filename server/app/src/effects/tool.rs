@@ -204,6 +204,7 @@ fn not_executed(message: String, retryable: bool) -> ToolFailure {
         kind: ToolFailureKind::NotExecuted,
         message,
         retryable,
+        retry_after_ms: None,
     }
 }
 
@@ -212,6 +213,7 @@ fn ambiguous(message: String) -> ToolFailure {
         kind: ToolFailureKind::Ambiguous,
         message,
         retryable: false,
+        retry_after_ms: None,
     }
 }
 

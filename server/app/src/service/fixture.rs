@@ -148,10 +148,7 @@ pub(crate) fn by(request_id: &str) -> Command {
 }
 
 pub(crate) fn entry<const N: usize>(cause: Cause, events: [Event; N]) -> Entry {
-    Entry {
-        cause,
-        events: events.into(),
-    }
+    Entry::new(cause, events.into())
 }
 
 pub(crate) fn created(session: &str) -> Entry {
@@ -291,6 +288,7 @@ pub(crate) fn session(id: &str) -> Vec<Entry> {
         output: Arc::new(output),
     };
     let cause = Cause::Tool {
+        retry_after_ms: None,
         call: CallId(2),
         attempt: 1,
         jitter: 0,

@@ -323,15 +323,18 @@ fn rejected(rejection: &Rejection, session: &str) -> Status {
         Rejection::SessionExists { .. } => Code::AlreadyExists,
         Rejection::LoopRunning { .. }
         | Rejection::NoLoopRunning
-        | Rejection::LoopMismatch { .. } => Code::FailedPrecondition,
+        | Rejection::LoopMismatch { .. }
+        | Rejection::NotWaiting { .. } => Code::FailedPrecondition,
+        Rejection::NoSuchCall { .. } | Rejection::Unfinished => Code::NotFound,
+        Rejection::NoResolution { .. } => Code::InvalidArgument,
         Rejection::TooManyMessages { .. } => Code::ResourceExhausted,
         Rejection::StaleEpoch { .. } => Code::Aborted,
     };
     let draft = Draft::new(code, rejection.reason(), rejection);
     match rejection {
-        Rejection::LoopRunning { running } | Rejection::LoopMismatch { running, .. } => {
-            draft.with("loop_id", running).into()
-        }
+        Rejection::LoopRunning { running }
+        | Rejection::LoopMismatch { running, .. }
+        | Rejection::NoSuchCall { running, .. } => draft.with("loop_id", running).into(),
         Rejection::TooManyMessages { limit } => draft.with("limit", limit).retry(RETRY_FULL).into(),
         _ => draft.into(),
     }

@@ -2,12 +2,15 @@
 
 use super::{Draft, budget, message::check_guard, step};
 use crate::{
-    event::{ModelCallAbandoned, ToolCallCancelled},
+    event::{
+        ApprovalOutcome, ApprovalResolved, ModelCallAbandoned, ToolCallCancelled,
+        UnknownResolution, UnknownResolved,
+    },
     ids::LoopId,
     input::Command,
     outcome::{AbandonReason, EndReason},
     rejection::Rejection,
-    state::{ModelPhase, ToolPhase},
+    state::{ModelPhase, ToolCall, ToolPhase},
 };
 
 pub(super) fn cancel(
@@ -76,18 +79,43 @@ pub(super) fn abandon_model(draft: &mut Draft, reason: AbandonReason) {
     }
 }
 
-/// Cancels every open tool call of the step.
+/// Cancels every open tool call of the step, and what a person was asked of it.
 pub(super) fn cancel_tools(draft: &mut Draft) {
     let Some(active) = &draft.state.active else {
         return;
     };
-    let open: Vec<_> = active
-        .tools
-        .iter()
-        .filter(|tool| !tool.phase.has_ended())
-        .map(|tool| (tool.call, tool.phase != ToolPhase::Waiting))
-        .collect();
-    for (call, dispatched) in open {
+    let is_open = |tool: &&ToolCall| !tool.phase.has_ended();
+    let open: Vec<_> = active.tools.iter().filter(is_open).cloned().collect();
+    for tool in open {
+        let (call, at) = (tool.call, draft.at);
+        let (by, reason) = (String::new(), String::new());
+        match tool.phase {
+            ToolPhase::Asking => {
+                draft.emit(UnknownResolved {
+                    call,
+                    resolution: UnknownResolution::Cancelled,
+                    output: None,
+                    at,
+                    by,
+                    reason,
+                });
+                continue;
+            }
+            ToolPhase::Held { .. } => draft.emit(ApprovalResolved {
+                call,
+                outcome: ApprovalOutcome::Cancelled,
+                allowed: false,
+                at,
+                by,
+                reason,
+            }),
+            ToolPhase::Waiting
+            | ToolPhase::Running
+            | ToolPhase::Backoff { .. }
+            | ToolPhase::InDoubt { .. }
+            | ToolPhase::Ended(_) => {}
+        }
+        let dispatched = tool.attempt > 0;
         draft.emit(ToolCallCancelled { call, dispatched });
     }
 }

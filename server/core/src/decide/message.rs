@@ -122,7 +122,7 @@ fn last_loop(draft: &Draft) -> Option<LoopId> {
     draft.state.ended.back().map(|ended| ended.id)
 }
 
-fn exists(draft: &Draft) -> Result<(), Rejection> {
+pub(super) fn exists(draft: &Draft) -> Result<(), Rejection> {
     if draft.state.session.is_none() {
         return Err(Rejection::SessionNotFound);
     }

@@ -18,6 +18,11 @@ pub(super) const LATE: EndReason = EndReason::Deadline {
     kind: DeadlineKind::Loop,
 };
 
+/// How a loop ends that waited for a person as long as it may.
+pub(super) const IDLE: EndReason = EndReason::Deadline {
+    kind: DeadlineKind::Idle,
+};
+
 /// Goes on to the next model call, or ends the loop where a limit says so. No model call and no
 /// tool call may be open.
 pub(super) fn next(draft: &mut Draft) {

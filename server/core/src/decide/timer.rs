@@ -1,7 +1,7 @@
-//! Timers: a retry is due, or a loop's time is up. A timer that the state no longer wants, or whose
+//! Timers: a retry is due, a person did not answer in time, or a loop's time is up. A timer that the state no longer wants, or whose
 //! time has not come, decides to nothing.
 
-use super::{Draft, step, tool};
+use super::{Draft, approval, step, tool};
 use crate::{
     effect::{EffectKey, wanted},
     input::TimerWhy,
@@ -25,6 +25,8 @@ pub(super) fn fired(draft: &mut Draft, fired: TimerWhy) {
             step::start_call(draft, call, attempt);
         }
         TimerWhy::RetryTool(call) => tool::retry(draft, call),
+        TimerWhy::Approval(call) => approval::expired(draft, call),
         TimerWhy::Deadline(_) => step::end(draft, step::LATE),
+        TimerWhy::Idle(_) => step::end(draft, step::IDLE),
     }
 }

@@ -1,25 +1,20 @@
-//! Tool calls: checked, dispatched within the limits, repeated where that is safe, in doubt where
-//! it is not.
+//! Tool calls: checked, dispatched within the limits, repeated where that is safe.
 
 use std::sync::Arc;
 
-use super::{Draft, cancel, step};
+use super::{Draft, approval, step, unknown};
 use crate::{
-    agent::{EffectClass, UnknownPolicy},
+    agent::EffectClass,
     event::{
-        RejectReason, ToolCallCompleted, ToolCallFailed, ToolCallInDoubt, ToolCallRejected,
-        ToolCallRequested, ToolCallStarted, ToolCallUnknown,
+        RejectReason, ToolCallCompleted, ToolCallFailed, ToolCallRejected, ToolCallRequested,
+        ToolCallResultLate, ToolCallStarted,
     },
     ids::{Attempt, CallId, Timestamp},
     message::{CallPart, Part, ToolOutput},
-    outcome::{EndReason, LookupAnswer, ToolFailure, ToolFailureKind, Verdict},
+    outcome::{ToolFailure, ToolFailureKind, Verdict},
     retry::Failed,
     state::{ToolCall, ToolPhase},
 };
-
-/// What a model is told of a call whose outcome nobody knows.
-const UNKNOWN: &str = "It is not known whether this call ran: the connection to the tool was lost \
-                       and the call must not be repeated. Do not assume either outcome.";
 
 /// What a model is told of a call that the edge gave no verdict on.
 const UNCHECKED: &str = "The arguments could not be checked, so this call was not made.";
@@ -128,7 +123,8 @@ fn refusal(
 }
 
 /// Fills the free slots in call order; once every call has ended, goes on to the next step.
-fn go_on(draft: &mut Draft) {
+pub(super) fn go_on(draft: &mut Draft) {
+    approval::hold_repeats(draft);
     let Some(active) = &draft.state.active else {
         return;
     };
@@ -136,12 +132,14 @@ fn go_on(draft: &mut Draft) {
         return step::next(draft);
     }
     let limit = draft.state.limits.max_parallel_tool_calls.max(1) as usize;
-    let busy = |t: &&ToolCall| !t.phase.has_ended() && t.phase != ToolPhase::Waiting;
-    let free = limit.saturating_sub(active.tools.iter().filter(busy).count());
-    for call in waiting(draft).into_iter().take(free) {
+    let busy = active.tools.iter().filter(|t| t.phase.takes_slot()).count();
+    for call in waiting(draft).into_iter().take(limit.saturating_sub(busy)) {
+        let tool = draft.state.active.as_ref().and_then(|a| a.tool(call));
+        // A call that runs again by a person's word has been tried before.
+        let attempt = tool.map_or(0, |tool| tool.attempt).saturating_add(1);
         draft.emit(ToolCallStarted {
             call,
-            attempt: 1,
+            attempt,
             at: draft.at,
         });
     }
@@ -153,13 +151,19 @@ pub(super) fn completed(
     attempt: Attempt,
     output: Arc<ToolOutput>,
 ) {
-    if running(draft, call, attempt).is_some() {
+    if awaits_result(draft, call, attempt) {
         draft.emit(ToolCallCompleted {
             call,
             attempt,
             output,
         });
         go_on(draft);
+    } else if draft.state.ended_without_result(call, attempt) {
+        draft.emit(ToolCallResultLate {
+            call,
+            attempt,
+            output,
+        });
     }
 }
 
@@ -177,6 +181,7 @@ pub(super) fn failed(
         kind,
         message,
         retryable,
+        retry_after_ms,
     } = failure;
     // That a later attempt surely did not run says nothing of an earlier one that may have.
     let kind = if tool.may_have_run {
@@ -188,13 +193,13 @@ pub(super) fn failed(
         failures: tool.failures.saturating_add(1),
         first_at: tool.first_at.unwrap_or(draft.at),
         at: draft.at,
-        retry_after_ms: None,
+        retry_after_ms,
         jitter,
     });
     let retry_at = match kind {
         ToolFailureKind::NotExecuted => due.filter(|_| retryable),
         ToolFailureKind::Ambiguous if may_repeat(&tool, due.unwrap_or(draft.at)) => due,
-        ToolFailureKind::Ambiguous => return doubt(draft, &tool, message),
+        ToolFailureKind::Ambiguous => return unknown::doubt(draft, &tool, message, true),
     };
     draft.emit(ToolCallFailed {
         call,
@@ -204,37 +209,6 @@ pub(super) fn failed(
         retry_at,
     });
     go_on(draft);
-}
-
-pub(super) fn looked_up(draft: &mut Draft, call: CallId, answer: LookupAnswer) {
-    let tool = draft
-        .state
-        .active
-        .as_ref()
-        .and_then(|active| active.tool(call))
-        .cloned();
-    let Some(tool) = tool.filter(|tool| tool.phase == ToolPhase::InDoubt) else {
-        return;
-    };
-    match answer {
-        LookupAnswer::Completed(output) => {
-            draft.emit(ToolCallCompleted {
-                call,
-                attempt: tool.attempt,
-                output,
-            });
-            go_on(draft);
-        }
-        LookupAnswer::NeverStarted => {
-            let attempt = tool.attempt.saturating_add(1);
-            draft.emit(ToolCallStarted {
-                call,
-                attempt,
-                at: draft.at,
-            });
-        }
-        LookupAnswer::NotKnown(_) => unknown(draft, call),
-    }
 }
 
 /// The next attempt is due: it starts, unless by now it could do harm.
@@ -252,7 +226,7 @@ pub(super) fn retry(draft: &mut Draft, call: CallId) {
             attempt: tool.attempt.saturating_sub(1),
             ..tool
         };
-        return doubt(draft, &last, message.to_owned());
+        return unknown::doubt(draft, &last, message.to_owned(), true);
     }
     draft.emit(ToolCallStarted {
         call,
@@ -271,11 +245,8 @@ pub(super) fn resume(draft: &mut Draft, tool: &ToolCall) {
             at: draft.at,
         });
     } else {
-        doubt(
-            draft,
-            tool,
-            "the server stopped while the call was running".to_owned(),
-        );
+        let message = "the server stopped while the call was running".to_owned();
+        unknown::doubt(draft, tool, message, false);
     }
 }
 
@@ -287,37 +258,6 @@ fn may_repeat(tool: &ToolCall, when: Timestamp) -> bool {
             when.since(tool.first_at.unwrap_or(when)) < retention_ms
         }
         EffectClass::AtMostOnce => false,
-    }
-}
-
-fn doubt(draft: &mut Draft, tool: &ToolCall, message: String) {
-    let name = draft
-        .state
-        .active
-        .as_ref()
-        .map_or("", |active| active.tool_name(tool));
-    let lookup = draft.state.tools.get(name).is_some_and(|spec| spec.lookup);
-    draft.emit(ToolCallInDoubt {
-        call: tool.call,
-        attempt: tool.attempt,
-        message,
-    });
-    if !lookup {
-        unknown(draft, tool.call);
-    }
-}
-
-fn unknown(draft: &mut Draft, call: CallId) {
-    draft.emit(ToolCallUnknown {
-        call,
-        message: UNKNOWN.to_owned(),
-    });
-    match draft.state.limits.on_unknown {
-        UnknownPolicy::TellModel => go_on(draft),
-        UnknownPolicy::End => {
-            cancel::cancel_tools(draft);
-            step::end(draft, EndReason::UnknownOutcome { call });
-        }
     }
 }
 
@@ -344,6 +284,20 @@ fn calls_of(parts: &[Part]) -> impl Iterator<Item = (u32, &CallPart)> {
             Part::ToolCall(call) => Some((u32::try_from(at).unwrap_or(u32::MAX), call)),
             Part::Text(_) | Part::Thinking(_) | Part::Opaque(_) | Part::Blob(_) => None,
         })
+}
+
+/// Whether the result of exactly this attempt is what the call still needs: it runs, or nobody knows
+/// yet what became of it.
+fn awaits_result(draft: &Draft, call: CallId, attempt: Attempt) -> bool {
+    let active = draft.state.active.as_ref();
+    let tool = active.and_then(|active| active.tool(call));
+    tool.is_some_and(|tool| {
+        tool.attempt == attempt
+            && matches!(
+                tool.phase,
+                ToolPhase::Running | ToolPhase::InDoubt { .. } | ToolPhase::Asking
+            )
+    })
 }
 
 /// The tool call, if exactly this attempt of it is licensed to run.

@@ -12,7 +12,19 @@ fn the_label_is_the_tag_in_the_log() {
             mode: Mode::Steer,
             guard: None,
         },
-        Cause::CancelLoop { by, guard: None },
+        Cause::CancelLoop {
+            by: by.clone(),
+            guard: None,
+        },
+        Cause::ResolveApproval {
+            by: by.clone(),
+            guard: None,
+        },
+        Cause::ResolveUnknown {
+            by: by.clone(),
+            guard: None,
+        },
+        Cause::Adopt(by),
         Cause::Attach,
         Cause::Detach,
         Cause::Tools,
@@ -27,6 +39,7 @@ fn the_label_is_the_tag_in_the_log() {
             attempt,
             jitter: 0,
             retryable: false,
+            retry_after_ms: None,
         },
         Cause::Lookup {
             call,

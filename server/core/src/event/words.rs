@@ -32,6 +32,48 @@ pub enum RejectReason {
     TooManyCalls,
     /// Dispatching it would pass a budget.
     Budget,
+    /// A person did not allow it.
+    Denied,
+    /// Nobody allowed it in time.
+    Expired,
+}
+
+/// Why a tool call waits for a person before it is dispatched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ApprovalReason {
+    /// The same call with the same arguments had an unknown outcome before.
+    RepeatsUnknown,
+}
+
+/// How a wait for approval ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ApprovalOutcome {
+    /// A person allowed the call.
+    Allowed,
+    /// A person denied it.
+    Denied,
+    /// Nobody answered in time; the default applied.
+    Expired,
+    /// The loop ended first.
+    Cancelled,
+}
+
+/// What became of a call whose outcome was unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownResolution {
+    /// It ran.
+    Happened,
+    /// It did not run, and the model is told so.
+    DidNotHappen,
+    /// It did not run, and is to be run now.
+    RunAgain,
+    /// It stays unknown, and the model is told so.
+    TellModel,
+    /// The loop ended first; nobody says it of a call.
+    Cancelled,
 }
 
 /// What a repeat of the call may do, read from the tools in force: at most once where the tool is

@@ -11,10 +11,7 @@ const CALL: CallId = CallId(1);
 const ATTEMPT: Attempt = 1;
 
 fn attached(epoch: u64) -> Entry {
-    Entry {
-        cause: Cause::Attach,
-        events: vec![DriverAttached { epoch }.into()],
-    }
+    Entry::new(Cause::Attach, vec![DriverAttached { epoch }.into()])
 }
 
 #[test]
@@ -43,7 +40,19 @@ fn an_entry_without_the_event_that_tells_its_input_says_so() {
             mode: Mode::Queue,
             guard: None,
         },
-        Cause::CancelLoop { by, guard: None },
+        Cause::CancelLoop {
+            by: by.clone(),
+            guard: None,
+        },
+        Cause::ResolveApproval {
+            by: by.clone(),
+            guard: None,
+        },
+        Cause::ResolveUnknown {
+            by: by.clone(),
+            guard: None,
+        },
+        Cause::Adopt(by),
         Cause::Attach,
         Cause::Tools,
         Cause::Model {
@@ -57,6 +66,7 @@ fn an_entry_without_the_event_that_tells_its_input_says_so() {
             attempt: ATTEMPT,
             jitter: 0,
             retryable: false,
+            retry_after_ms: None,
         },
         Cause::Lookup {
             call: CALL,
@@ -70,7 +80,7 @@ fn an_entry_without_the_event_that_tells_its_input_says_so() {
     for cause in causes {
         let label = cause.label();
         let events = vec![DriverDetached {}.into()];
-        let error = Input::from_entry(Timestamp(0), &Entry { cause, events });
+        let error = Input::from_entry(Timestamp(0), &Entry::new(cause, events));
         let error = error.expect_err(label).to_string();
         assert!(error.contains(&format!("`{label}`")), "{error}");
     }
@@ -96,10 +106,7 @@ fn inputs_that_their_cause_tells_need_no_event() {
     for what in inputs {
         let at = Timestamp(5);
         let input = Input { at, what };
-        let entry = Entry {
-            cause: input.cause(),
-            events: Vec::new(),
-        };
+        let entry = Entry::new(input.cause(), Vec::new());
         assert_eq!(Input::from_entry(at, &entry), Ok(input));
     }
 }
@@ -112,14 +119,14 @@ fn only_kinds_that_may_not_be_skipped_are_newer() {
             json: json.to_owned(),
         })
     };
-    let entry = Entry {
-        cause: Cause::Attach,
-        events: vec![
+    let entry = Entry::new(
+        Cause::Attach,
+        vec![
             unknown("A", "{\"ignorable\":true}"),
             DriverAttached { epoch: 1 }.into(),
             unknown("B", "{}"),
         ],
-    };
+    );
     assert_eq!(newer_kinds(&entry).collect::<Vec<_>>(), ["B"]);
     assert_eq!(
         fold(&[entry]).epoch,

@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use super::{
-    Counted, ENDED_KEPT, EndedLoop, Head, LoopRun, ModelCall, ModelPhase, Pending, State, ToolCall,
-    ToolPhase, ToolResult, Turn,
+    Counted, ENDED_KEPT, EndedLoop, Head, LoopRun, ModelCall, ModelPhase, Pending, State, Turn,
 };
 use crate::{
-    agent::EffectClass,
     event::{
         BudgetSettled, Event, LoopEnded, LoopStarted, MessageAdded, ModelCallCompleted,
         ModelCallFailed, ModelCallReserving, ModelCallStarted, Origin, SessionCreated,
-        ToolCallFailed, ToolCallRequested, ToolCallStarted, effect_class,
+        SessionForked, SessionImported,
     },
     ids::CallId,
-    message::{Part, ToolOutput},
-    outcome::{StopReason, ToolFailureKind},
+    message::Part,
+    outcome::StopReason,
 };
+
+mod tool;
 
 impl State {
     /// Applies one event. It cannot fail on a log that `decide` wrote; an event that speaks of what
@@ -24,6 +24,8 @@ impl State {
     pub fn apply(&mut self, event: &Event) {
         match event {
             Event::SessionCreated(e) => self.created(e),
+            Event::SessionForked(e) => self.forked(e),
+            Event::SessionImported(e) => self.imported(e),
             Event::DriverAttached(e) => self.epoch = e.epoch,
             Event::ToolsChanged(e) => self.tools = Arc::clone(&e.tools),
             Event::MessageAdded(e) => self.message_added(e),
@@ -46,37 +48,23 @@ impl State {
             Event::SettlementAcknowledged(e) => {
                 self.settling.remove(&(e.call, e.attempt));
             }
-            Event::ToolCallRequested(e) => self.tool_requested(e),
-            Event::ToolCallRejected(e) => {
-                if e.reason == crate::event::RejectReason::Budget
-                    && let Some(active) = &mut self.active
-                {
-                    active.over_tool_budget = true;
-                }
-                self.tool_ended(e.call, Arc::new(ToolOutput::error(&*e.message)));
-            }
-            Event::ToolCallStarted(e) => self.tool_started(e),
-            Event::ToolCallCompleted(e) => self.tool_ended(e.call, Arc::clone(&e.output)),
-            Event::ToolCallFailed(e) => self.tool_failed(e),
-            Event::ToolCallInDoubt(e) => {
-                if let Some(tool) = self.tool_mut(e.call) {
-                    tool.attempt = e.attempt;
-                    tool.phase = ToolPhase::InDoubt;
-                }
-            }
-            Event::ToolCallUnknown(e) => {
-                self.tool_ended(e.call, Arc::new(ToolOutput::error(&*e.message)));
-            }
-            Event::ToolCallCancelled(e) => {
-                let text = "The call was cancelled before it gave a result.";
-                self.tool_ended(e.call, Arc::new(ToolOutput::error(text)));
-            }
+            Event::ToolCallRequested(_)
+            | Event::ToolCallRejected(_)
+            | Event::ApprovalRequested(_)
+            | Event::ApprovalResolved(_)
+            | Event::ToolCallStarted(_)
+            | Event::ToolCallCompleted(_)
+            | Event::ToolCallFailed(_)
+            | Event::ToolCallInDoubt(_)
+            | Event::ToolCallUnknown(_)
+            | Event::UnknownResolved(_)
+            | Event::ToolCallResultLate(_)
+            | Event::ToolCallCancelled(_) => self.apply_tool(event),
             Event::LoopEnded(e) => self.loop_ended(e),
             Event::DriverDetached(_)
             | Event::LogRecovered(_)
             | Event::BudgetWarning(_)
             | Event::BudgetOverrun(_)
-            | Event::ToolCallResultLate(_)
             | Event::Unknown(_) => {}
         }
     }
@@ -92,6 +80,36 @@ impl State {
         self.limits = Arc::clone(&e.limits);
         self.next_call = 1;
         self.next_loop = 1;
+    }
+
+    fn forked(&mut self, e: &SessionForked) {
+        self.session = Some(Arc::new(Head {
+            session: e.session.clone(),
+            namespace: e.namespace.clone(),
+            created_at: e.at,
+            labels: e.labels.clone(),
+        }));
+        self.pending.clear();
+        self.queue.clear();
+        self.adopted();
+    }
+
+    fn imported(&mut self, e: &SessionImported) {
+        let before = self.session.as_deref();
+        self.session = Some(Arc::new(Head {
+            session: e.session.clone(),
+            namespace: e.namespace.clone(),
+            created_at: before.map_or(e.at, |head| head.created_at),
+            labels: before.map(|head| head.labels.clone()).unwrap_or_default(),
+        }));
+        self.adopted();
+    }
+
+    /// What a copy does not share with its original: requests, debts, and sidecars that still run.
+    fn adopted(&mut self) {
+        self.answers = Arc::default();
+        self.settling.clear();
+        self.without_result.clear();
     }
 
     fn message_added(&mut self, e: &MessageAdded) {
@@ -140,6 +158,7 @@ impl State {
             cuts: 0,
             model_index: 0,
             over_tool_budget: false,
+            asked_at: None,
         });
     }
 
@@ -304,90 +323,6 @@ impl State {
         }
     }
 
-    fn tool_requested(&mut self, e: &ToolCallRequested) {
-        if let Some(active) = &mut self.active {
-            active.tools.push(ToolCall {
-                call: e.call,
-                index: e.index,
-                attempt: 0,
-                failures: 0,
-                first_at: None,
-                effect: EffectClass::AtMostOnce,
-                may_have_run: false,
-                phase: ToolPhase::Waiting,
-            });
-        }
-    }
-
-    fn tool_started(&mut self, e: &ToolCallStarted) {
-        let Some(active) = &mut self.active else {
-            return;
-        };
-        let reply = Arc::clone(&active.reply);
-        let Some(tool) = active.tools.iter_mut().find(|tool| tool.call == e.call) else {
-            return;
-        };
-        if tool.attempt == 0 {
-            let name: Arc<str> = match reply.get(tool.index as usize) {
-                Some(Part::ToolCall(part)) => Arc::from(part.tool.as_str()),
-                Some(Part::Text(_) | Part::Thinking(_) | Part::Opaque(_) | Part::Blob(_))
-                | None => Arc::from(""),
-            };
-            tool.effect = effect_class(&self.tools, &name);
-            let count = Arc::make_mut(&mut active.per_name).entry(name).or_default();
-            *count = count.saturating_add(1);
-            for totals in [&mut active.totals, &mut self.totals] {
-                totals.tool_calls = totals.tool_calls.saturating_add(1);
-            }
-        }
-        // Started again while it ran: the driver of the attempt before is gone.
-        tool.may_have_run |= tool.phase == ToolPhase::Running;
-        tool.attempt = e.attempt;
-        tool.first_at = tool.first_at.or(Some(e.at));
-        tool.phase = ToolPhase::Running;
-    }
-
-    fn tool_failed(&mut self, e: &ToolCallFailed) {
-        let Some(until) = e.retry_at else {
-            return self.tool_ended(e.call, Arc::new(ToolOutput::error(&*e.message)));
-        };
-        if let Some(tool) = self.tool_mut(e.call) {
-            tool.failures = tool.failures.saturating_add(1);
-            tool.attempt = e.attempt.saturating_add(1);
-            tool.may_have_run |= e.kind == ToolFailureKind::Ambiguous;
-            tool.phase = ToolPhase::Backoff { until };
-        }
-    }
-
-    /// Gives a call its one result; the last result of a step joins all of them to the conversation.
-    fn tool_ended(&mut self, call: CallId, output: Arc<ToolOutput>) {
-        if let Some(tool) = self.tool_mut(call) {
-            tool.phase = ToolPhase::Ended(output);
-        }
-        let Some(active) = &mut self.active else {
-            return;
-        };
-        if active.tools.len() < active.asked || !active.tools.iter().all(|t| t.phase.has_ended()) {
-            return;
-        }
-        let result = |tool: ToolCall| match tool.phase {
-            ToolPhase::Ended(output) => Some(ToolResult {
-                call: tool.call,
-                output,
-            }),
-            ToolPhase::Waiting
-            | ToolPhase::Running
-            | ToolPhase::Backoff { .. }
-            | ToolPhase::InDoubt => None,
-        };
-        let results = std::mem::take(&mut active.tools)
-            .into_iter()
-            .filter_map(result)
-            .collect();
-        active.asked = 0;
-        self.conversation.push(Turn::Results(Arc::new(results)));
-    }
-
     fn loop_ended(&mut self, e: &LoopEnded) {
         let Some(active) = self.active.take() else {
             return;
@@ -417,13 +352,5 @@ impl State {
             .model
             .as_mut()
             .filter(|model| model.call == call)
-    }
-
-    fn tool_mut(&mut self, call: CallId) -> Option<&mut ToolCall> {
-        self.active
-            .as_mut()?
-            .tools
-            .iter_mut()
-            .find(|tool| tool.call == call)
     }
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     agent::EffectClass,
     budget::{Bound, Reservation},
+    event::ApprovalReason,
     ids::{Attempt, CallId, LoopId, Timestamp},
     message::{CallPart, Part, Parts, ToolOutput},
     usage::Totals,
@@ -43,6 +44,8 @@ pub struct LoopRun {
     pub model_index: u32,
     /// Whether a tool call of the last reply was refused by a budget.
     pub over_tool_budget: bool,
+    /// When a person was last asked something, or last answered.
+    pub asked_at: Option<Timestamp>,
 }
 
 /// A model call under way.
@@ -107,6 +110,10 @@ pub struct ToolCall {
     pub effect: EffectClass,
     /// Whether an attempt has ended without anybody knowing if it ran.
     pub may_have_run: bool,
+    /// What stands for its arguments: the hash that `ToolCallRequested` gave.
+    pub args_hash: Arc<str>,
+    /// Whether a person said that it may run, so that it is not held again.
+    pub approved: bool,
     /// How far it is.
     pub phase: ToolPhase,
 }
@@ -116,6 +123,15 @@ pub struct ToolCall {
 pub enum ToolPhase {
     /// It waits for a free slot.
     Waiting,
+    /// It waits for a person's approval before it may take a slot.
+    Held {
+        /// Why.
+        reason: ApprovalReason,
+        /// When the default applies, where it ever does.
+        until: Option<Timestamp>,
+        /// The default: true = dispatch, false = deny.
+        allow_on_expiry: bool,
+    },
     /// It is licensed to run.
     Running,
     /// The next attempt is due then.
@@ -124,7 +140,12 @@ pub enum ToolPhase {
         until: Timestamp,
     },
     /// The sidecar is asked what became of it.
-    InDoubt,
+    InDoubt {
+        /// Whether the attempt failed, rather than its driver was lost.
+        failed: bool,
+    },
+    /// Its outcome is unknown, and a person is asked.
+    Asking,
     /// It has its one result.
     Ended(Arc<ToolOutput>),
 }
@@ -147,6 +168,14 @@ impl LoopRun {
         }
     }
 
+    /// Whether it waits for a person and for nothing else.
+    #[must_use]
+    pub fn waits_for_person(&self) -> bool {
+        let for_person = |tool: &ToolCall| tool.phase.waits_for_person();
+        let is_still = |tool: &ToolCall| for_person(tool) || tool.phase.has_ended();
+        self.model.is_none() && self.tools.iter().all(is_still) && self.tools.iter().any(for_person)
+    }
+
     /// The name of the tool that a call of the open step asks for; empty where it has none.
     #[must_use]
     pub fn tool_name(&self, tool: &ToolCall) -> &str {
@@ -155,6 +184,21 @@ impl LoopRun {
 }
 
 impl ToolPhase {
+    /// Whether a person is asked about it.
+    #[must_use]
+    pub fn waits_for_person(&self) -> bool {
+        matches!(self, Self::Held { .. } | Self::Asking)
+    }
+
+    /// Whether it takes one of the slots of parallel calls.
+    #[must_use]
+    pub fn takes_slot(&self) -> bool {
+        matches!(
+            self,
+            Self::Running | Self::Backoff { .. } | Self::InDoubt { .. }
+        )
+    }
+
     /// Whether it has its result.
     #[must_use]
     pub fn has_ended(&self) -> bool {

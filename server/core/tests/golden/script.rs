@@ -64,7 +64,7 @@ impl Script {
         let cause = input.cause();
         let events = decide(&self.state, input).expect("the script is accepted");
         assert!(!events.is_empty(), "{cause:?} decides to nothing");
-        self.push(Entry { cause, events });
+        self.push(Entry::new(cause, events));
     }
 
     /// An entry as it stands, whoever decided it.

@@ -62,6 +62,7 @@ fn parallel_tools() -> Vec<Line> {
             kind: ToolFailureKind::Ambiguous,
             message: "deadline".to_owned(),
             retryable: false,
+            retry_after_ms: None,
         },
         jitter: 250_000,
     });
@@ -75,7 +76,7 @@ fn parallel_tools() -> Vec<Line> {
 /// A driver dies while a call that must not be repeated runs beside one that may be.
 fn crash_in_doubt() -> Vec<Line> {
     let limits = Limits {
-        on_unknown: UnknownPolicy::TellModel,
+        on_unknown: Some(UnknownPolicy::TellModel),
         ..Limits::default()
     };
     let mut script = Script::new(agent(), limits);
@@ -223,12 +224,7 @@ fn unknown_kinds() -> Vec<Line> {
         ),
     );
     last.entry.events = events;
-    script.push(Entry {
-        cause: Cause::Tools,
-        events: vec![unknown(
-            "QuorumReached",
-            "{\"n\":3,  \"deep\":[{\"x\":null}]}",
-        )],
-    });
+    let newer = unknown("QuorumReached", "{\"n\":3,  \"deep\":[{\"x\":null}]}");
+    script.push(Entry::new(Cause::Tools, vec![newer]));
     script.lines
 }

@@ -102,7 +102,15 @@ impl Roll {
                 model_calls: some(32, self.number % 9),
                 tool_calls: some(64, self.number % 9),
             },
-            on_unknown: [UnknownPolicy::End, UnknownPolicy::TellModel][usize::from(self.pick % 2)],
+            on_unknown: [
+                None,
+                Some(UnknownPolicy::Ask),
+                Some(UnknownPolicy::TellModel),
+                Some(UnknownPolicy::End),
+            ][usize::from(self.pick % 4)],
+            approval_timeout_ms: some(128, self.number),
+            approval_default_allow: self.pick.is_multiple_of(3),
+            idle_timeout_ms: some(2, self.number / 2),
             ..Limits::default()
         };
         let agent = Agent {
@@ -175,6 +183,7 @@ impl Roll {
                         [usize::from(self.pick % 2)],
                     message: self.text.clone(),
                     retryable: self.shape.is_multiple_of(2),
+                    retry_after_ms: self.pick.is_multiple_of(3).then_some(self.number),
                 },
                 jitter: u32::from(self.pick),
             },

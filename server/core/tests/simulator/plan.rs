@@ -173,7 +173,8 @@ fn limits(rng: &mut Rng, features: Features) -> Limits {
             max_delay_ms: 60,
             total_deadline_ms: 400,
         },
-        on_unknown: rng.pick(&[UnknownPolicy::End, UnknownPolicy::TellModel]),
+        on_unknown: Some(rng.pick(&[UnknownPolicy::End, UnknownPolicy::TellModel])),
+        ..Limits::default()
     }
 }
 

@@ -226,7 +226,7 @@ impl World {
             .machine
             .decide(&self.shadow, input)
             .map_err(|rejection| Violation::new("created", rejection.to_string()))?;
-        self.commit(0, Timestamp(self.now), &Arc::new(Entry { cause, events }))
+        self.commit(0, Timestamp(self.now), &Arc::new(Entry::new(cause, events)))
     }
 
     /// Puts the clients' commands and the faults of the world on the agenda.

@@ -80,10 +80,8 @@ pub fn to_wire(agent: &Agent, limits: Option<&Limits>) -> v1::Agent {
         limits: limits.map(limits::to_wire),
         budgets: agent.budgets.clone(),
         unknown_policy: limits.map_or(v1::UnknownPolicy::Unspecified, |limits| {
-            match limits.on_unknown {
-                UnknownPolicy::End => v1::UnknownPolicy::End,
-                UnknownPolicy::TellModel => v1::UnknownPolicy::TellModel,
-            }
+            let policy = limits.on_unknown.map(super::words::unknown_policy);
+            policy.unwrap_or(v1::UnknownPolicy::Unspecified)
         }) as i32,
         ..v1::Agent::default()
     }

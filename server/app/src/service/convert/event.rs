@@ -5,7 +5,6 @@
 
 use loopwright_core::{
     event::{self as core, Event},
-    ids::CallId,
     message::{CallPart, Part},
     outcome::{DeadlineKind, EndReason, StopReason},
 };
@@ -34,6 +33,13 @@ pub(super) fn kinds(event: &Event, context: &Context<'_>) -> Vec<Kind> {
             agent: Some(agent::to_wire(&e.agent, Some(&e.limits))),
             labels: e.labels.clone(),
         }),
+        Event::SessionForked(e) => Kind::SessionForked(v1::SessionForked {
+            from_session_id: e.from.clone(),
+            from_seq: e.from_seq,
+            session_id: e.session.clone(),
+        }),
+        // The wire has no kind for it yet.
+        Event::SessionImported(_) => return Vec::new(),
         Event::DriverAttached(e) => Kind::DriverAttached(v1::DriverAttached {
             epoch: e.epoch,
             server_version: String::new(),
@@ -79,11 +85,14 @@ pub(super) fn kinds(event: &Event, context: &Context<'_>) -> Vec<Kind> {
         | Event::SettlementAcknowledged(_) => return budget_kinds(event),
         Event::ToolCallRequested(_)
         | Event::ToolCallRejected(_)
+        | Event::ApprovalRequested(_)
+        | Event::ApprovalResolved(_)
         | Event::ToolCallStarted(_)
         | Event::ToolCallCompleted(_)
         | Event::ToolCallFailed(_)
         | Event::ToolCallInDoubt(_)
         | Event::ToolCallUnknown(_)
+        | Event::UnknownResolved(_)
         | Event::ToolCallResultLate(_)
         | Event::ToolCallCancelled(_) => return tool_kind(event, context).into_iter().collect(),
         Event::LoopEnded(e) => Kind::LoopEnded(loop_ended(e, context)),
@@ -260,7 +269,28 @@ fn tool_kind(event: &Event, context: &Context<'_>) -> Option<Kind> {
             call: e.call.to_string(),
             attempt: 0,
             reason: e.message.clone(),
-            policy: unknown_policy(e.call, context) as i32,
+            policy: unknown_policy(e, context) as i32,
+        }),
+        Event::ApprovalRequested(e) => Kind::ApprovalRequested(v1::ApprovalRequested {
+            call: e.call.to_string(),
+            reason: words::approval_reason(e.reason) as i32,
+            expires_at: e.expires_at.map(timestamp),
+            allow_on_expiry: e.allow_on_expiry,
+        }),
+        Event::ApprovalResolved(e) => Kind::ApprovalResolved(v1::ApprovalResolved {
+            call: e.call.to_string(),
+            outcome: words::approval_outcome(e.outcome) as i32,
+            allowed: e.allowed,
+            by: e.by.clone(),
+            reason: e.reason.clone(),
+            edited_arguments_json: String::new(),
+        }),
+        Event::UnknownResolved(e) => Kind::UnknownResolved(v1::UnknownResolved {
+            call: e.call.to_string(),
+            resolution: words::resolution(e.resolution) as i32,
+            result: e.output.as_deref().map(message::tool_result),
+            by: e.by.clone(),
+            reason: e.reason.clone(),
         }),
         Event::ToolCallResultLate(e) => Kind::ToolCallResultLate(v1::ToolCallResultLate {
             call: e.call.to_string(),
@@ -299,16 +329,16 @@ fn requested(e: &core::ToolCallRequested, context: &Context<'_>) -> v1::ToolCall
     }
 }
 
-/// What followed stands in the same entry: the loop ended over this call, or it went on.
-fn unknown_policy(call: CallId, context: &Context<'_>) -> v1::UnknownPolicy {
+/// Logs of earlier versions do not say that the loop ended over this call; the same entry does.
+fn unknown_policy(e: &core::ToolCallUnknown, context: &Context<'_>) -> v1::UnknownPolicy {
     let ended = context.events.iter().any(|event| match event {
-        Event::LoopEnded(e) => e.reason == EndReason::UnknownOutcome { call },
+        Event::LoopEnded(end) => end.reason == EndReason::UnknownOutcome { call: e.call },
         _ => false,
     });
     if ended {
         v1::UnknownPolicy::End
     } else {
-        v1::UnknownPolicy::TellModel
+        words::unknown_policy(e.policy)
     }
 }
 
@@ -344,10 +374,11 @@ fn detail(reason: &EndReason, context: &Context<'_>) -> Option<Detail> {
             used: *used,
             requested: *requested,
         }),
-        EndReason::Deadline {
-            kind: DeadlineKind::Loop,
-        } => Detail::Deadline(v1::DeadlineDetail {
-            kind: v1::DeadlineKind::Loop as i32,
+        EndReason::Deadline { kind } => Detail::Deadline(v1::DeadlineDetail {
+            kind: match kind {
+                DeadlineKind::Loop => v1::DeadlineKind::Loop,
+                DeadlineKind::Idle => v1::DeadlineKind::Idle,
+            } as i32,
         }),
         EndReason::Refused => Detail::Refused(v1::RefusedDetail {
             stop_reason: refusal(context) as i32,

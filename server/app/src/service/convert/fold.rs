@@ -7,6 +7,7 @@ use std::sync::Arc;
 use loopwright_client::cli::FoldMessages;
 use loopwright_core::{
     Event, State,
+    agent::UnknownPolicy,
     event::{
         LoopEnded, LoopStarted, MessageAdded, ModelCallCompleted, ModelCallReserving,
         ModelCallStarted, Origin, RejectReason, SessionCreated, ToolCallCancelled,
@@ -210,6 +211,11 @@ fn read_tool(kind: &Kind) -> Result<Option<Event>, IdError> {
         Kind::ToolCallUnknown(e) => ToolCallUnknown {
             call: e.call.parse()?,
             message: e.reason.clone(),
+            policy: match e.policy() {
+                v1::UnknownPolicy::Ask => UnknownPolicy::Ask,
+                _ => UnknownPolicy::TellModel,
+            },
+            asked_at: None,
         }
         .into(),
         Kind::ToolCallCancelled(e) => ToolCallCancelled {

@@ -67,7 +67,10 @@ pub fn resolve(
             max_delay_ms: config.retry.max_delay.as_millis(),
             total_deadline_ms: config.retry.total_deadline.as_millis(),
         },
-        on_unknown,
+        on_unknown: Some(on_unknown),
+        approval_timeout_ms: None,
+        approval_default_allow: false,
+        idle_timeout_ms: None,
     }
 }
 

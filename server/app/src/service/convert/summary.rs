@@ -174,7 +174,9 @@ fn pending(state: &State) -> Vec<v1::PendingCall> {
             ToolPhase::Waiting => (v1::PendingState::Queued, None),
             ToolPhase::Backoff { until } => (v1::PendingState::Queued, Some(timestamp(until))),
             ToolPhase::Running => (v1::PendingState::Dispatched, None),
-            ToolPhase::InDoubt => (v1::PendingState::InDoubt, None),
+            ToolPhase::InDoubt { .. } => (v1::PendingState::InDoubt, None),
+            ToolPhase::Held { until, .. } => (v1::PendingState::Approval, until.map(timestamp)),
+            ToolPhase::Asking => (v1::PendingState::Unknown, None),
             ToolPhase::Ended(_) => return None,
         };
         Some(v1::PendingCall {

@@ -2,9 +2,9 @@
 //! core does not compile until it has one.
 
 use loopwright_core::{
-    agent::{EffectClass, ToolSpec},
+    agent::{EffectClass, ToolSpec, UnknownPolicy},
     budget::{Bound, Dimension, LOOP_BUDGET},
-    event::{Origin, RejectReason},
+    event::{ApprovalOutcome, ApprovalReason, Origin, RejectReason, UnknownResolution},
     outcome::{AbandonReason, EndReason, ModelFailureKind, StopReason, ToolFailureKind},
     usage::{Totals, Usage},
 };
@@ -84,6 +84,41 @@ pub(super) fn rejected(reason: RejectReason) -> v1::ToolRejectKind {
         RejectReason::Truncated => v1::ToolRejectKind::Truncated,
         RejectReason::TooManyCalls => v1::ToolRejectKind::CapExceeded,
         RejectReason::Budget => v1::ToolRejectKind::BudgetExceeded,
+        // The wire has no kind for these yet; the message says it.
+        RejectReason::Denied | RejectReason::Expired => v1::ToolRejectKind::Unspecified,
+    }
+}
+
+pub(super) fn unknown_policy(policy: UnknownPolicy) -> v1::UnknownPolicy {
+    match policy {
+        UnknownPolicy::Ask => v1::UnknownPolicy::Ask,
+        UnknownPolicy::TellModel => v1::UnknownPolicy::TellModel,
+        UnknownPolicy::End => v1::UnknownPolicy::End,
+    }
+}
+
+pub(super) fn approval_reason(reason: ApprovalReason) -> v1::ApprovalReason {
+    match reason {
+        ApprovalReason::RepeatsUnknown => v1::ApprovalReason::RepeatsUnknown,
+    }
+}
+
+pub(super) fn approval_outcome(outcome: ApprovalOutcome) -> v1::ApprovalOutcome {
+    match outcome {
+        ApprovalOutcome::Allowed => v1::ApprovalOutcome::Allowed,
+        ApprovalOutcome::Denied => v1::ApprovalOutcome::Denied,
+        ApprovalOutcome::Expired => v1::ApprovalOutcome::Expired,
+        ApprovalOutcome::Cancelled => v1::ApprovalOutcome::Cancelled,
+    }
+}
+
+pub(super) fn resolution(resolution: UnknownResolution) -> v1::UnknownResolution {
+    match resolution {
+        UnknownResolution::Happened => v1::UnknownResolution::Happened,
+        UnknownResolution::DidNotHappen => v1::UnknownResolution::DidNotHappen,
+        UnknownResolution::RunAgain => v1::UnknownResolution::RunAgain,
+        UnknownResolution::TellModel => v1::UnknownResolution::TellModel,
+        UnknownResolution::Cancelled => v1::UnknownResolution::Cancelled,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
 
 fn tell_model() -> Limits {
     Limits {
-        on_unknown: UnknownPolicy::TellModel,
+        on_unknown: Some(UnknownPolicy::TellModel),
         ..Limits::default()
     }
 }

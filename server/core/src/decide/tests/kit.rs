@@ -64,10 +64,7 @@ impl Session {
         let cause = input.cause();
         let events = decide(&self.state, input)?;
         if !events.is_empty() {
-            let entry = Entry {
-                cause,
-                events: events.clone(),
-            };
+            let entry = Entry::new(cause, events.clone());
             redecide(&self.state, at, &entry).expect("the recovered input decides the same");
             self.state.apply_entry(self.state.seq + 1, &entry);
             self.entries.push(entry);
@@ -202,6 +199,7 @@ impl Session {
                 kind,
                 message: "no luck".to_owned(),
                 retryable,
+                retry_after_ms: None,
             },
             jitter: JITTER_ONE,
         })

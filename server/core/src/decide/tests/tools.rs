@@ -24,7 +24,7 @@ fn asked(limits: Limits, tools: &[&str]) -> Session {
 
 fn tell_model() -> Limits {
     Limits {
-        on_unknown: UnknownPolicy::TellModel,
+        on_unknown: Some(UnknownPolicy::TellModel),
         ..Limits::default()
     }
 }

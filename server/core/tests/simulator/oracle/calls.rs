@@ -124,6 +124,11 @@ impl Calls {
             | Event::SettlementAcknowledged(_)
             | Event::BudgetWarning(_)
             | Event::BudgetOverrun(_)
+            | Event::SessionForked(_)
+            | Event::SessionImported(_)
+            | Event::ApprovalRequested(_)
+            | Event::ApprovalResolved(_)
+            | Event::UnknownResolved(_)
             | Event::ToolCallResultLate(_)
             | Event::Unknown(_) => Ok(()),
         }

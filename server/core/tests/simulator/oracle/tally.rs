@@ -96,6 +96,11 @@ impl Tally {
             | Event::ToolCallFailed(_)
             | Event::ToolCallInDoubt(_)
             | Event::ToolCallUnknown(_)
+            | Event::SessionForked(_)
+            | Event::SessionImported(_)
+            | Event::ApprovalRequested(_)
+            | Event::ApprovalResolved(_)
+            | Event::UnknownResolved(_)
             | Event::ToolCallResultLate(_)
             | Event::ToolCallCancelled(_)
             | Event::Unknown(_) => Ok(()),

@@ -116,7 +116,7 @@ impl World {
         check(wanted, "stale_outcome", || {
             format!("{asked:?} decides to {events:?}")
         })?;
-        let entry = Arc::new(Entry { cause, events });
+        let entry = Arc::new(Entry::new(cause, events));
         if self.machine.is(Mutant::ActBeforeCommit) {
             let seq = driver.state.seq + 1;
             let before = driver.state.clone();
@@ -332,6 +332,9 @@ pub(super) fn outcome_of(what: &What) -> Option<EffectKey> {
         | What::StartLoop(_)
         | What::SendMessage(_)
         | What::CancelLoop { .. }
+        | What::ResolveApproval { .. }
+        | What::ResolveUnknown { .. }
+        | What::Adopt { .. }
         | What::Attach { .. }
         | What::Detach
         | What::ToolsChanged(_)

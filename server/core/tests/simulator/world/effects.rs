@@ -145,6 +145,7 @@ impl World {
                 kind,
                 message: "it broke".to_owned(),
                 retryable,
+                retry_after_ms: None,
             };
             let what = What::ToolFailed {
                 call,
@@ -198,6 +199,7 @@ impl World {
                     kind: ToolFailureKind::NotExecuted,
                     message: "refused".to_owned(),
                     retryable: false,
+                    retry_after_ms: None,
                 },
                 jitter: 0,
             },
@@ -327,6 +329,9 @@ fn attempt_of(what: &mut What) -> Option<&mut Attempt> {
         | What::StartLoop(_)
         | What::SendMessage(_)
         | What::CancelLoop { .. }
+        | What::ResolveApproval { .. }
+        | What::ResolveUnknown { .. }
+        | What::Adopt { .. }
         | What::Attach { .. }
         | What::Detach
         | What::ToolsChanged(_)

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use loopwright_core::{
+    agent::UnknownPolicy,
     budget::{Bound, Dimension, Reservation},
     event::{self, Event, Origin, RejectReason, Unknown},
     ids::{CallId, Timestamp},
@@ -78,11 +79,55 @@ pub(super) fn samples() -> Vec<Event> {
             call,
             attempt,
             message,
+            failed: false,
         }
         .into(),
     );
     let message = words();
-    all.push(event::ToolCallUnknown { call, message }.into());
+    all.push(
+        event::ToolCallUnknown {
+            call,
+            message,
+            policy: UnknownPolicy::TellModel,
+            asked_at: None,
+        }
+        .into(),
+    );
+    let (reason, at) = (event::ApprovalReason::RepeatsUnknown, Timestamp(5));
+    all.push(
+        event::ApprovalRequested {
+            call,
+            reason,
+            at,
+            expires_at: Some(at),
+            allow_on_expiry: false,
+        }
+        .into(),
+    );
+    let (by, reason) = (words(), words());
+    all.push(
+        event::ApprovalResolved {
+            call,
+            outcome: event::ApprovalOutcome::Denied,
+            allowed: false,
+            at,
+            by,
+            reason,
+        }
+        .into(),
+    );
+    let (by, reason) = (words(), words());
+    all.push(
+        event::UnknownResolved {
+            call,
+            resolution: event::UnknownResolution::TellModel,
+            output: None,
+            at,
+            by,
+            reason,
+        }
+        .into(),
+    );
     let output = Arc::new(ToolOutput::error("gone"));
     all.push(
         event::ToolCallResultLate {
@@ -239,6 +284,8 @@ fn what_stands_in_a_neighbour_is_told() {
     let unknown: Event = event::ToolCallUnknown {
         call: CALL,
         message: String::new(),
+        policy: UnknownPolicy::TellModel,
+        asked_at: None,
     }
     .into();
     let policy = |beside: &[Event]| match &kinds(&unknown, beside)[0] {

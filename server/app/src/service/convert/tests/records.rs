@@ -71,6 +71,7 @@ async fn causes_have_the_words_of_the_wire() {
         retry_after_ms: None,
     };
     let tool = Cause::Tool {
+        retry_after_ms: None,
         call: CALL,
         attempt: 1,
         jitter: 0,

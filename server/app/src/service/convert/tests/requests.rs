@@ -283,7 +283,7 @@ fn what_is_left_out_is_as_configured() {
             max_attempts: 3,
             ..Default::default()
         },
-        on_unknown: UnknownPolicy::TellModel,
+        on_unknown: Some(UnknownPolicy::TellModel),
         ..Limits::default()
     };
     assert_eq!(*defaults.limits, expected);

@@ -1,0 +1,162 @@
+//! Calls that may have run and must not run again: their sidecar is asked, then policy decides, then
+//! perhaps a person.
+
+use std::sync::Arc;
+
+use super::{
+    Draft,
+    approval::{asked_about, in_words},
+    step, tool,
+};
+use crate::{
+    agent::UnknownPolicy,
+    event::{
+        ToolCallCompleted, ToolCallFailed, ToolCallInDoubt, ToolCallStarted, ToolCallUnknown,
+        UnknownResolution, UnknownResolved,
+    },
+    ids::{CallId, LoopId},
+    input::Command,
+    message::ToolOutput,
+    outcome::{EndReason, LookupAnswer, ToolFailureKind},
+    rejection::Rejection,
+    retry::{Failed, JITTER_ONE},
+    state::{ToolCall, ToolPhase},
+};
+
+/// What a model is told of a call whose outcome nobody knows.
+const UNKNOWN: &str = "It is not known whether this call ran: the connection to the tool was lost \
+                       and the call must not be repeated. Do not assume either outcome.";
+
+/// What a person says became of a call.
+pub(super) struct Resolved {
+    pub(super) resolution: UnknownResolution,
+    pub(super) output: Option<Arc<ToolOutput>>,
+    pub(super) reason: String,
+}
+
+/// Nobody saw the end of an attempt that must not be repeated. `failed` where it failed, rather than
+/// its driver was lost.
+pub(super) fn doubt(draft: &mut Draft, tool: &ToolCall, message: String, failed: bool) {
+    let lookup = spec_of(draft, tool).is_some_and(|spec| spec.lookup);
+    draft.emit(ToolCallInDoubt {
+        call: tool.call,
+        attempt: tool.attempt,
+        message,
+        failed,
+    });
+    if !lookup {
+        unknown(draft, tool);
+    }
+}
+
+/// The sidecar says what became of a call.
+pub(super) fn looked_up(draft: &mut Draft, call: CallId, answer: LookupAnswer) {
+    let tool = draft
+        .state
+        .active
+        .as_ref()
+        .and_then(|active| active.tool(call))
+        .cloned();
+    let Some(tool) = tool else { return };
+    let ToolPhase::InDoubt { failed } = tool.phase else {
+        return;
+    };
+    let attempt = tool.attempt;
+    match answer {
+        LookupAnswer::Completed(output) => draft.emit(ToolCallCompleted {
+            call,
+            attempt,
+            output,
+        }),
+        LookupAnswer::NeverStarted if failed => never_ran(draft, &tool),
+        // The attempt failed with its driver, not by a fault of its own.
+        LookupAnswer::NeverStarted => draft.emit(ToolCallStarted {
+            call,
+            attempt: attempt.saturating_add(1),
+            at: draft.at,
+        }),
+        LookupAnswer::NotKnown(_) => return unknown(draft, &tool),
+    }
+    tool::go_on(draft);
+}
+
+/// A failed attempt turns out not to have run: it is repeated as such failures are.
+fn never_ran(draft: &mut Draft, tool: &ToolCall) {
+    let retry_at = draft.state.limits.retry.next(Failed {
+        failures: tool.failures.saturating_add(1),
+        first_at: tool.first_at.unwrap_or(draft.at),
+        at: draft.at,
+        retry_after_ms: None,
+        jitter: JITTER_ONE,
+    });
+    draft.emit(ToolCallFailed {
+        call: tool.call,
+        attempt: tool.attempt,
+        kind: ToolFailureKind::NotExecuted,
+        message: "the attempt failed, and its sidecar says that the call never started".to_owned(),
+        retry_at,
+    });
+}
+
+fn unknown(draft: &mut Draft, tool: &ToolCall) {
+    let call = tool.call;
+    let destructive = spec_of(draft, tool).is_some_and(|spec| spec.destructive);
+    let by_tool = if destructive {
+        UnknownPolicy::Ask
+    } else {
+        UnknownPolicy::TellModel
+    };
+    let policy = draft.state.limits.on_unknown.unwrap_or(by_tool);
+    draft.emit(ToolCallUnknown {
+        call,
+        message: UNKNOWN.to_owned(),
+        policy,
+        asked_at: (policy == UnknownPolicy::Ask).then_some(draft.at),
+    });
+    match policy {
+        UnknownPolicy::Ask | UnknownPolicy::TellModel => tool::go_on(draft),
+        UnknownPolicy::End => step::end(draft, EndReason::UnknownOutcome { call }),
+    }
+}
+
+/// A person says what became of a call.
+pub(super) fn resolve(
+    draft: &mut Draft,
+    by: Command,
+    guard: Option<LoopId>,
+    call: CallId,
+    resolved: Resolved,
+) -> Result<(), Rejection> {
+    let Some(tool) = asked_about(draft, &by, guard, call)? else {
+        return Ok(());
+    };
+    if tool.phase != ToolPhase::Asking {
+        return Err(Rejection::NotWaiting {
+            call,
+            awaited: "a word on its outcome",
+            phase: in_words(&tool.phase),
+        });
+    }
+    let output = match resolved.resolution {
+        UnknownResolution::Happened => resolved.output,
+        UnknownResolution::DidNotHappen
+        | UnknownResolution::RunAgain
+        | UnknownResolution::TellModel => None,
+        UnknownResolution::Cancelled => return Err(Rejection::NoResolution { call }),
+    };
+    draft.emit(UnknownResolved {
+        call,
+        resolution: resolved.resolution,
+        output,
+        at: draft.at,
+        by: by.principal,
+        reason: resolved.reason,
+    });
+    tool::go_on(draft);
+    Ok(())
+}
+
+fn spec_of<'a>(draft: &'a Draft, tool: &ToolCall) -> Option<&'a crate::agent::ToolSpec> {
+    let name = draft.state.active.as_ref()?.tool_name(tool);
+    draft.state.tools.get(name)
+}
