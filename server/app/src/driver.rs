@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 mod commit;
 mod drivers;
+mod effect;
 mod observe;
 mod reconcile;
 mod run;

@@ -25,7 +25,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use loopwright_core::agent::{ToolSet, ToolSpec};
 use loopwright_core::message::{Part, ToolOutput};
-use loopwright_core::outcome::{ToolFailure, Verdict};
+use loopwright_core::outcome::{LookupAnswer, ToolFailure, Verdict};
 use loopwright_core::prompt::ToolRequest;
 use loopwright_log::{Id, Log, Seq, StreamKey, StreamKind};
 use tokio::sync::watch;
@@ -87,6 +87,8 @@ pub struct Sidecars {
 pub(crate) struct CallLimits {
     /// How long a call waits for its sidecar.
     pub sidecar_wait: Duration,
+    /// How long a sidecar may take to say what became of a call.
+    pub lookup_timeout: Duration,
     /// Largest message that is taken from a sidecar, bytes.
     pub max_result_bytes: usize,
     /// Characters of a result that the model sees.
@@ -128,6 +130,7 @@ impl Sidecars {
             keepalive: config.server.keepalive_interval.get(),
             limits: CallLimits {
                 sidecar_wait: tools.sidecar_wait.get(),
+                lookup_timeout: tools.lookup_timeout.get(),
                 max_result_bytes: tools.max_result_bytes.as_usize(),
                 max_output_chars: usize::try_from(config.context.max_tool_output_chars)
                     .unwrap_or(usize::MAX),
@@ -181,6 +184,29 @@ impl Sidecars {
                 spec: &spec,
             };
             tool::run(&sidecars, call, trace, sink).await
+        })
+    }
+
+    /// What became of a call whose outcome was lost, `passed` after its first dispatch: its sidecar
+    /// is asked, and where the call still runs it is rejoined and waited for. Dropping the future
+    /// cancels a call that was rejoined.
+    pub fn look_up(
+        self: &Arc<Self>,
+        session: SessionRef,
+        request: ToolRequest,
+        spec: ToolSpec,
+        passed: Duration,
+        trace: CallTrace,
+        sink: ProgressSink,
+    ) -> BoxFuture<'static, LookupAnswer> {
+        let sidecars = Arc::clone(self);
+        Box::pin(async move {
+            let call = tool::Call {
+                session: &session,
+                request: &request,
+                spec: &spec,
+            };
+            tool::look_up(&sidecars, call, passed, trace, sink).await
         })
     }
 

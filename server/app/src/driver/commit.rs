@@ -115,17 +115,21 @@ impl Driver {
     fn topics_that_end(&mut self, entry: &Entry) -> Vec<ProgressTopic> {
         let mut topics = Vec::new();
         for (call, attempt) in entry.events.iter().filter_map(attempt_that_ends) {
-            let Some(anchor) = self.anchors.remove(&(call, attempt)) else {
-                continue;
-            };
-            topics.extend(
-                [CHANNEL_TEXT, CHANNEL_THINKING, CHANNEL_TOOL].map(|channel| ProgressTopic {
-                    anchor,
-                    call: call.0,
-                    attempt,
-                    channel,
-                }),
-            );
+            let first = (call, attempt.unwrap_or(Attempt::MIN));
+            let last = (call, attempt.unwrap_or(Attempt::MAX));
+            let ended = self.anchors.range(first..=last);
+            let ended: Vec<_> = ended.map(|(&key, &anchor)| (key, anchor)).collect();
+            for ((call, attempt), anchor) in ended {
+                self.anchors.remove(&(call, attempt));
+                topics.extend(
+                    [CHANNEL_TEXT, CHANNEL_THINKING, CHANNEL_TOOL].map(|channel| ProgressTopic {
+                        anchor,
+                        call: call.0,
+                        attempt,
+                        channel,
+                    }),
+                );
+            }
         }
         topics
     }
@@ -138,14 +142,18 @@ fn epoch_of(entry: &Entry) -> Option<u64> {
     })
 }
 
-fn attempt_that_ends(event: &Event) -> Option<(CallId, Attempt)> {
+/// The call that needs no more progress, and which attempt of it; `None` is all of them.
+fn attempt_that_ends(event: &Event) -> Option<(CallId, Option<Attempt>)> {
     match event {
-        Event::ModelCallCompleted(e) => Some((e.call, e.attempt)),
-        Event::ModelCallFailed(e) => Some((e.call, e.attempt)),
-        Event::ModelCallAbandoned(e) => Some((e.call, e.attempt)),
-        Event::ToolCallCompleted(e) => Some((e.call, e.attempt)),
-        Event::ToolCallFailed(e) => Some((e.call, e.attempt)),
-        Event::ToolCallInDoubt(e) => Some((e.call, e.attempt)),
+        Event::ModelCallCompleted(e) => Some((e.call, Some(e.attempt))),
+        Event::ModelCallFailed(e) => Some((e.call, Some(e.attempt))),
+        Event::ModelCallAbandoned(e) => Some((e.call, Some(e.attempt))),
+        Event::ToolCallCompleted(e) => Some((e.call, Some(e.attempt))),
+        Event::ToolCallFailed(e) => Some((e.call, Some(e.attempt))),
+        Event::ToolCallInDoubt(e) => Some((e.call, Some(e.attempt))),
+        Event::ToolCallStarted(e) if e.attempt > 1 => Some((e.call, None)),
+        Event::ToolCallUnknown(e) => Some((e.call, None)),
+        Event::ToolCallCancelled(e) => Some((e.call, None)),
         _ => None,
     }
 }

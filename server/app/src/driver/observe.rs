@@ -123,7 +123,7 @@ impl Driver {
     }
 
     /// What calls hang from: the step's span, or the loop's where the step began elsewhere.
-    fn call_parent(&self) -> Option<String> {
+    pub(super) fn call_parent(&self) -> Option<String> {
         match &self.spans.step {
             Some((_, Some(traceparent))) => Some(traceparent.clone()),
             Some((_, None)) | None => self.loop_traceparent(),

@@ -1,35 +1,26 @@
 //! Running what the state wants, and nothing else: starts what is missing, aborts what is surplus.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use futures_util::{
-    FutureExt,
-    future::{AbortHandle, Abortable, Aborted, BoxFuture},
-};
+use futures_util::FutureExt;
 use loopwright_core::{
     What,
+    agent::ToolSpec,
     effect::{EffectKey, wanted},
     ids::{Attempt, CallId, Timestamp},
     outcome::{EndReason, LookupAnswer, ToolFailure, ToolFailureKind},
+    prompt::ToolRequest,
 };
 
-use super::{End, run::Driver};
-use crate::{effects::progress::ProgressSink, sidecars::SessionRef};
-
-/// An effect under way; resolves to the input that reports its end.
-pub(super) type Effect =
-    futures_util::future::Map<Abortable<BoxFuture<'static, (EffectKey, What)>>, Finish>;
-
-type Finish = fn(Result<(EffectKey, What), Aborted>) -> (Option<EffectKey>, Option<What>);
-
-/// A handle of an effect under way. Dropping it aborts the effect.
-pub(super) struct Running(AbortHandle);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
+use super::{
+    End,
+    effect::{Done, Effect, Work},
+    run::Driver,
+};
+use crate::{
+    effects::{CallTrace, progress::ProgressSink},
+    sidecars::SessionRef,
+};
 
 impl Driver {
     /// Makes `running == wanted`. Called once the entry that licenses it is durable, never before.
@@ -38,73 +29,54 @@ impl Driver {
         self.running.retain(|key, _| wanted.contains(key));
         for key in wanted {
             if !self.running.contains_key(&key) {
-                let future = self.start(key);
-                let (handle, registration) = AbortHandle::new_pair();
-                let finish: Finish = |done| match done {
-                    Ok((key, what)) => (Some(key), Some(what)),
-                    Err(Aborted) => (None, None),
-                };
-                self.effects
-                    .push(Abortable::new(future, registration).map(finish));
-                self.running.insert(key, Running(handle));
+                let (effect, running) = Effect::new(key, self.start(key));
+                self.effects.push(effect);
+                self.running.insert(key, running);
             }
         }
     }
 
-    /// Takes an effect's end in. What was aborted reports nothing, and what is stale decides to
-    /// nothing.
-    pub(super) async fn outcome(
-        &mut self,
-        key: Option<EffectKey>,
-        what: Option<What>,
-    ) -> Result<(), End> {
-        let (Some(key), Some(what)) = (key, what) else {
+    /// Takes an effect's end in. What was given up reports nothing, unless its answer was here
+    /// already; what is stale decides to nothing.
+    pub(super) async fn outcome(&mut self, done: Option<Done>) -> Result<(), End> {
+        let Some(done) = done else {
             return Ok(());
         };
-        self.running.remove(&key);
-        self.commit(what).await
+        if done.late {
+            return self.commit(as_late(done)).await;
+        }
+        self.running.remove(&done.key);
+        self.commit(done.what).await
     }
 
-    fn start(&mut self, key: EffectKey) -> BoxFuture<'static, (EffectKey, What)> {
+    fn start(&mut self, key: EffectKey) -> Work {
         match key {
-            EffectKey::Model { call, attempt } => self.start_model(key, call, attempt),
-            EffectKey::Tool { call, attempt } => self.start_tool(key, call, attempt),
+            EffectKey::Model { call, attempt } => self.start_model(call, attempt),
+            EffectKey::Tool { call, attempt } => self.start_tool(call, attempt),
             EffectKey::Timer { at, why } => {
                 let clock = self.world.clock;
-                async move {
+                let fired = async move {
                     wait_until(clock, at).await;
-                    (key, What::TimerFired(why))
-                }
-                .boxed()
+                    What::TimerFired(why)
+                };
+                Work::new(fired.boxed())
             }
-            EffectKey::Lookup { call } => {
-                let answer = LookupAnswer::NotKnown("this server does not look calls up".into());
-                std::future::ready((key, What::LookedUp { call, answer })).boxed()
-            }
+            EffectKey::Lookup { call } => self.start_lookup(call),
             EffectKey::Reserve { call, attempt } => {
                 let message = "this server has no named budgets".to_owned();
                 let reason = EndReason::Error { message };
-                std::future::ready((
-                    key,
-                    What::BudgetRefused {
-                        call,
-                        attempt,
-                        reason,
-                    },
-                ))
-                .boxed()
+                Work::done(What::BudgetRefused {
+                    call,
+                    attempt,
+                    reason,
+                })
             }
             // Without a ledger there is nobody who could take a settlement.
-            EffectKey::Settle { .. } => std::future::pending().boxed(),
+            EffectKey::Settle { .. } => Work::new(std::future::pending().boxed()),
         }
     }
 
-    fn start_model(
-        &mut self,
-        key: EffectKey,
-        call: CallId,
-        attempt: Attempt,
-    ) -> BoxFuture<'static, (EffectKey, What)> {
+    fn start_model(&mut self, call: CallId, attempt: Attempt) -> Work {
         let request = self
             .state
             .model_request()
@@ -115,8 +87,8 @@ impl Driver {
         let models = Arc::clone(&self.world.models);
         let reply = models.call(&mut self.transcript, request, trace, sink);
         let (sidecars, clock) = (Arc::clone(&self.world.sidecars), self.world.clock);
-        async move {
-            let what = match reply.await {
+        let ended = async move {
+            match reply.await {
                 Ok(mut reply) => {
                     reply.verdicts = sidecars.verdicts(&tools, &reply.parts);
                     What::ModelCompleted {
@@ -131,53 +103,38 @@ impl Driver {
                     failure,
                     jitter: clock.jitter(),
                 },
-            };
-            (key, what)
-        }
-        .boxed()
+            }
+        };
+        Work::new(ended.boxed())
     }
 
-    fn start_tool(
-        &mut self,
-        key: EffectKey,
-        call: CallId,
-        attempt: Attempt,
-    ) -> BoxFuture<'static, (EffectKey, What)> {
-        let request = self
-            .state
-            .tool_request(call)
-            .expect("a wanted tool call has a request");
+    fn start_tool(&mut self, call: CallId, attempt: Attempt) -> Work {
+        let (request, spec) = self.tool_and_spec(call);
         let clock = self.world.clock;
-        let Some(spec) = self.state.tools.get(&request.part.tool).cloned() else {
-            let message = format!("there is no tool named `{}` any more", request.part.tool);
-            let kind = ToolFailureKind::NotExecuted;
-            let failure = ToolFailure {
-                kind,
-                message,
-                retryable: false,
-                retry_after_ms: None,
-            };
-            let what = What::ToolFailed {
-                call,
-                attempt,
-                failure,
-                jitter: 0,
-            };
-            return std::future::ready((key, what)).boxed();
+        let spec = match spec {
+            Ok(spec) => spec,
+            Err(message) => {
+                return Work::done(What::ToolFailed {
+                    call,
+                    attempt,
+                    failure: ToolFailure {
+                        kind: ToolFailureKind::NotExecuted,
+                        message,
+                        retryable: false,
+                        retry_after_ms: None,
+                    },
+                    jitter: 0,
+                });
+            }
         };
         let sink = self.sink(call, attempt);
+        let flight = sink.flight().clone();
         let trace = self.tool_trace(&request);
-        let session = SessionRef {
-            namespace: self.key.namespace().into(),
-            session: self.key.id().into(),
-        };
-        let output = self
-            .world
-            .sidecars
-            .call(session, request, spec, trace, sink);
+        let sidecars = Arc::clone(&self.world.sidecars);
+        let output = sidecars.call(self.session_ref(), request, spec, trace, sink);
         let began = tokio::time::Instant::now();
-        async move {
-            let what = match output.await {
+        let ended = async move {
+            match output.await {
                 Ok(mut output) => {
                     let took = began.elapsed().as_millis();
                     output.latency_ms = u64::try_from(took).unwrap_or(u64::MAX);
@@ -193,10 +150,60 @@ impl Driver {
                     failure,
                     jitter: clock.jitter(),
                 },
-            };
-            (key, what)
+            }
+        };
+        Work {
+            future: ended.boxed(),
+            flight,
+            attempt,
         }
-        .boxed()
+    }
+
+    fn start_lookup(&mut self, call: CallId) -> Work {
+        let (request, spec) = self.tool_and_spec(call);
+        let spec = match spec {
+            Ok(spec) => spec,
+            Err(message) => {
+                let answer = LookupAnswer::NotKnown(message);
+                return Work::done(What::LookedUp { call, answer });
+            }
+        };
+        let attempt = request.attempt;
+        let sink = self.sink(call, attempt);
+        let flight = sink.flight().clone();
+        let trace = CallTrace {
+            traceparent: self.call_parent(),
+        };
+        let passed = self.world.clock.now().since(request.first_at);
+        let passed = Duration::from_millis(passed);
+        let sidecars = Arc::clone(&self.world.sidecars);
+        let answer = sidecars.look_up(self.session_ref(), request, spec, passed, trace, sink);
+        Work {
+            future: answer
+                .map(move |answer| What::LookedUp { call, answer })
+                .boxed(),
+            flight,
+            attempt,
+        }
+    }
+
+    /// The request of a tool call that was dispatched, and its tool; an error is why there is none.
+    fn tool_and_spec(&self, call: CallId) -> (ToolRequest, Result<ToolSpec, String>) {
+        let request = self
+            .state
+            .tool_request(call)
+            .expect("a wanted tool call has a request");
+        let name = &request.part.tool;
+        let spec = self.state.tools.get(name).cloned();
+        let spec = spec.ok_or_else(|| format!("there is no tool named `{name}` any more"));
+        (request, spec)
+    }
+
+    fn session_ref(&self) -> SessionRef {
+        SessionRef {
+            namespace: self.key.namespace().into(),
+            session: self.key.id().into(),
+        }
     }
 
     /// Where the effect says how far it is; the entry that licensed it is the last one.
@@ -210,6 +217,22 @@ impl Driver {
             call,
             attempt,
         )
+    }
+}
+
+/// What an answer says that nobody waits for any more: a lookup's is the call's own result.
+fn as_late(done: Done) -> What {
+    let attempt = done.attempt;
+    match done.what {
+        What::LookedUp {
+            call,
+            answer: LookupAnswer::Completed(output),
+        } => What::ToolCompleted {
+            call,
+            attempt,
+            output,
+        },
+        what => what,
     }
 }
 

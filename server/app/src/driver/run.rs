@@ -18,9 +18,9 @@ use tokio::sync::mpsc;
 use super::{
     Answer, CommandError, Delivery, End, LoopOpen, Order, Reply,
     commit::Committed,
+    effect::{Effect, Running},
     name_of,
     observe::LoopSpans,
-    reconcile::{Effect, Running},
     world::World,
 };
 use crate::effects::model::Transcript;
@@ -129,8 +129,8 @@ impl Driver {
             } else {
                 tokio::select! {
                     biased;
-                    Some((key, what)) = self.effects.next(), if !self.effects.is_empty() => {
-                        self.outcome(key, what).await
+                    Some(done) = self.effects.next(), if !self.effects.is_empty() => {
+                        self.outcome(done).await
                     }
                     delivery = inbox.recv() => match delivery {
                         Some(Delivery::Command(order)) => self.deliver(order).await,

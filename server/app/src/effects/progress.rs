@@ -10,6 +10,8 @@ use loopwright_log::{Keep, Log, Progress, ProgressTopic, Seq, StreamKey};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::flight::Flight;
+
 /// Channel of a model's text: raw UTF-8.
 pub const CHANNEL_TEXT: u16 = 0;
 /// Channel of what a model thinks: raw UTF-8.
@@ -42,6 +44,7 @@ pub struct ProgressSink {
     attempt: Attempt,
     text: Channel,
     thinking: Channel,
+    flight: Flight,
 }
 
 #[derive(Default)]
@@ -70,7 +73,14 @@ impl ProgressSink {
             attempt,
             text,
             thinking,
+            flight: Flight::default(),
         }
+    }
+
+    /// How far the effect is; whoever runs it says so here.
+    #[must_use]
+    pub fn flight(&self) -> &Flight {
+        &self.flight
     }
 
     /// The model said this.

@@ -6,6 +6,9 @@
 //! stream, which is how the sidecar hears that it is cancelled.
 
 mod answer;
+mod deadline;
+mod failure;
+mod lookup;
 mod output;
 
 use std::panic::AssertUnwindSafe;
@@ -15,20 +18,25 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures_util::FutureExt;
 use loopwright_core::agent::ToolSpec;
 use loopwright_core::message::ToolOutput;
-use loopwright_core::outcome::{ToolFailure, ToolFailureKind};
+use loopwright_core::outcome::ToolFailure;
 use loopwright_core::prompt::ToolRequest;
 use loopwright_proto::v1::{CallToolRequest, ToolResult};
 use loopwright_proto::well_known;
-use tonic::{Code, Request, Status};
+use tonic::Request;
 
 use super::{CallTrace, progress::ProgressSink};
-use crate::sidecars::channel::{Link, in_words, was_not_sent};
+use crate::sidecars::channel::Link;
 use crate::sidecars::schema::{MAX_ARGUMENTS_BYTES, or_empty_object, sha256_hex};
 use crate::sidecars::{SessionRef, Sidecars, split_tool_name};
-use answer::{Deadline, Silence};
+use deadline::Deadline;
+use failure::{bad_reply, expired, not_executed, of_sidecar, refused};
+
+pub(crate) use lookup::look_up;
 
 /// Room for progress and framing beside the longest result.
 const MESSAGE_SLACK: usize = 16 << 10;
+/// By how much the transport's own timeout is longer, so that ours speaks first, in better words.
+const TRANSPORT_SLACK: Duration = Duration::from_secs(1);
 
 /// What is called.
 #[derive(Clone, Copy, Debug)]
@@ -96,9 +104,8 @@ pub(crate) async fn run(
     let result = match AssertUnwindSafe(attempt).catch_unwind().await {
         Ok(result) => result.map_err(|failure| of_sidecar(sidecar, failure))?,
         Err(_) => {
-            return Err(ambiguous(format!(
-                "sidecar `{sidecar}`: its answer could not be read"
-            )));
+            let unreadable = bad_reply("its answer could not be read".to_owned());
+            return Err(of_sidecar(sidecar, unreadable));
         }
     };
     Ok(output::of(result, sidecars, call.session).await)
@@ -116,31 +123,16 @@ async fn send(
         Duration::from_millis(spec.absolute_cap_ms),
     );
     let mut client = link.client(max_result.saturating_add(MESSAGE_SLACK));
+    sink.flight().sent();
     let response = tokio::select! {
         biased;
         response = client.call_tool(request) => response,
         silence = deadline.passed() => return Err(expired(silence)),
     };
     match response {
-        Ok(stream) => answer::collect(stream.into_inner(), deadline, sink).await,
+        Ok(stream) => answer::collect(stream.into_inner(), &mut deadline, sink).await?,
         Err(status) => Err(refused(&status)),
     }
-}
-
-/// What a status means that came in the place of an answer.
-fn refused(status: &Status) -> ToolFailure {
-    if was_not_sent(status) {
-        return not_executed(
-            "the connection was lost before the call was sent".to_owned(),
-            true,
-        );
-    }
-    // This one is made by our own side, of an answer that it cannot unpack.
-    let unreadable = status.message().starts_with("Content is compressed");
-    if status.code() == Code::Unimplemented && !unreadable {
-        return not_executed(in_words(status), false);
-    }
-    ambiguous(in_words(status))
 }
 
 fn wire_request(
@@ -150,28 +142,39 @@ fn wire_request(
     trace: CallTrace,
 ) -> Request<CallToolRequest> {
     let (session, asked, spec) = (call.session, call.request, call.spec);
-    let name = asked.call.to_string();
     let cap = Duration::from_millis(spec.absolute_cap_ms);
-    let deadline = SystemTime::now().checked_add(cap).map(timestamp);
     let traceparent = trace.traceparent.unwrap_or_default();
-    let header = (!traceparent.is_empty())
-        .then(|| traceparent.parse().ok())
-        .flatten();
-    let mut request = Request::new(CallToolRequest {
+    let mut request = traced(&traceparent, |traceparent| CallToolRequest {
         session_id: session.session.to_string(),
-        key: format!("{}/{}/{name}", session.namespace, session.session),
-        call: name,
+        key: call.key(),
+        call: asked.call.to_string(),
         attempt: asked.attempt,
         epoch: asked.epoch,
         tool: tool.to_owned(),
         arguments_sha256: sha256_hex(arguments),
         arguments_json: arguments.to_owned(),
-        deadline,
+        deadline: SystemTime::now().checked_add(cap).map(timestamp),
         timeout: Some(Duration::from_millis(spec.timeout_ms).into()),
         traceparent,
     });
-    request.set_timeout(cap);
-    if let Some(header) = header {
+    request.set_timeout(cap + TRANSPORT_SLACK);
+    request
+}
+
+impl Call<'_> {
+    /// What the sidecar deduplicates by.
+    fn key(&self) -> String {
+        let (namespace, session) = (&self.session.namespace, &self.session.session);
+        format!("{namespace}/{session}/{}", self.request.call)
+    }
+}
+
+/// A message with the trace that it belongs to, in itself and in its metadata.
+fn traced<T>(traceparent: &str, message: impl FnOnce(String) -> T) -> Request<T> {
+    let mut request = Request::new(message(traceparent.to_owned()));
+    if let Ok(header) = traceparent.parse()
+        && !traceparent.is_empty()
+    {
         request.metadata_mut().insert("traceparent", header);
     }
     request
@@ -182,38 +185,6 @@ fn timestamp(at: SystemTime) -> well_known::Timestamp {
     well_known::Timestamp {
         seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
         nanos: i32::try_from(since.subsec_nanos()).unwrap_or(0),
-    }
-}
-
-fn expired(silence: Silence) -> ToolFailure {
-    ambiguous(match silence {
-        Silence::Longest(limit) => format!("no answer and no progress within {limit:?}"),
-        Silence::Whole(limit) => format!("no answer within {limit:?} in all (tools.absolute_cap)"),
-    })
-}
-
-fn of_sidecar(sidecar: &str, failure: ToolFailure) -> ToolFailure {
-    ToolFailure {
-        message: format!("sidecar `{sidecar}`: {}", failure.message),
-        ..failure
-    }
-}
-
-fn not_executed(message: String, retryable: bool) -> ToolFailure {
-    ToolFailure {
-        kind: ToolFailureKind::NotExecuted,
-        message,
-        retryable,
-        retry_after_ms: None,
-    }
-}
-
-fn ambiguous(message: String) -> ToolFailure {
-    ToolFailure {
-        kind: ToolFailureKind::Ambiguous,
-        message,
-        retryable: false,
-        retry_after_ms: None,
     }
 }
 

@@ -108,6 +108,11 @@ impl Link {
             Ok(Ok(answer)) if not_serving(answer.get_ref().status))
     }
 
+    /// Whether the connection is gone.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
+    }
+
     /// Ends when the connection is gone.
     pub(crate) async fn closed(&self) {
         self.closed.cancelled().await;

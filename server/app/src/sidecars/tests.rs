@@ -4,18 +4,20 @@
 mod calls;
 pub(crate) mod fake;
 mod leases;
+mod lookups;
 mod registering;
 mod schemas;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use loopwright_core::agent::{ToolSet, ToolSpec};
 use loopwright_core::ids::CallId;
 use loopwright_core::message::{CallPart, ToolOutput};
-use loopwright_core::outcome::ToolFailure;
+use loopwright_core::outcome::{LookupAnswer, ToolFailure};
 use loopwright_core::prompt::ToolRequest;
-use loopwright_log::{Id, Log, MemoryLog, StreamKey};
+use loopwright_log::{Id, Log, MemoryLog, NewRecord, ReadMode, ReadStream, StreamKey};
 
 use super::{Phase, Registered, Registration, SessionRef, SidecarError, Sidecars, Who};
 use crate::config::Config;
@@ -121,19 +123,38 @@ impl Bench {
     }
 
     async fn call_to(&self, spec: ToolSpec, arguments: &str) -> Result<ToolOutput, ToolFailure> {
-        let part = CallPart {
-            provider_id: "p1".to_owned(),
-            tool: spec.name.clone(),
-            arguments: arguments.to_owned(),
-        };
-        let first_at = loopwright_core::ids::Timestamp(0);
-        let request = ToolRequest {
-            call: CallId(7),
-            attempt: 2,
-            epoch: 3,
-            part,
-            first_at,
-        };
+        let request = request(&spec, arguments);
+        let (session, trace, sink) = self.caller();
+        self.sidecars
+            .call(session, request, spec, trace, sink)
+            .await
+    }
+
+    async fn look_up(&self, tool: &str, arguments: &str) -> LookupAnswer {
+        self.look_up_by(self.spec(tool), arguments, Duration::ZERO)
+            .await
+    }
+
+    async fn look_up_with(
+        &self,
+        tool: &str,
+        passed: Duration,
+        change: impl FnOnce(&mut ToolSpec),
+    ) -> LookupAnswer {
+        let mut spec = self.spec(tool);
+        change(&mut spec);
+        self.look_up_by(spec, "{}", passed).await
+    }
+
+    async fn look_up_by(&self, spec: ToolSpec, arguments: &str, passed: Duration) -> LookupAnswer {
+        let request = request(&spec, arguments);
+        let (session, trace, sink) = self.caller();
+        self.sidecars
+            .look_up(session, request, spec, passed, trace, sink)
+            .await
+    }
+
+    fn caller(&self) -> (SessionRef, CallTrace, ProgressSink) {
         let key = StreamKey::parse("session/default/s1").unwrap();
         let sink = ProgressSink::new(Arc::clone(&self.log) as _, key, 1, CallId(7), 2);
         let session = SessionRef {
@@ -142,9 +163,33 @@ impl Bench {
         };
         let traceparent =
             Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned());
-        self.sidecars
-            .call(session, request, spec, CallTrace { traceparent }, sink)
-            .await
+        (session, CallTrace { traceparent }, sink)
+    }
+
+    /// What is written and shown of the session that calls, from its first record on.
+    async fn follow(&self) -> ReadStream {
+        let key = StreamKey::parse("session/default/s1").unwrap();
+        let at = loopwright_log::Timestamp::from_unix_ms(1);
+        let first = NewRecord::new(at, 1, "{}".into());
+        self.log.append(&key, 0, first).await.unwrap();
+        let mut items = self.log.read(&key, 0, ReadMode::Follow);
+        items.next().await.unwrap().unwrap();
+        items
+    }
+}
+
+/// The call as it is dispatched: attempt 2 of `c7`, by the third driver.
+fn request(spec: &ToolSpec, arguments: &str) -> ToolRequest {
+    ToolRequest {
+        call: CallId(7),
+        attempt: 2,
+        epoch: 3,
+        part: CallPart {
+            provider_id: "p1".to_owned(),
+            tool: spec.name.clone(),
+            arguments: arguments.to_owned(),
+        },
+        first_at: loopwright_core::ids::Timestamp(86_400_500),
     }
 }
 

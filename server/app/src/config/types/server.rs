@@ -48,6 +48,10 @@ pub struct ToolsConfig {
     /// How long a call waits for its sidecar to come back before it ends as not executed.
     #[schemars(extend("x-min" = "0s", "x-max" = "1h"))]
     pub sidecar_wait: Period,
+    /// How long a sidecar may take to say what became of a call whose outcome was lost, before that
+    /// counts as not known.
+    #[schemars(extend("x-min" = "1ms", "x-max" = "10m"))]
+    pub lookup_timeout: Period,
     /// The folder whose unix sockets a sidecar may be reached at. None = no unix sockets.
     #[schemars(extend("x-kind" = "path"))]
     pub unix_dir: Option<PathBuf>,
@@ -75,6 +79,7 @@ impl Default for ToolsConfig {
             timeout: Period::from_secs(120),
             absolute_cap: Period::from_secs(30 * 60),
             sidecar_wait: Period::from_secs(30),
+            lookup_timeout: Period::from_secs(10),
             unix_dir: None,
             endpoints: Vec::new(),
             on_unknown: OnUnknown::TellModel,

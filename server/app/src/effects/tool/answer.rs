@@ -3,21 +3,21 @@
 //! Boundary: messages and time only. Invariants: each progress starts the wait for the next message
 //! anew, never past the whole time of the attempt; only a last message is an answer.
 
-use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use loopwright_core::message::clamp;
 use loopwright_core::outcome::ToolFailure;
 use loopwright_proto::v1::{
-    CallToolResponse, NotExecuted, ToolProgress, ToolResult, call_tool_response::Kind,
+    AttachCallResponse, CallNotKnown, CallToolResponse, NotExecuted, ToolProgress, ToolResult,
+    attach_call_response, call_tool_response,
 };
-use tokio::time::{Instant, Sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tonic::Status;
 
-use super::{ambiguous, expired, not_executed, refused};
+use super::deadline::Deadline;
+use super::failure::{ambiguous_status, bad_reply, expired, not_executed, refused};
 use crate::effects::progress::ProgressSink;
-use crate::sidecars::channel::in_words;
 
 /// Least time between two progress messages that watchers are shown.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -28,101 +28,101 @@ const MAX_REASON_BYTES: usize = 1024;
 /// Longest wait for the end of the stream after its last message.
 const END_WAIT: Duration = Duration::from_millis(100);
 
-/// When to give up.
-pub(super) struct Deadline {
-    patience: Duration,
-    whole: Duration,
-    ends: Instant,
-    sleep: Pin<Box<Sleep>>,
+/// One message of a stream that answers a call.
+pub(super) trait Message {
+    /// What the last message says.
+    type Last;
+
+    fn said(self) -> Said<Self::Last>;
 }
 
-/// Which wait was too long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Silence {
-    /// The one between two messages.
-    Longest(Duration),
-    /// The one in all.
-    Whole(Duration),
+/// What a message says.
+pub(super) enum Said<L> {
+    Progress(ToolProgress),
+    Last(L),
+    /// A kind of a later version: no sign that this version could go by.
+    Unheard,
 }
 
-impl Deadline {
-    /// From now on: `patience` for the next message, `whole` for all of them.
-    pub(super) fn starting_now(patience: Duration, whole: Duration) -> Self {
-        let now = Instant::now();
-        let ends = now + whole;
-        let sleep = Box::pin(tokio::time::sleep_until(ends.min(now + patience)));
-        Self {
-            patience,
-            whole,
-            ends,
-            sleep,
-        }
-    }
+/// What a rejoined call says last.
+pub(super) enum Rejoined {
+    Result(ToolResult),
+    NeverStarted,
+    NotKnown(String),
+}
 
-    /// Ends when the wait has been too long.
-    pub(super) async fn passed(&mut self) -> Silence {
-        self.sleep.as_mut().await;
-        if Instant::now() >= self.ends {
-            Silence::Whole(self.whole)
-        } else {
-            Silence::Longest(self.patience)
-        }
-    }
+impl Message for CallToolResponse {
+    type Last = Result<ToolResult, ToolFailure>;
 
-    /// There was a sign of life. Says so where it came after the end all the same.
-    fn start_anew(&mut self) -> Result<(), Silence> {
-        let now = Instant::now();
-        if now >= self.ends {
-            return Err(Silence::Whole(self.whole));
+    fn said(self) -> Said<Self::Last> {
+        use call_tool_response::Kind;
+        match self.kind {
+            Some(Kind::Progress(progress)) => Said::Progress(progress),
+            Some(Kind::Result(result)) => Said::Last(Ok(result)),
+            Some(Kind::NotExecuted(refusal)) => Said::Last(Err(its_own_word(refusal))),
+            None => Said::Unheard,
         }
-        self.sleep
-            .as_mut()
-            .reset(self.ends.min(now + self.patience));
-        Ok(())
     }
 }
 
-/// The answer, or how the call failed.
-pub(super) async fn collect(
-    mut messages: impl Stream<Item = Result<CallToolResponse, Status>> + Unpin,
-    mut deadline: Deadline,
+impl Message for AttachCallResponse {
+    type Last = Rejoined;
+
+    fn said(self) -> Said<Self::Last> {
+        use attach_call_response::Kind;
+        match self.kind {
+            Some(Kind::Progress(progress)) => Said::Progress(progress),
+            Some(Kind::Result(result)) => Said::Last(Rejoined::Result(result)),
+            Some(Kind::NeverStarted(_)) => Said::Last(Rejoined::NeverStarted),
+            Some(Kind::NotKnown(why)) => Said::Last(Rejoined::NotKnown(reason_of(why))),
+            None => Said::Unheard,
+        }
+    }
+}
+
+/// The last message, or how the stream failed.
+pub(super) async fn collect<M: Message>(
+    mut messages: impl Stream<Item = Result<M, Status>> + Unpin,
+    deadline: &mut Deadline,
     sink: &mut ProgressSink,
-) -> Result<ToolResult, ToolFailure> {
+) -> Result<M::Last, ToolFailure> {
     let mut shown: Option<Instant> = None;
-    let mut alive = false;
     loop {
         let message = tokio::select! {
             biased;
             message = messages.next() => message,
             silence = deadline.passed() => return Err(expired(silence)),
         };
-        let kind = match message {
-            Some(Ok(message)) => message.kind,
+        let said = match message {
+            Some(Ok(message)) => message.said(),
             // Whatever it says now: it had begun.
-            Some(Err(status)) if alive => return Err(ambiguous(in_words(&status))),
+            Some(Err(status)) if deadline.was_alive() => return Err(ambiguous_status(&status)),
             Some(Err(status)) => return Err(refused(&status)),
-            None => return Err(ambiguous("the stream ended without an answer".to_owned())),
+            None => return Err(bad_reply("the stream ended without an answer".to_owned())),
         };
-        match kind {
-            Some(Kind::Progress(progress)) => {
-                alive = true;
+        match said {
+            Said::Progress(progress) => {
                 deadline.start_anew().map_err(expired)?;
                 if shown.is_none_or(|at| at.elapsed() >= PROGRESS_EVERY) {
                     shown = Some(Instant::now());
                     show(&progress, sink);
                 }
             }
-            Some(Kind::Result(result)) => {
+            Said::Last(last) => {
+                sink.flight().answered();
                 let_it_end(&mut messages).await;
-                return Ok(result);
+                return Ok(last);
             }
-            Some(Kind::NotExecuted(refusal)) => {
-                let_it_end(&mut messages).await;
-                return Err(its_own_word(refusal));
-            }
-            // A kind of a later version: no sign that this version could go by.
-            None => {}
+            Said::Unheard => {}
         }
+    }
+}
+
+/// Why a sidecar does not know, in its words.
+pub(super) fn reason_of(why: CallNotKnown) -> String {
+    match clamp(&why.reason, MAX_REASON_BYTES) {
+        "" => "it does not know what became of the call".to_owned(),
+        reason => reason.to_owned(),
     }
 }
 
@@ -144,5 +144,11 @@ fn its_own_word(refusal: NotExecuted) -> ToolFailure {
         "" => "it says that it did not run the call",
         reason => reason,
     };
-    not_executed(reason.to_owned(), refusal.retry_after.is_some())
+    let retry_after = refusal.retry_after.map(Duration::try_from);
+    // A negative one is no time to wait for.
+    let wait = retry_after.map(|wait| wait.unwrap_or(Duration::ZERO).as_millis());
+    ToolFailure {
+        retry_after_ms: wait.map(|ms| u64::try_from(ms).unwrap_or(u64::MAX)),
+        ..not_executed(reason.to_owned(), wait.is_some())
+    }
 }

@@ -12,7 +12,8 @@ use loopwright_proto::v1::{CallToolResponse, ToolProgress, ToolResult};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::answer::{Deadline, collect};
+use super::answer::collect;
+use super::deadline::Deadline;
 use crate::effects::progress::ProgressSink;
 
 /// Messages, each after a pause of its own.
@@ -38,10 +39,10 @@ async fn under(
     let millis = Duration::from_millis;
     collect(
         messages,
-        Deadline::starting_now(millis(patience), millis(whole)),
+        &mut Deadline::starting_now(millis(patience), millis(whole)),
         &mut sink,
     )
-    .await
+    .await?
 }
 
 fn progress() -> Option<Kind> {

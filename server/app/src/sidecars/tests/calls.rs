@@ -69,6 +69,7 @@ async fn each_end_of_a_call_is_told_for_what_it_is() {
             (kind, retryable),
             "{name}: {failure:?}"
         );
+        assert_eq!(failure.retry_after_ms, retryable.then_some(1000), "{name}");
         assert!(failure.message.contains(words), "{name}: {failure:?}");
         assert!(
             failure.message.contains("sidecar `fake`"),

@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::{Stream, StreamExt, stream};
 use loopwright_proto::v1::call_tool_response::Kind;
+use loopwright_proto::v1::lookup_call_response::Outcome;
 use loopwright_proto::v1::sidecar_service_server::{SidecarService, SidecarServiceServer};
 use loopwright_proto::v1::{
-    AttachCallRequest, AttachCallResponse, CallToolRequest, CallToolResponse, DescribeRequest,
-    DescribeResponse, LookupCallRequest, LookupCallResponse, NotExecuted, Part, ToolProgress,
-    ToolResult, ToolSpec, part,
+    AttachCallRequest, AttachCallResponse, CallNeverStarted, CallNotKnown, CallRunning,
+    CallToolRequest, CallToolResponse, DescribeRequest, DescribeResponse, LookupCallRequest,
+    LookupCallResponse, NotExecuted, Part, ToolProgress, ToolResult, ToolSpec,
+    attach_call_response, part,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -34,6 +36,8 @@ pub(crate) struct Fake {
 pub(crate) struct Script {
     pub tools: Mutex<Vec<ToolSpec>>,
     pub calls: Mutex<Vec<(CallToolRequest, Option<String>)>>,
+    pub lookups: Mutex<Vec<LookupCallRequest>>,
+    pub rejoined: Mutex<Vec<AttachCallRequest>>,
     pub started: watch::Sender<u32>,
     pub cancelled: watch::Sender<u32>,
     pub running: watch::Sender<u32>,
@@ -93,7 +97,7 @@ impl Fake {
         }
     }
 
-    /// Answers calls of any tool with these bytes of HTTP; serves all else as ever.
+    /// Answers calls of any tool, and lookups, with these bytes of HTTP; serves all else as ever.
     pub(crate) fn raw(answer: Raw) -> Self {
         let (runtime, state) = (runtime(), script(&["any"]));
         let listener = runtime
@@ -103,9 +107,12 @@ impl Fake {
         let service = SidecarServiceServer::from_arc(Arc::clone(&state));
         let (health, _) = tonic_health::server::health_reporter();
         let rest = tonic::service::Routes::new(service).into_axum_router();
-        let path = "/loopwright.v1.SidecarService/CallTool";
-        let raw = axum::routing::post(move || async move { answer() });
-        let router = axum::Router::new().route(path, raw).fallback_service(rest);
+        let mut router = axum::Router::new();
+        for rpc in ["CallTool", "LookupCall"] {
+            let raw = axum::routing::post(move || async move { answer() });
+            router = router.route(&format!("/loopwright.v1.SidecarService/{rpc}"), raw);
+        }
+        let router = router.fallback_service(rest);
         let server = tonic::transport::Server::builder().add_routes(router.into());
         runtime.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         Self {
@@ -204,6 +211,8 @@ pub(crate) fn script(tools: &[&str]) -> Arc<Script> {
     Arc::new(Script {
         tools: Mutex::new(tools.iter().map(|name| tool(name)).collect()),
         calls: Mutex::default(),
+        lookups: Mutex::default(),
+        rejoined: Mutex::default(),
         started: watch::Sender::new(0),
         cancelled: watch::Sender::new(0),
         running: watch::Sender::new(0),
@@ -274,18 +283,65 @@ impl SidecarService for Script {
 
     async fn lookup_call(
         &self,
-        _: Request<LookupCallRequest>,
+        request: Request<LookupCallRequest>,
     ) -> Result<Response<LookupCallResponse>, Status> {
-        Err(Status::unimplemented("nothing is looked up here"))
+        let request = request.into_inner();
+        let tool = request.tool.clone();
+        let times = {
+            let mut lookups = self.lookups.lock().unwrap();
+            lookups.push(request);
+            lookups.iter().filter(|lookup| lookup.tool == tool).count()
+        };
+        let outcome = match (tool.as_str(), times) {
+            ("mute", _) => return Ok(std::future::pending().await),
+            ("refuses", _) => return Err(Status::unimplemented("what is a lookup")),
+            ("breaks", _) => return Err(Status::internal("the book is lost")),
+            ("odd", _) => None,
+            ("never", _) => Some(Outcome::NeverStarted(CallNeverStarted {})),
+            ("unsure", _) => Some(Outcome::NotKnown(CallNotKnown {
+                reason: "it was long ago".to_owned(),
+            })),
+            ("giant", _) => Some(Outcome::Completed(text(&"x".repeat(100 << 20)))),
+            ("frail" | "alone", 2..) | ("done", _) => Some(Outcome::Completed(text("looked up"))),
+            _ => Some(Outcome::Running(CallRunning {})),
+        };
+        Ok(Response::new(LookupCallResponse { outcome }))
     }
 
     type AttachCallStream = Pin<Box<dyn Stream<Item = Result<AttachCallResponse, Status>> + Send>>;
 
     async fn attach_call(
         &self,
-        _: Request<AttachCallRequest>,
+        request: Request<AttachCallRequest>,
     ) -> Result<Response<Self::AttachCallStream>, Status> {
-        Err(Status::unimplemented("nothing is rejoined here"))
+        use attach_call_response::Kind;
+        let request = request.into_inner();
+        let tool = request.tool.clone();
+        self.rejoined.lock().unwrap().push(request);
+        self.started.send_modify(|count| *count += 1);
+        let progress = Kind::Progress(ToolProgress {
+            fraction: Some(0.5),
+            message: "still on it".to_owned(),
+        });
+        let say = |kind| Ok(AttachCallResponse { kind: Some(kind) });
+        let last = match tool.as_str() {
+            "frail" => Err(Status::unavailable("gone again")),
+            "endless" => {
+                let guard = OnDrop(self.cancelled.clone());
+                let begun = stream::iter([say(progress)]).chain(stream::pending());
+                return Ok(Response::new(Box::pin(begun.map(move |said| {
+                    let _ = &guard;
+                    said
+                }))));
+            }
+            "ends_never" => say(Kind::NeverStarted(CallNeverStarted {})),
+            "ends_unsure" => say(Kind::NotKnown(CallNotKnown {
+                reason: "which call?".to_owned(),
+            })),
+            "ends_giant" => say(Kind::Result(text(&"x".repeat(100 << 20)))),
+            _ => say(Kind::Result(text("rejoined"))),
+        };
+        Ok(Response::new(Box::pin(stream::iter([say(progress), last]))))
     }
 }
 
