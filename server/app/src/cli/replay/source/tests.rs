@@ -9,6 +9,7 @@ fn entry() -> Entry {
     Entry {
         cause: loopwright_core::Cause::Attach,
         events: vec![DriverAttached { epoch: 1 }.into()],
+        copied: false,
     }
 }
 
