@@ -1,33 +1,46 @@
-//! What lists and gets show of sessions: digests, each a fold of its session's log.
+//! What lists and gets show of sessions: digests, each a fold of its session's log, and briefs, what
+//! of a digest is kept on disk for every session.
 //!
 //! Boundary: reads the log, and nothing else; knows no wire. Invariant (law 1): never the truth. A
-//! digest is as of one seq of its log and is folded on from there when the log has moved; dropping
-//! all of them costs time and nothing else.
+//! digest is as of one seq of its log and is folded on from there when the log has moved; a brief
+//! counts while the log has as many bytes as when it was made. Dropping all of them costs time and
+//! nothing else. What is kept in memory is bounded, however many sessions there are.
 
+mod brief;
+mod clerk;
 mod digest;
+mod shelf;
+mod survey;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use futures_util::{StreamExt as _, stream};
 use loopwright_core::ids::LoopId;
-use loopwright_log::{
-    Id, KeyQuery, Log, LogError, ReadItem, ReadMode, Record, Seq, StreamKey, StreamKind,
-};
+use loopwright_log::{Id, Log, LogError, ReadItem, ReadMode, Record, Seq, StreamKey};
 
 use crate::service::convert::entry::{self, Unreadable};
 
+pub use brief::{Brief, PendingCall, Standing, Waits};
 pub use digest::{Digest, LOOPS_KEPT, LoopDigest};
+pub use survey::Survey;
 
-/// Digests kept; a quarter goes when there are more.
-const MAX_KEPT: usize = 2_048;
+use clerk::Clerk;
+use shelf::{Change, Kept, Shelf};
+
+/// Digests in memory; a quarter goes when there are more.
+const MAX_KEPT: usize = 512;
 /// Keys read from the log at a time.
-const KEY_PAGE: usize = 1_000;
+const KEY_PAGE: usize = 100_000;
 /// Sessions folded at once for one list.
 const FOLDS_AT_ONCE: usize = 8;
 
@@ -42,76 +55,136 @@ pub enum IndexError {
     Unreadable(#[from] Unreadable),
 }
 
-/// Digests of sessions.
+/// Digests and briefs of sessions.
 pub struct Index {
     log: Arc<dyn Log>,
-    kept: Mutex<Kept>,
+    recent: Mutex<Recent>,
+    shelf: Option<Arc<Shelf>>,
+    clerk: Clerk,
+    folds: AtomicU64,
 }
 
+/// The digests in memory.
 #[derive(Default)]
-struct Kept {
+struct Recent {
     digests: HashMap<StreamKey, (u64, Arc<Digest>)>,
     clock: u64,
 }
 
+/// Which sessions a list is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Those of a namespace.
+    Namespace(Id),
+    /// This one, if there is one.
+    Session(StreamKey),
+}
+
 impl Index {
-    /// An empty index over `log`.
+    /// An index over `log` that keeps nothing on disk.
     #[must_use]
     pub fn new(log: Arc<dyn Log>) -> Arc<Self> {
         Arc::new(Self {
             log,
-            kept: Mutex::default(),
+            recent: Mutex::default(),
+            shelf: None,
+            clerk: Clerk::none(),
+            folds: AtomicU64::new(0),
+        })
+    }
+
+    /// An index over `log` with its briefs in this file, which is made, or made anew, where it is
+    /// not what it should be; without one where that fails.
+    pub async fn open(log: Arc<dyn Log>, path: &Path) -> Arc<Self> {
+        let path = path.to_owned();
+        let opened = tokio::task::spawn_blocking(move || Shelf::open(&path)).await;
+        let Some(shelf) = opened.ok().flatten().map(Arc::new) else {
+            return Self::new(log);
+        };
+        Arc::new_cyclic(|index| Self {
+            log,
+            recent: Mutex::default(),
+            clerk: Clerk::employ(index.clone(), Arc::clone(&shelf)),
+            shelf: Some(shelf),
+            folds: AtomicU64::new(0),
         })
     }
 
     /// Where a session stands, as of its tail; `None` where there is no such session. A damaged one
-    /// has a digest as of its last good entry, with the damage in it.
+    /// has a digest as of its last good entry, with the damage in it. A copy that is not brought to
+    /// its end is no session.
     ///
     /// # Errors
     /// The log cannot be read, or not by this version.
     pub async fn digest(&self, key: &StreamKey) -> Result<Option<Arc<Digest>>, IndexError> {
-        let known = self.lock().get(key);
-        match self.log.tail(key).await {
-            Ok(None) => return Ok(None),
-            Ok(Some(tail)) => {
-                if let Some(known) = known.as_ref().filter(|known| known.seq == tail) {
-                    return Ok(Some(Arc::clone(known)));
-                }
+        let digest = self.folded(key).await?;
+        Ok(digest.filter(|digest| !digest.state.copied))
+    }
+
+    /// What lists show of a session, as [`Index::digest`].
+    ///
+    /// # Errors
+    /// As [`Index::digest`].
+    pub async fn brief(&self, key: &StreamKey) -> Result<Option<Arc<Brief>>, IndexError> {
+        if let Some(shelf) = self.shelf.clone()
+            && let Ok(tail) = self.log.tail(key).await
+        {
+            let of = key.clone();
+            let kept = tokio::task::spawn_blocking(move || shelf.get(&of)).await;
+            let kept = kept.ok().flatten().map(|kept| kept.brief);
+            let current = |brief: &Brief| Some(brief.seq) == tail && !brief.damaged;
+            if let Some(brief) = kept.filter(current) {
+                return Ok((!brief.standing.unfinished).then(|| Arc::new(brief)));
             }
-            // It reads up to the damage; the read says so again.
-            Err(LogError::Corrupt(_)) => {}
-            Err(error) => return Err(error.into()),
         }
-        let mut digest = known.filter(|known| known.damage.is_none()).map_or_else(
-            || Digest::new(LOOPS_KEPT, None),
-            |known| Digest::clone(&known),
-        );
-        self.fold(key, &mut digest).await?;
-        let digest = Arc::new(digest);
-        self.lock().put(key, Arc::clone(&digest));
-        Ok(Some(digest))
+        let digest = self.digest(key).await?;
+        Ok(digest.map(|digest| Arc::new(digest.brief())))
     }
 
     /// Forgets a session that has been removed from the log.
     pub fn forget(&self, key: &StreamKey) {
         self.lock().digests.remove(key);
+        self.clerk.forget(key);
     }
 
-    /// One loop of a session; `None` where it never was. Loops that the digest does not keep any
-    /// more are read from the log.
+    /// Has what is on disk of a session brought up to its log, soon; its digest is let go of where
+    /// no loop of it is open.
+    pub fn refresh(&self, key: &StreamKey) {
+        self.clerk.refresh(key);
+    }
+
+    /// Writes what waits to be written, and closes the file. From here on nothing is kept.
+    pub async fn close(&self) {
+        self.clerk.dismiss().await;
+    }
+
+    /// Digests in memory.
+    #[must_use]
+    pub fn digests(&self) -> usize {
+        self.lock().digests.len()
+    }
+
+    /// Logs that were read for a digest, in whole or from where one stood.
+    #[must_use]
+    pub fn folds(&self) -> u64 {
+        self.folds.load(Ordering::Relaxed)
+    }
+
+    /// One loop of a session; `None` where it never was. Loops that a brief does not keep any more
+    /// are read from the log.
     ///
     /// # Errors
     /// As [`Index::digest`].
     pub async fn find_loop(
         &self,
         key: &StreamKey,
-        digest: &Digest,
+        brief: &Brief,
         id: LoopId,
     ) -> Result<Option<LoopDigest>, IndexError> {
-        if let Some(found) = digest.loops.iter().find(|one| one.id == id) {
+        if let Some(found) = brief.loops.iter().find(|one| one.id == id) {
             return Ok(Some(found.clone()));
         }
-        if digest.loops.front().is_none_or(|oldest| id > oldest.id) {
+        if brief.loops.front().is_none_or(|oldest| id > oldest.id) {
             return Ok(None);
         }
         let mut whole = Digest::new(1, Some(id));
@@ -119,45 +192,42 @@ impl Index {
         Ok(whole.loops.into_iter().next())
     }
 
-    /// The sessions of a namespace, in the order of their ids.
-    ///
-    /// # Errors
-    /// The log cannot be read.
-    pub async fn sessions(&self, namespace: &Id) -> Result<Vec<StreamKey>, LogError> {
-        let mut all: Vec<StreamKey> = Vec::new();
-        loop {
-            let query = KeyQuery {
-                namespace: Some(namespace.clone()),
-                kind: StreamKind::Session,
-                after: all.last().cloned(),
-                limit: KEY_PAGE,
-            };
-            let page = self.log.keys(query).await?;
-            let end = !page.more || page.keys.is_empty();
-            all.extend(page.keys);
-            if end {
-                return Ok(all);
-            }
-        }
-    }
-
-    /// What `pick` takes from the digest of each of these sessions, in no order. One that this
-    /// version cannot read is left out; it is told where it is asked for by name.
+    /// What `pick` takes from the brief of each session of `scope`, in no order. One that this
+    /// version cannot read is left out; it is told where it is asked for by name. A session whose
+    /// brief on disk is current is not read.
     ///
     /// # Errors
     /// The log cannot be read.
     pub async fn scan<T>(
         &self,
-        keys: Vec<StreamKey>,
-        mut pick: impl FnMut(&StreamKey, &Digest) -> Vec<T>,
+        scope: Scope,
+        mut pick: impl FnMut(&StreamKey, &Brief) -> Vec<T>,
     ) -> Result<Vec<T>, LogError> {
-        let mut folds = stream::iter(keys)
-            .map(|key| async move { (self.digest(&key).await, key) })
-            .buffer_unordered(FOLDS_AT_ONCE);
         let mut picked = Vec::new();
-        while let Some((digest, key)) = folds.next().await {
+        let unknown = match scope {
+            Scope::Session(key) => vec![(key, 0)],
+            Scope::Namespace(namespace) => {
+                let matched = self.matched(Some(&namespace)).await?;
+                for (key, brief) in matched.known {
+                    if !brief.standing.unfinished {
+                        picked.extend(pick(&key, &brief));
+                    }
+                }
+                matched.unknown
+            }
+        };
+        let mut folds = stream::iter(unknown)
+            .map(|(key, size)| async move { (self.digest(&key).await, key, size) })
+            .buffer_unordered(FOLDS_AT_ONCE);
+        while let Some((digest, key, size)) = folds.next().await {
             match digest {
-                Ok(Some(digest)) => picked.extend(pick(&key, &digest)),
+                Ok(Some(digest)) => {
+                    let brief = digest.brief();
+                    picked.extend(pick(&key, &brief));
+                    // A damaged stream takes no appends: it stays as large as it was listed.
+                    let bytes = digest.damage.as_ref().map_or(digest.bytes, |_| size);
+                    self.clerk.keep(key, bytes, brief);
+                }
                 Ok(None) => {}
                 Err(IndexError::Unreadable(unreadable)) => {
                     tracing::warn!(%unreadable, "left out of a list");
@@ -171,7 +241,41 @@ impl Index {
         Ok(picked)
     }
 
+    /// The digest of whatever there is under the key.
+    async fn folded(&self, key: &StreamKey) -> Result<Option<Arc<Digest>>, IndexError> {
+        let known = self.lock().get(key);
+        let tail = match self.log.tail(key).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(tail)) => tail,
+            // It reads up to the damage; the read says so again.
+            Err(LogError::Corrupt(_)) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(known) = known.as_ref().filter(|known| known.seq == tail) {
+            return Ok(Some(Arc::clone(known)));
+        }
+        let goes_on = |known: &Arc<Digest>| known.damage.is_none() && known.seq <= tail;
+        let mut digest = known.filter(goes_on).map_or_else(
+            || Digest::new(LOOPS_KEPT, None),
+            |known| Digest::clone(&known),
+        );
+        self.fold(key, &mut digest).await?;
+        let digest = Arc::new(digest);
+        self.lock().put(key, Arc::clone(&digest));
+        Ok(Some(digest))
+    }
+
+    /// Lets go of a digest that a driver has no more use for.
+    fn let_go(&self, key: &StreamKey, digest: &Arc<Digest>) {
+        let mut recent = self.lock();
+        let same = |kept: &(u64, Arc<Digest>)| Arc::ptr_eq(&kept.1, digest);
+        if digest.state.active.is_none() && recent.digests.get(key).is_some_and(same) {
+            recent.digests.remove(key);
+        }
+    }
+
     async fn fold(&self, key: &StreamKey, digest: &mut Digest) -> Result<(), IndexError> {
+        self.folds.fetch_add(1, Ordering::Relaxed);
         let mut items = self.log.read(key, digest.seq, ReadMode::ToTail);
         while let Some(item) = items.next().await {
             match item {
@@ -187,12 +291,12 @@ impl Index {
         Ok(())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Kept {
+impl Recent {
     fn get(&mut self, key: &StreamKey) -> Option<Arc<Digest>> {
         self.clock += 1;
         let (used, digest) = self.digests.get_mut(key)?;

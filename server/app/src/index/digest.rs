@@ -1,4 +1,4 @@
-//! One session in short: the state without its conversation, and its last loops.
+//! One session in short: the state without its conversation and its tools, and its last loops.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -13,6 +13,7 @@ use loopwright_core::{
     usage::Totals,
 };
 use loopwright_log::{Corruption, Record, Seq};
+use serde::{Deserialize, Serialize};
 
 /// Loops of a session that its digest keeps.
 pub const LOOPS_KEPT: usize = 64;
@@ -28,9 +29,11 @@ pub struct Digest {
     pub seq: Seq,
     /// Its checksum, which covers all entries before it.
     pub crc: u32,
+    /// Bytes of the log up to there.
+    pub bytes: u64,
     /// When it was committed.
     pub updated_at: Timestamp,
-    /// The state, its conversation left out.
+    /// The state; its conversation and its tools are left out.
     pub state: State,
     /// The first user message, cut.
     pub title: String,
@@ -45,7 +48,7 @@ pub struct Digest {
 }
 
 /// A loop of a session.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoopDigest {
     /// Its id.
     pub id: LoopId,
@@ -74,6 +77,7 @@ impl Digest {
         Self {
             seq: 0,
             crc: 0,
+            bytes: 0,
             updated_at: Timestamp(0),
             state: State::default(),
             title: String::new(),
@@ -99,6 +103,8 @@ impl Digest {
         }
         self.state.apply_entry(record.seq, entry);
         self.state.conversation = Conversation::default();
+        self.state.tools = Arc::default();
+        self.bytes = self.bytes.saturating_add(record.stored_bytes());
         let totals = self.state.active.as_ref().map(|active| active.totals);
         let touched = going_on || self.open().is_some();
         if let Some(current) = self.loops.back_mut().filter(|_| touched) {

@@ -13,6 +13,8 @@ use loopwright_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
+use crate::index::Scope;
+
 use super::{
     ServiceState,
     caller::Caller,
@@ -60,7 +62,7 @@ impl SessionLogService for SessionLogs {
         let state = &digest.state;
         let whole = digest.damage.is_none() && state.session.is_some();
         Ok(Response::new(v1::GetSessionResponse {
-            session: Some(summary::of_session(&key, &digest)),
+            session: Some(summary::of_session(&key, &digest.brief())),
             agent: whole.then(|| agent::to_wire(&state.agent, Some(&state.limits))),
         }))
     }
@@ -111,19 +113,15 @@ async fn list(
     let agent = fields::optional_id("agent", &request.agent, &mut all);
     all.check(()).map_err(|all| status::invalid(&all))?;
 
-    let keys = state
-        .index
-        .sessions(&caller.namespace)
-        .await
-        .map_err(|e| status::log(&e))?;
-    let places = state.index.scan(keys, |key, digest| {
-        let wanted = states.is_empty() || states.contains(&summary::session_state(digest));
+    let scope = Scope::Namespace(caller.namespace.clone());
+    let places = state.index.scan(scope, |key, brief| {
+        let wanted = states.is_empty() || states.contains(&summary::session_state(brief));
         let of_agent = agent
             .as_ref()
-            .is_none_or(|agent| agent.as_str() == digest.state.agent.name);
-        let listed = wanted && of_agent && summary::has_labels(digest, &labels);
+            .is_none_or(|agent| agent.as_str() == brief.agent);
+        let listed = wanted && of_agent && summary::has_labels(brief, &labels);
         listed
-            .then(|| Place::new(digest.updated_at.0, key.id()))
+            .then(|| Place::new(brief.updated_at.0, key.id()))
             .into_iter()
             .collect()
     });
@@ -132,12 +130,9 @@ async fn list(
     for place in places {
         let key = questions::session(&place.name, &caller.namespace);
         let key = key.map_err(|all| status::invalid(&all))?;
-        let digest = state
-            .index
-            .digest(&key)
-            .await
-            .map_err(|e| status::index(&e))?;
-        sessions.extend(digest.map(|digest| summary::of_session(&key, &digest)));
+        let brief = state.index.brief(&key).await;
+        let brief = brief.map_err(|e| status::index(&e))?;
+        sessions.extend(brief.map(|brief| summary::of_session(&key, &brief)));
     }
     Ok(v1::ListSessionsResponse {
         sessions,

@@ -81,13 +81,10 @@ impl Watching {
             return Ok(false);
         };
         let session = what.key.id();
-        let digest = self
-            .index
-            .digest(&what.key)
-            .await
-            .map_err(|e| status::index(&e))?;
-        let digest = digest.ok_or_else(|| status::session_not_found(session))?;
-        let found = self.index.find_loop(&what.key, &digest, id).await;
+        let brief = self.index.brief(&what.key).await;
+        let brief = brief.map_err(|e| status::index(&e))?;
+        let brief = brief.ok_or_else(|| status::session_not_found(session))?;
+        let found = self.index.find_loop(&what.key, &brief, id).await;
         let found = found.map_err(|e| status::index(&e))?;
         let found = found.ok_or_else(|| status::loop_not_found(session, &id.to_string()))?;
         Ok(found.ended.is_some_and(|(_, seq, _)| seq <= what.after))

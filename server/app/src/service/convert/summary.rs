@@ -1,17 +1,14 @@
-//! Digests of sessions and loops as summaries of the wire.
+//! Briefs of sessions and loops as summaries of the wire.
 
 use std::collections::BTreeMap;
 
-use loopwright_core::{
-    ids::{LoopId, Timestamp},
-    state::{State, ToolPhase},
-};
+use loopwright_core::ids::{LoopId, Timestamp};
 use loopwright_log::StreamKey;
 use loopwright_proto::v1;
 
 use super::{timestamp, words};
 use crate::{
-    index::{Digest, LoopDigest, state_hash},
+    index::{Brief, LoopDigest, Waits, state_hash},
     service::page::Place,
 };
 
@@ -19,7 +16,7 @@ use crate::{
 #[must_use]
 pub fn of_loop(
     key: &StreamKey,
-    digest: &Digest,
+    brief: &Brief,
     one: &LoopDigest,
     now: Timestamp,
 ) -> v1::LoopSummary {
@@ -28,67 +25,64 @@ pub fn of_loop(
         .unwrap_or(now.max(one.started_at))
         .since(one.started_at);
     let pending = if ended_at.is_none() {
-        pending(&digest.state)
+        pending(brief)
     } else {
         Vec::new()
     };
     v1::LoopSummary {
         session_id: key.id().to_owned(),
         loop_id: one.id.to_string(),
-        state: loop_state(one) as i32,
+        state: loop_state(brief, one) as i32,
         end_reason: end_reason(one) as i32,
         steps: one.totals.steps,
         totals: Some(words::totals(&one.totals, Some(wall))),
         last_text: one.last_text.clone(),
         agent: one.agent.clone(),
         model: one.model.clone(),
-        labels: labels(digest),
+        labels: brief.labels.clone(),
         started_at: Some(timestamp(one.started_at)),
         updated_at: Some(timestamp(one.updated_at)),
         ended_at: ended_at.map(timestamp),
         driver_restarts: one.restarts,
-        seq: digest.seq,
+        seq: brief.seq,
         pending_calls: pending,
     }
 }
 
 /// One session in short.
 #[must_use]
-pub fn of_session(key: &StreamKey, digest: &Digest) -> v1::SessionSummary {
-    let current = digest.current();
-    let state = &digest.state;
-    let created = state
-        .session
-        .as_ref()
-        .map(|head| timestamp(head.created_at));
+pub fn of_session(key: &StreamKey, brief: &Brief) -> v1::SessionSummary {
+    let current = brief.current();
     v1::SessionSummary {
         session_id: key.id().to_owned(),
-        state: session_state(digest) as i32,
-        labels: labels(digest),
-        created_at: created,
-        updated_at: Some(timestamp(digest.updated_at)),
-        tail_seq: digest.seq,
+        state: session_state(brief) as i32,
+        labels: brief.labels.clone(),
+        created_at: brief.created_at.map(timestamp),
+        updated_at: Some(timestamp(brief.updated_at)),
+        tail_seq: brief.seq,
         oldest_seq: 1,
-        state_hash: state_hash(digest.seq, digest.crc),
+        state_hash: state_hash(brief.seq, brief.crc),
         loop_id: current.map(|one| one.id.to_string()).unwrap_or_default(),
-        loop_state: current.map_or(v1::LoopState::Unspecified, loop_state) as i32,
+        loop_state: current.map_or(v1::LoopState::Unspecified, |one| loop_state(brief, one)) as i32,
         end_reason: current.map_or(v1::EndReason::Unspecified, end_reason) as i32,
-        loops: state.next_loop.saturating_sub(1),
-        totals: Some(words::totals(&state.totals, None)),
-        agent: state.agent.name.clone(),
-        model: current.map_or(&state.agent.model, |one| &one.model).clone(),
-        title: digest.title.clone(),
+        loops: brief.begun,
+        totals: Some(words::totals(&brief.totals, None)),
+        agent: brief.agent.clone(),
+        model: current.map_or(&brief.model, |one| &one.model).clone(),
+        title: brief.title.clone(),
         last_text: current.map(|one| one.last_text.clone()).unwrap_or_default(),
-        queued_messages: u32::try_from(state.queue.len()).unwrap_or(u32::MAX),
+        queued_messages: brief.queued,
         driver_restarts: current.map_or(0, |one| one.restarts),
     }
 }
 
 /// Where a loop stands.
 #[must_use]
-pub fn loop_state(one: &LoopDigest) -> v1::LoopState {
+pub fn loop_state(brief: &Brief, one: &LoopDigest) -> v1::LoopState {
     if one.ended.is_some() {
         v1::LoopState::Ended
+    } else if brief.standing.waiting {
+        v1::LoopState::Waiting
     } else {
         v1::LoopState::Running
     }
@@ -96,26 +90,23 @@ pub fn loop_state(one: &LoopDigest) -> v1::LoopState {
 
 /// Where a loop of a session stands, be it kept in the digest or not: older ones have ended.
 #[must_use]
-pub fn state_of(digest: &Digest, id: LoopId) -> v1::LoopState {
-    let kept = digest.loops.iter().find(|one| one.id == id);
-    kept.map_or(v1::LoopState::Ended, loop_state)
+pub fn state_of(brief: &Brief, id: LoopId) -> v1::LoopState {
+    let kept = brief.loops.iter().find(|one| one.id == id);
+    kept.map_or(v1::LoopState::Ended, |one| loop_state(brief, one))
 }
 
 /// Where each loop of a session stands in a list of loops, and how it is.
 pub(in crate::service) fn places(
     key: &StreamKey,
-    digest: &Digest,
+    brief: &Brief,
     agent: Option<&loopwright_log::Id>,
 ) -> impl Iterator<Item = (Place, v1::LoopState)> {
     let of_agent = move |name: &str| agent.is_none_or(|agent| agent.as_str() == name);
-    let starts = digest
-        .starts
-        .iter()
-        .filter(move |(.., agent)| of_agent(&agent.name));
-    starts.map(|&(id, started_at, _)| {
+    let starts = brief.starts().filter(move |&(.., name)| of_agent(name));
+    starts.map(|(id, started_at, _)| {
         // Of two loops that a session started in one millisecond the later one comes first.
         let name = format!("{}/{:010}", key.id(), u32::MAX - id.0);
-        (Place::new(started_at.0, name), state_of(digest, id))
+        (Place::new(started_at.0, name), state_of(brief, id))
     })
 }
 
@@ -127,34 +118,23 @@ pub(in crate::service) fn placed(name: &str) -> Option<(&str, LoopId)> {
 
 /// Where a session stands.
 #[must_use]
-pub fn session_state(digest: &Digest) -> v1::SessionState {
-    if digest.damage.is_some() {
+pub fn session_state(brief: &Brief) -> v1::SessionState {
+    if brief.damaged {
         return v1::SessionState::Corrupt;
     }
-    match &digest.state.active {
-        Some(_) => v1::SessionState::Active,
-        None => v1::SessionState::Idle,
+    if brief.standing.open {
+        v1::SessionState::Active
+    } else {
+        v1::SessionState::Idle
     }
 }
 
 /// Whether a session has all of these labels with these values.
 #[must_use]
-pub fn has_labels(digest: &Digest, wanted: &BTreeMap<String, String>) -> bool {
-    let Some(head) = &digest.state.session else {
-        return wanted.is_empty();
-    };
+pub fn has_labels(brief: &Brief, wanted: &BTreeMap<String, String>) -> bool {
     wanted
         .iter()
-        .all(|(key, value)| head.labels.get(key) == Some(value))
-}
-
-fn labels(digest: &Digest) -> BTreeMap<String, String> {
-    digest
-        .state
-        .session
-        .as_ref()
-        .map(|head| head.labels.clone())
-        .unwrap_or_default()
+        .all(|(key, value)| brief.labels.get(key) == Some(value))
 }
 
 fn end_reason(one: &LoopDigest) -> v1::EndReason {
@@ -165,26 +145,22 @@ fn end_reason(one: &LoopDigest) -> v1::EndReason {
     reason.unwrap_or(v1::EndReason::Unspecified)
 }
 
-fn pending(state: &State) -> Vec<v1::PendingCall> {
-    let Some(active) = &state.active else {
-        return Vec::new();
-    };
-    let pending = |tool: &loopwright_core::state::ToolCall| {
-        let (state, expires_at) = match tool.phase {
-            ToolPhase::Waiting => (v1::PendingState::Queued, None),
-            ToolPhase::Backoff { until } => (v1::PendingState::Queued, Some(timestamp(until))),
-            ToolPhase::Running => (v1::PendingState::Dispatched, None),
-            ToolPhase::InDoubt { .. } => (v1::PendingState::InDoubt, None),
-            ToolPhase::Held { until, .. } => (v1::PendingState::Approval, until.map(timestamp)),
-            ToolPhase::Asking => (v1::PendingState::Unknown, None),
-            ToolPhase::Ended(_) => return None,
+fn pending(brief: &Brief) -> Vec<v1::PendingCall> {
+    let pending = brief.pending.iter().map(|one| {
+        let (state, expires_at) = match one.waits {
+            Waits::Turn => (v1::PendingState::Queued, None),
+            Waits::Attempt(at) => (v1::PendingState::Queued, Some(at)),
+            Waits::Sidecar => (v1::PendingState::Dispatched, None),
+            Waits::Lookup => (v1::PendingState::InDoubt, None),
+            Waits::Approval(until) => (v1::PendingState::Approval, until),
+            Waits::Resolution(until) => (v1::PendingState::Unknown, until),
         };
-        Some(v1::PendingCall {
-            call: tool.call.to_string(),
-            tool: active.tool_name(tool).to_owned(),
+        v1::PendingCall {
+            call: one.call.to_string(),
+            tool: one.tool.clone(),
             state: state as i32,
-            expires_at,
-        })
-    };
-    active.tools.iter().filter_map(pending).collect()
+            expires_at: expires_at.map(timestamp),
+        }
+    });
+    pending.collect()
 }

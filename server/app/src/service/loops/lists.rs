@@ -6,6 +6,7 @@ use tonic::Status;
 
 use crate::{
     driver::Clock,
+    index::Scope,
     service::{
         ServiceState,
         caller::Caller,
@@ -25,21 +26,21 @@ pub(super) async fn get_loop(
 ) -> Result<v1::GetLoopResponse, Status> {
     let asked = questions::get_loop(request, &caller.namespace);
     let (key, wanted) = asked.map_err(|all| status::invalid(&all))?;
-    let digest = state.index.digest(&key).await;
-    let digest = digest.map_err(|e| status::index(&e))?;
-    let digest = digest.ok_or_else(|| status::session_not_found(key.id()))?;
+    let brief = state.index.brief(&key).await;
+    let brief = brief.map_err(|e| status::index(&e))?;
+    let brief = brief.ok_or_else(|| status::session_not_found(key.id()))?;
     let one = match wanted {
-        None => digest.current().cloned(),
+        None => brief.current().cloned(),
         Some(wanted) => {
-            let found = state.index.find_loop(&key, &digest, wanted).await;
+            let found = state.index.find_loop(&key, &brief, wanted).await;
             found.map_err(|e| status::index(&e))?
         }
     };
     let one = one.ok_or_else(|| status::loop_not_found(key.id(), &request.loop_id))?;
-    let summary = summary::of_loop(&key, &digest, &one, Clock.now());
+    let summary = summary::of_loop(&key, &brief, &one, Clock.now());
     Ok(v1::GetLoopResponse {
         r#loop: Some(summary),
-        seq: digest.seq,
+        seq: brief.seq,
     })
 }
 
@@ -58,17 +59,16 @@ pub(super) async fn list_loops(
     let agent = fields::optional_id("agent", &request.agent, &mut all);
     all.check(()).map_err(|all| status::invalid(&all))?;
 
-    let keys = match session {
-        Some(session) => Ok(vec![StreamKey::session(&caller.namespace, &session)]),
-        None => state.index.sessions(&caller.namespace).await,
+    let scope = match session {
+        Some(session) => Scope::Session(StreamKey::session(&caller.namespace, &session)),
+        None => Scope::Namespace(caller.namespace.clone()),
     };
-    let keys = keys.map_err(|e| status::log(&e))?;
-    let places = state.index.scan(keys, |key, digest| {
-        if !summary::has_labels(digest, &labels) {
+    let places = state.index.scan(scope, |key, brief| {
+        if !summary::has_labels(brief, &labels) {
             return Vec::new();
         }
         let wanted = |state| states.is_empty() || states.contains(&state);
-        let places = summary::places(key, digest, agent.as_ref());
+        let places = summary::places(key, brief, agent.as_ref());
         let listed = places.filter(|(_, state)| wanted(*state));
         listed.map(|(place, _)| place).collect()
     });
@@ -93,11 +93,11 @@ async fn summary_at(
     };
     let key = questions::session(session, &caller.namespace);
     let key = key.map_err(|all| status::invalid(&all))?;
-    let digest = state.index.digest(&key).await;
-    let Some(digest) = digest.map_err(|e| status::index(&e))? else {
+    let brief = state.index.brief(&key).await;
+    let Some(brief) = brief.map_err(|e| status::index(&e))? else {
         return Ok(None);
     };
-    let found = state.index.find_loop(&key, &digest, id).await;
+    let found = state.index.find_loop(&key, &brief, id).await;
     let found = found.map_err(|e| status::index(&e))?;
-    Ok(found.map(|one| summary::of_loop(&key, &digest, &one, Clock.now())))
+    Ok(found.map(|one| summary::of_loop(&key, &brief, &one, Clock.now())))
 }
