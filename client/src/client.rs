@@ -36,7 +36,7 @@ pub struct Client {
     options: ClientOptions,
 }
 
-type Authorized = InterceptedService<Channel, Credential>;
+pub(crate) type Authorized = InterceptedService<Channel, Credential>;
 
 impl Client {
     /// A client that connects when it is first used. Must be called within a tokio runtime.
@@ -222,7 +222,22 @@ impl Client {
         Send: Fn(Authorized, Request<Req>) -> Sent,
         Sent: Future<Output = Result<Response<Res>, Status>>,
     {
-        let limit = self.options.command_timeout;
+        self.call_within(self.options.command_timeout, request, send)
+            .await
+    }
+
+    /// As `call`, for what takes longer than a command.
+    pub(crate) async fn call_within<Req, Res, Send, Sent>(
+        &self,
+        limit: Duration,
+        request: Req,
+        send: Send,
+    ) -> Result<Res, Error>
+    where
+        Req: Clone,
+        Send: Fn(Authorized, Request<Req>) -> Sent,
+        Sent: Future<Output = Result<Response<Res>, Status>>,
+    {
         let attempt = || {
             let mut request = Request::new(request.clone());
             request.set_timeout(limit);

@@ -18,6 +18,7 @@ mod link;
 mod options;
 mod read;
 mod reader;
+mod sessions;
 mod text;
 mod watch;
 
@@ -32,6 +33,7 @@ pub use error::{Error, FieldViolation, Rejection};
 pub use loopwright_proto::v1;
 pub use options::{ClientOptions, DEFAULT_URL};
 pub use read::ReadEntries;
+pub use sessions::Export;
 pub use text::TextAssembler;
 pub use watch::{Watch, WatchEvent, WatchOptions};
 

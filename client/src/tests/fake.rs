@@ -3,6 +3,8 @@
 //! A reader that comes back finds what the real server gives it: the entries after its cursor, and the text
 //! of the call in flight, as far as it was sent to anybody, as one delta from offset 0.
 
+pub(crate) mod logs;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,17 +13,13 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt as _};
 use loopwright_proto::v1::delta::Content;
 use loopwright_proto::v1::loop_service_server::{LoopService, LoopServiceServer};
-use loopwright_proto::v1::session_log_service_server::{
-    SessionLogService, SessionLogServiceServer,
-};
+use loopwright_proto::v1::session_log_service_server::SessionLogServiceServer;
 use loopwright_proto::v1::{
     CancelLoopRequest, CancelLoopResponse, CommandStatus, ConverseRequest, ConverseResponse, Delta,
-    EndReason, GetLoopRequest, GetLoopResponse, GetSessionRequest, GetSessionResponse, Goodbye,
-    GoodbyeReason, Heartbeat, ListLoopsRequest, ListLoopsResponse, ListSessionsRequest,
-    ListSessionsResponse, LoopState, ReadEntriesRequest, ReadEntriesResponse, Reply,
-    SendMessageRequest, SendMessageResponse, SessionState, SessionSummary, StartLoopRequest,
-    StartLoopResponse, WatchLoopRequest, WatchLoopResponse, converse_request::Command,
-    converse_response, read_entries_response, watch_loop_response,
+    GetLoopRequest, GetLoopResponse, Goodbye, GoodbyeReason, Heartbeat, ListLoopsRequest,
+    ListLoopsResponse, ReadEntriesResponse, Reply, SendMessageRequest, SendMessageResponse,
+    StartLoopRequest, StartLoopResponse, WatchLoopRequest, WatchLoopResponse,
+    converse_request::Command, converse_response, read_entries_response, watch_loop_response,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
@@ -439,55 +437,6 @@ impl LoopService for Fake {
         tokio::spawn(self.clone().answer(request.into_inner(), sink));
         let items = ReceiverStream::new(items);
         let items = items.map(|item| item.map(|item| ConverseResponse { item: Some(item) }));
-        Ok(Response::new(items.boxed()))
-    }
-}
-
-#[tonic::async_trait]
-impl SessionLogService for Fake {
-    type ReadEntriesStream = Items<ReadEntriesResponse>;
-
-    async fn list_sessions(
-        &self,
-        request: Request<ListSessionsRequest>,
-    ) -> Result<Response<ListSessionsResponse>, Status> {
-        let first = request.get_ref().page_token.is_empty();
-        let (session_id, next_page_token) = if first { ("s1", "2") } else { ("s2", "") };
-        let session = SessionSummary {
-            session_id: session_id.into(),
-            state: SessionState::Idle.into(),
-            loop_state: LoopState::Ended.into(),
-            end_reason: EndReason::MaxSteps.into(),
-            title: "What is\n2 + 3?".into(),
-            tail_seq: 9,
-            loops: 1,
-            ..SessionSummary::default()
-        };
-        Ok(Response::new(ListSessionsResponse {
-            sessions: vec![session],
-            next_page_token: next_page_token.into(),
-        }))
-    }
-
-    async fn get_session(
-        &self,
-        _request: Request<GetSessionRequest>,
-    ) -> Result<Response<GetSessionResponse>, Status> {
-        self.command("get", "")?;
-        Ok(Response::new(GetSessionResponse::default()))
-    }
-
-    async fn read_entries(
-        &self,
-        request: Request<ReadEntriesRequest>,
-    ) -> Result<Response<Self::ReadEntriesStream>, Status> {
-        let (sink, items) = mpsc::channel(1);
-        let (after, through) = (request.get_ref().after_seq, request.get_ref().through_seq);
-        tokio::spawn(self.clone().play(after, true, sink));
-        let items = ReceiverStream::new(items);
-        let items = items.filter_map(move |item| {
-            std::future::ready(item.map(|item| read_item(item, through)).transpose())
-        });
         Ok(Response::new(items.boxed()))
     }
 }

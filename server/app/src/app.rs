@@ -86,6 +86,7 @@ impl App {
             sidecars: Arc::clone(&sidecars),
             index: Index::new(Arc::clone(&log)),
             seats: Seats::new(config.limits.watchers, telemetry.clone()),
+            transfers: Arc::default(),
             drain: draining,
         };
         let listen = config.server.listen;

@@ -50,7 +50,7 @@ use crate::{
 use caller::{CallerLayer, Gate};
 use health::Health;
 use loops::Loops;
-use session_log::SessionLogs;
+use session_log::{SessionLogs, Transfers};
 use watch::{Seats, Watching};
 
 /// What handlers work with; cheap to clone.
@@ -70,6 +70,8 @@ pub struct ServiceState {
     pub index: Arc<Index>,
     /// Room for watchers.
     pub seats: Arc<Seats>,
+    /// Room for copies, exports and imports of sessions.
+    pub transfers: Arc<Transfers>,
     /// Says when to say goodbye.
     pub drain: DrainSignal,
 }

@@ -238,6 +238,26 @@ impl Log for JsonlLog {
         })
     }
 
+    fn inspect<'a>(
+        &'a self,
+        key: &'a StreamKey,
+    ) -> BoxFuture<'a, Result<Option<Verdict>, LogError>> {
+        let (engine, looking, key) = (self.engine.clone(), self.looking.clone(), key.clone());
+        Box::pin(blocking(move || {
+            let found = match &looking {
+                Some(looking) => looking.verify(&engine, &key),
+                None => engine.verify(&key, None),
+            };
+            let mut verdict = found.map_err(|error| {
+                LogError::unavailable(format!("cannot read the file of {key}: {error}"))
+            })?;
+            if let Ok(below) = verdict.path.strip_prefix(engine.layout.root()) {
+                verdict.path = below.to_owned();
+            }
+            Ok(Some(verdict))
+        }))
+    }
+
     fn publish(&self, key: &StreamKey, progress: Progress) {
         self.engine.stream(key).live.publish(progress);
     }

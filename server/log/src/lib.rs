@@ -122,6 +122,16 @@ pub trait Log: Send + Sync + 'static {
     /// again is safe.
     fn remove<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<bool, LogError>>;
 
+    /// Verifies a stream where it is kept, for people: where damage lies, and what lies behind it.
+    /// The path is relative to the data directory. `None` where the backend keeps no files. Changes
+    /// nothing.
+    fn inspect<'a>(
+        &'a self,
+        _key: &'a StreamKey,
+    ) -> BoxFuture<'a, Result<Option<Verdict>, LogError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// Shows progress to the readers at the tail. Best effort: never waits, never fails.
     fn publish(&self, key: &StreamKey, progress: Progress);
 

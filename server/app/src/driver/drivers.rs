@@ -329,6 +329,8 @@ impl Drivers {
                     tracing::error!(session = name_of(key), %reason, "the session cannot be read");
                     return false;
                 }
+                // An unfinished copy is nobody's to drive, whatever was open where it was copied.
+                Ok(entry) if entry.copied => return false,
                 Ok(entry) => match entry.events.iter().rev().find_map(opens_or_ends) {
                     Some(open) => return open,
                     None => continue,

@@ -18,6 +18,7 @@ use loopwright_core::{
 };
 
 use self::{
+    body::Pieces,
     exchange::Exchange,
     failure::Fault,
     protocol::Protocol,
@@ -44,6 +45,7 @@ mod sse;
 mod target;
 mod transcript;
 
+pub use body::RequestBody;
 pub use script::{Script, ScriptError};
 pub use transcript::Transcript;
 
@@ -189,6 +191,40 @@ impl Models {
         }
     }
 
+    /// The body of a request as [`Models::call`] would send it now: the same bytes while neither this
+    /// version nor the model's configuration has changed. A scripted model is sent none; what is shown
+    /// is what an OpenAI-compatible one would be.
+    ///
+    /// # Errors
+    /// Why the model cannot be called, or not with this request.
+    pub fn body(&self, request: &ModelRequest) -> Result<RequestBody, String> {
+        let target = self.target(&request.model).map_err(|fault| fault.message)?;
+        let pieces = self.render(&mut Transcript::default(), &target, request)?;
+        Ok(RequestBody {
+            provider: target.model.provider.as_str(),
+            pieces,
+        })
+    }
+
+    /// The one place where a request becomes bytes.
+    fn render(
+        &self,
+        transcript: &mut Transcript,
+        target: &Target,
+        request: &ModelRequest,
+    ) -> Result<Pieces, String> {
+        let (protocol, completion_tokens) = target.form();
+        let cap = target.cap(request.max_output_tokens);
+        let tail = protocol.tail(completion_tokens, cap, request)?;
+        transcript.body(Ask {
+            protocol,
+            id: &target.model.id,
+            request,
+            cache_control: self.cache_control(protocol),
+            tail,
+        })
+    }
+
     fn start(
         self: &Arc<Self>,
         transcript: &mut Transcript,
@@ -207,18 +243,7 @@ impl Models {
         let client = self.client.clone();
         let client = client.map_err(|e| Fault::new(ModelFailureKind::Connect, e))?;
         let unfit = |what| Fault::new(ModelFailureKind::InvalidRequest, what);
-        let cap = target.cap(request.max_output_tokens);
-        let tail = protocol.tail(&endpoint, cap, &request).map_err(unfit)?;
-        let cache_control = self.cache_control(protocol);
-        let id = &target.model.id;
-        let ask = Ask {
-            protocol,
-            id,
-            request: &request,
-            cache_control,
-            tail,
-        };
-        let body = transcript.body(ask).map_err(unfit)?;
+        let body = self.render(transcript, &target, &request).map_err(unfit)?;
         let (traceparent, idle) = (trace.traceparent, self.idle);
         let target = Arc::clone(&target);
         let exchange = Exchange {

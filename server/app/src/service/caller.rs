@@ -11,9 +11,10 @@
 //! | viewer | yes | no | no |
 //! | sidecar | tools alone | no | yes |
 //!
-//! *read*: GetLoop, ListLoops, WatchLoop, ListSessions, GetSession, ReadEntries, ListSidecars,
-//! ListTools. *command*: StartLoop, SendMessage, CancelLoop, Converse (which may start; a viewer
-//! watches with WatchLoop). *register*: RegisterSidecar, RenewLease, DeregisterSidecar. Health and
+//! *read*: GetLoop, ListLoops, WatchLoop, ListSessions, GetSession, ReadEntries, VerifySession,
+//! ExportSession, ListSidecars, ListTools. *command*: StartLoop, SendMessage, CancelLoop, Converse
+//! (which may start; a viewer watches with WatchLoop), ForkSession, ImportSession, DeleteSession, and
+//! GetModelRequest, since a body is shown as it was sent, with nothing redacted. *register*: RegisterSidecar, RenewLease, DeregisterSidecar. Health and
 //! reflection ask for no token.
 
 use std::{
@@ -78,6 +79,30 @@ pub const ACCESS: &[(&str, Access)] = &[
     ),
     ("/loopwright.v1.SessionLogService/GetSession", Access::Read),
     ("/loopwright.v1.SessionLogService/ReadEntries", Access::Read),
+    (
+        "/loopwright.v1.SessionLogService/GetModelRequest",
+        Access::Command,
+    ),
+    (
+        "/loopwright.v1.SessionLogService/ForkSession",
+        Access::Command,
+    ),
+    (
+        "/loopwright.v1.SessionLogService/VerifySession",
+        Access::Read,
+    ),
+    (
+        "/loopwright.v1.SessionLogService/ExportSession",
+        Access::Read,
+    ),
+    (
+        "/loopwright.v1.SessionLogService/ImportSession",
+        Access::Command,
+    ),
+    (
+        "/loopwright.v1.SessionLogService/DeleteSession",
+        Access::Command,
+    ),
     (
         "/loopwright.v1.ToolService/RegisterSidecar",
         Access::Register,

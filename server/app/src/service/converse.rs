@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     ServiceState,
     loops::Order,
-    watch::{Sent, Watch, goodbye, heartbeat},
+    watch::{Sent, Watch, deleted, goodbye, heartbeat},
     wire::{Encoded, EncodedStream},
 };
 use crate::drain::DrainSignal;
@@ -158,6 +158,7 @@ impl Stream for Conversation {
                 Sent::Entry(bytes) | Sent::Delta(bytes) => Encoded::raw(bytes),
                 Sent::Heartbeat(through) => encode(Item::Heartbeat(heartbeat(through))),
                 Sent::Goodbye(cursor) => encode(Item::Goodbye(goodbye(cursor))),
+                Sent::Deleted(cursor) => encode(Item::Goodbye(deleted(cursor))),
             })
         }))
     }

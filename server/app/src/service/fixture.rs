@@ -127,6 +127,7 @@ pub(crate) fn state(script: &str) -> (ServiceState, Drain) {
         sidecars,
         index,
         seats,
+        transfers: Arc::default(),
         drain: signal,
     };
     (state, drain)

@@ -1,23 +1,38 @@
-//! SessionLogService: sessions and their logs, read.
+//! SessionLogService: sessions and their logs, read, copied, moved and deleted.
 //!
-//! Boundary: reads the log and the index; knows no driver, so any replica serves it.
+//! Boundary: what reads goes to the log and the index, and any replica serves it; what writes has a
+//! session to itself first (`Drivers::release`).
 
+mod blobs;
+mod copy;
+mod delete;
+pub(crate) mod export;
+mod fork;
+mod import;
+mod lines;
+mod model_request;
 mod range;
+mod transfers;
+mod upload;
+pub(crate) mod verify;
 
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use futures_util::{StreamExt as _, stream::BoxStream};
+use loopwright_log::{Log, LogError, Seq, StreamKey};
 use loopwright_proto::v1::{
     self, read_entries_response::Item, session_log_service_server::SessionLogService,
 };
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::index::Scope;
 
 use super::{
     ServiceState,
-    caller::Caller,
+    caller::{Caller, Role},
     convert::{
         agent,
         fields::{self, Violations},
@@ -25,9 +40,14 @@ use super::{
     },
     page::{Page, Place},
     status,
-    watch::{Sent, goodbye, heartbeat},
+    watch::{Sent, deleted, goodbye, heartbeat},
     wire::{Encoded, EncodedStream, decoded},
 };
+
+/// Bytes of one piece of a request body or of an export, at most.
+const MOST_CHUNK: usize = 1 << 20;
+
+pub use transfers::Transfers;
 
 /// The service.
 #[derive(Clone)]
@@ -77,6 +97,154 @@ impl SessionLogService for SessionLogs {
         let encoded = read_entries(self.0.clone(), request).await?.into_inner();
         Ok(Response::new(decoded(encoded)))
     }
+
+    type GetModelRequestStream = BoxStream<'static, Result<v1::GetModelRequestResponse, Status>>;
+
+    async fn get_model_request(
+        &self,
+        request: Request<v1::GetModelRequestRequest>,
+    ) -> Result<Response<Self::GetModelRequestStream>, Status> {
+        let caller = Caller::of(&request)?;
+        let (key, wanted) = model_request::parse(&caller.namespace, request.get_ref())?;
+        self.0.check_there(&key).await?;
+        let items = model_request::open(&*self.0.log, &self.0.models, &key, wanted).await?;
+        Ok(Response::new(items.map(Ok).boxed()))
+    }
+
+    async fn verify_session(
+        &self,
+        request: Request<v1::VerifySessionRequest>,
+    ) -> Result<Response<v1::VerifySessionResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let key = questions::session(&request.get_ref().session_id, &caller.namespace);
+        let key = key.map_err(|all| status::invalid(&all))?;
+        self.0.check_there(&key).await?;
+        let report = verify::report(&*self.0.log, &key).await;
+        let report = report.map_err(|error| status::log(&error))?;
+        let report = report.ok_or_else(|| status::session_not_found(key.id()))?;
+        Ok(Response::new(v1::VerifySessionResponse {
+            report: Some(report),
+        }))
+    }
+
+    type ExportSessionStream = BoxStream<'static, Result<v1::ExportSessionResponse, Status>>;
+
+    async fn export_session(
+        &self,
+        request: Request<v1::ExportSessionRequest>,
+    ) -> Result<Response<Self::ExportSessionStream>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        if request.unredacted && caller.role != Role::Admin {
+            let path = "ExportSession with unredacted";
+            return Err(status::role_not_allowed(caller.role.as_str(), path));
+        }
+        let key = questions::session(&request.session_id, &caller.namespace);
+        let key = key.map_err(|all| status::invalid(&all))?;
+        let permit = self.0.transfers.take()?;
+        let tail = self.0.check_there(&key).await?;
+        let (log, drain) = (Arc::clone(&self.0.log), self.0.drain.clone());
+        let chunks = export::lines(log, key, tail, drain).map(move |chunk| {
+            let _held = &permit;
+            chunk.map(|chunk| v1::ExportSessionResponse { chunk })
+        });
+        Ok(Response::new(chunks.boxed()))
+    }
+
+    async fn fork_session(
+        &self,
+        request: Request<v1::ForkSessionRequest>,
+    ) -> Result<Response<v1::ForkSessionResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let session = to_its_end(fork::fork(self.0.clone(), caller, request.into_inner())).await?;
+        Ok(Response::new(v1::ForkSessionResponse {
+            session: Some(session),
+        }))
+    }
+
+    async fn import_session(
+        &self,
+        request: Request<Streaming<v1::ImportSessionRequest>>,
+    ) -> Result<Response<v1::ImportSessionResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let items = request.into_inner();
+        let session = to_its_end(upload::import(self.0.clone(), caller, items)).await?;
+        Ok(Response::new(v1::ImportSessionResponse {
+            session: Some(session),
+        }))
+    }
+
+    async fn delete_session(
+        &self,
+        request: Request<v1::DeleteSessionRequest>,
+    ) -> Result<Response<v1::DeleteSessionResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        to_its_end(delete::delete(self.0.clone(), caller, request.into_inner())).await?;
+        Ok(Response::new(v1::DeleteSessionResponse {}))
+    }
+}
+
+impl ServiceState {
+    /// The last seq that can be read of a session that is there and no unfinished copy. A damaged one
+    /// is read further by its reader, which says so.
+    async fn check_there(&self, key: &StreamKey) -> Result<Seq, Status> {
+        let tail = match self.log.tail(key).await {
+            Ok(Some(tail)) => tail,
+            Ok(None) => return Err(status::session_not_found(key.id())),
+            Err(LogError::Corrupt(_) | LogError::NewerVersion { .. }) => Seq::MAX,
+            Err(error) => return Err(status::log(&error)),
+        };
+        check_finished(&*self.log, key).await?;
+        Ok(tail)
+    }
+
+    /// Whether there is a session that is no unfinished copy.
+    async fn is_there(&self, key: &StreamKey) -> Result<bool, Status> {
+        match self.check_there(key).await {
+            Ok(_) => Ok(true),
+            Err(status) if status.code() == Code::NotFound => Ok(false),
+            Err(status) => Err(status),
+        }
+    }
+
+    /// Where a session stands that was just made.
+    async fn summary(&self, key: &StreamKey) -> Result<v1::SessionSummary, Status> {
+        let brief = self.index.brief(key).await;
+        let brief = brief.map_err(|error| status::index(&error))?;
+        let brief = brief.ok_or_else(|| status::session_not_found(key.id()))?;
+        Ok(summary::of_session(key, &brief))
+    }
+}
+
+/// Refuses a session whose last entry was copied from another one: nobody has closed it yet.
+///
+/// # Errors
+/// NOT_FOUND.
+pub(super) async fn check_finished(log: &dyn Log, key: &StreamKey) -> Result<(), Status> {
+    #[derive(serde::Deserialize)]
+    struct Mark {
+        #[serde(default)]
+        copied: bool,
+    }
+    let Some(Ok(last)) = log.read_back(key, Seq::MAX).next().await else {
+        // Whoever reads on is told what is wrong.
+        return Ok(());
+    };
+    match serde_json::from_slice::<Mark>(last.line()) {
+        Ok(Mark { copied: true }) => Err(status::sessions::session_unfinished(key.id())),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Does the work whether or not the caller waits for it: what was begun is ended in order.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Status>> + Send + 'static,
+) -> Result<T, Status> {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(status::draining()),
+    }
 }
 
 /// ReadEntries, encoded.
@@ -94,6 +262,7 @@ pub async fn read_entries(
             Sent::Entry(bytes) | Sent::Delta(bytes) => Encoded::raw(bytes),
             Sent::Heartbeat(through) => item(Item::Heartbeat(heartbeat(through))),
             Sent::Goodbye(cursor) => item(Item::Goodbye(goodbye(cursor))),
+            Sent::Deleted(cursor) => item(Item::Goodbye(deleted(cursor))),
         })
     };
     Ok(Response::new(items.map(encode).boxed()))

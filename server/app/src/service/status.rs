@@ -4,6 +4,8 @@
 //! them; whatever may go better later a `RetryInfo`. A status speaks of the command: failures of
 //! models and tools are events.
 
+pub mod sessions;
+
 use std::{collections::HashMap, fmt::Display, time::Duration};
 
 use loopwright_core::Rejection;
@@ -317,7 +319,9 @@ pub fn undecodable(error: &prost::DecodeError) -> Status {
     Draft::new(Code::Internal, "NOT_A_MESSAGE", error).into()
 }
 
-fn rejected(rejection: &Rejection, session: &str) -> Status {
+/// Why a session refused a command.
+#[must_use]
+pub fn rejected(rejection: &Rejection, session: &str) -> Status {
     let code = match rejection {
         Rejection::SessionNotFound => return session_not_found(session),
         Rejection::SessionExists { .. } => Code::AlreadyExists,
@@ -340,7 +344,9 @@ fn rejected(rejection: &Rejection, session: &str) -> Status {
     }
 }
 
-fn append(error: &AppendError) -> Status {
+/// Why the log did not take an entry.
+#[must_use]
+pub fn append(error: &AppendError) -> Status {
     match error {
         AppendError::Conflict { .. } | AppendError::Unavailable { .. } => {
             let message = format!("{error}; give the same request_id again");

@@ -19,6 +19,7 @@ use tonic::Status;
 
 use super::{
     convert::questions::Watched,
+    session_log::check_finished,
     status,
     wire::{Encoded, EncodedStream},
 };
@@ -70,7 +71,7 @@ impl Watching {
             Ok(None) => Err(status::session_not_found(what.key.id())),
             Ok(Some(tail)) if what.after > tail => Err(status::cursor_past_tail(what.after, tail)),
             // A damaged session is watched up to its damage: the read says so.
-            Ok(Some(_)) | Err(LogError::Corrupt(_)) => Ok(()),
+            Ok(Some(_)) | Err(LogError::Corrupt(_)) => check_finished(&*self.log, &what.key).await,
             Err(error) => Err(status::log(&error)),
         }
     }
@@ -100,6 +101,7 @@ pub fn response(watch: Watch) -> EncodedStream<v1::WatchLoopResponse> {
                 Sent::Entry(bytes) | Sent::Delta(bytes) => Encoded::raw(bytes),
                 Sent::Heartbeat(through) => item(Item::Heartbeat(heartbeat(through))),
                 Sent::Goodbye(cursor) => item(Item::Goodbye(goodbye(cursor))),
+                Sent::Deleted(cursor) => item(Item::Goodbye(deleted(cursor))),
             })
         })
         .boxed()
@@ -117,6 +119,15 @@ pub fn goodbye(cursor: Seq) -> v1::Goodbye {
     v1::Goodbye {
         cursor,
         reason: v1::GoodbyeReason::Draining as i32,
+    }
+}
+
+/// The last message of a session that was deleted.
+#[must_use]
+pub fn deleted(cursor: Seq) -> v1::Goodbye {
+    v1::Goodbye {
+        cursor,
+        reason: v1::GoodbyeReason::SessionDeleted as i32,
     }
 }
 

@@ -29,6 +29,7 @@ const LOOKS: usize = 5;
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// What a log that is open for reading only knows of the directory.
+#[derive(Clone)]
 pub(super) struct Looking {
     below: Arc<dyn Disk>,
     report: RecoveryReport,

@@ -19,6 +19,33 @@ pub(super) struct Pieces {
     left: u64,
 }
 
+/// The body of a request, to be shown.
+#[derive(Clone, Debug)]
+pub struct RequestBody {
+    /// Who answers for the model: `anthropic`, `openai` or `scripted`.
+    pub provider: &'static str,
+    pub(super) pieces: Pieces,
+}
+
+impl RequestBody {
+    /// Its length, bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.pieces.left
+    }
+
+    /// CRC32C of it, 8 hexadecimal digits.
+    #[must_use]
+    pub fn crc(&self) -> String {
+        self.pieces.crc()
+    }
+
+    /// Its pieces in order, of any length.
+    pub fn into_pieces(self) -> impl Iterator<Item = Bytes> {
+        self.pieces.pieces.into_iter()
+    }
+}
+
 impl Pieces {
     /// Adds a piece at the end.
     pub(super) fn push(&mut self, piece: Bytes) {

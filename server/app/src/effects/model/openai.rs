@@ -16,7 +16,6 @@ use loopwright_core::{
 use super::{
     json::{self, Members},
     protocol::{self, set},
-    target::Endpoint,
     transcript::Head,
 };
 
@@ -72,14 +71,14 @@ pub(super) fn turn(out: &mut Vec<u8>, turn: &Turn) {
 
 /// The members behind the messages.
 pub(super) fn options(
-    endpoint: &Endpoint,
+    completion_tokens: bool,
     cap: u64,
     request: &ModelRequest,
 ) -> Result<Members, String> {
     let agent = &request.agent;
     let mut members = Members::new();
     // OpenAI's reasoning models refuse `max_tokens`; many compatible servers know nothing else.
-    let name = if endpoint.completion_tokens {
+    let name = if completion_tokens {
         "max_completion_tokens"
     } else {
         "max_tokens"

@@ -17,7 +17,6 @@ use super::{
     failure::Fault,
     json::{self, Members},
     openai,
-    target::Endpoint,
     transcript::Head,
 };
 use crate::effects::progress::ProgressSink;
@@ -87,16 +86,17 @@ impl Protocol {
         }
     }
 
-    /// Everything behind the messages, with the options of the agent merged in.
+    /// Everything behind the messages, with the options of the agent merged in. `completion_tokens`
+    /// says what the output cap is called.
     pub(super) fn tail(
         self,
-        endpoint: &Endpoint,
+        completion_tokens: bool,
         max_output_tokens: u64,
         request: &ModelRequest,
     ) -> Result<Vec<u8>, String> {
         let mut members = match self {
             Self::Anthropic => anthropic::options(max_output_tokens, request)?,
-            Self::OpenAi => openai::options(endpoint, max_output_tokens, request)?,
+            Self::OpenAi => openai::options(completion_tokens, max_output_tokens, request)?,
         };
         if let Some(options) = &request.agent.provider_options {
             merge(&mut members, options)?;

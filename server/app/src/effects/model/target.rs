@@ -71,6 +71,15 @@ impl Target {
         self.model.max_output.map_or(asked, |most| asked.min(most))
     }
 
+    /// How the requests to it are written, and whether the output cap is `max_completion_tokens`. A
+    /// script is sent nothing; what it would be sent is written as most servers read it.
+    pub(super) fn form(&self) -> (Protocol, bool) {
+        match &self.route {
+            Route::Http(protocol, endpoint) => (*protocol, endpoint.completion_tokens),
+            Route::Script(_) => (Protocol::OpenAi, false),
+        }
+    }
+
     /// What a call cost, micro-USD rounded up; `None` for a model without a price.
     pub(super) fn cost(&self, usage: &Usage) -> Option<u64> {
         cost(&self.model.price, usage)

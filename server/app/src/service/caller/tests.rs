@@ -86,7 +86,7 @@ fn roles_reach_as_far_as_the_table_says() {
     assert!(!reaches("user").contains("Sidecar ") && !reaches("user").contains("RenewLease"));
     assert_eq!(
         reaches("viewer"),
-        "GetLoop ListLoops WatchLoop ListSessions GetSession ReadEntries ListSidecars ListTools"
+        "GetLoop ListLoops WatchLoop ListSessions GetSession ReadEntries VerifySession ExportSession ListSidecars ListTools"
     );
     assert_eq!(
         reaches("sidecar"),

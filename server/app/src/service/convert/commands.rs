@@ -164,7 +164,7 @@ fn mode(asked: i32, all: &mut Violations) -> Mode {
 }
 
 /// A new session's id: the same for a retry, and nobody else's.
-fn derived_id(namespace: &Id, request_id: &str) -> Id {
+pub(in crate::service) fn derived_id(namespace: &Id, request_id: &str) -> Id {
     use std::fmt::Write as _;
     let mut hash = Sha256::new();
     hash.update(namespace.as_str());

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use loopwright_core::ids::LoopId;
+use loopwright_core::ids::{CallId, LoopId};
 use loopwright_log::{Id, StreamKey};
 use uuid::Uuid;
 
@@ -116,6 +116,19 @@ pub fn optional_loop(field: &str, text: &str, all: &mut Violations) -> Option<Lo
     let parsed = text.parse().ok().filter(|id| *id != LoopId(0));
     if parsed.is_none() {
         let problem = "is no loop's id; they are \"l1\", \"l2\" and so on, or leave it empty";
+        all.add(field, format!("{} {problem}", shown(text)));
+    }
+    parsed
+}
+
+/// A call's id that may be left out.
+pub fn optional_call(field: &str, text: &str, all: &mut Violations) -> Option<CallId> {
+    if text.is_empty() {
+        return None;
+    }
+    let parsed = text.parse().ok().filter(|id| *id != CallId(0));
+    if parsed.is_none() {
+        let problem = "is no call's id; they are \"c1\", \"c2\" and so on, or leave it empty";
         all.add(field, format!("{} {problem}", shown(text)));
     }
     parsed

@@ -216,7 +216,15 @@ impl ServiceState {
         ))
     }
 
-    async fn entry_at(&self, key: &StreamKey, seq: Seq) -> Result<Entry, Status> {
+    /// The entry of a seq.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub(in crate::service) async fn entry_at(
+        &self,
+        key: &StreamKey,
+        seq: Seq,
+    ) -> Result<Entry, Status> {
         let mut items = self.log.read(key, seq.saturating_sub(1), ReadMode::ToTail);
         loop {
             match items.next().await {

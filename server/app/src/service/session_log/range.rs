@@ -12,6 +12,7 @@ use loopwright_log::{
 use loopwright_proto::v1;
 use tonic::Status;
 
+use super::check_finished;
 use crate::{
     drain::DrainSignal,
     service::{
@@ -68,6 +69,7 @@ pub(super) async fn open(
         Err(LogError::Corrupt(damage)) => damage.good_through,
         Err(error) => return Err(status::log(&error)),
     };
+    check_finished(&*watching.log, &range.key).await?;
     if range.after > tail {
         return Err(status::cursor_past_tail(range.after, tail));
     }
@@ -148,6 +150,7 @@ impl Reading {
             let record = match record {
                 Ok(Some(record)) => record,
                 Ok(None) => return Some(Ok(Sent::Heartbeat(self.complete_through(full)))),
+                Err(LogError::Removed) => return Some(Ok(Sent::Deleted(self.resume_at()))),
                 Err(error) => return Some(Err(status::log(&error))),
             };
             self.at = record.seq;

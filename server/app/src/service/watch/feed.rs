@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{FutureExt as _, Stream, StreamExt as _, future::BoxFuture};
 use loopwright_core::{event::Event, ids::LoopId};
-use loopwright_log::{ReadItem, ReadStream, Record, Seq};
+use loopwright_log::{LogError, ReadItem, ReadStream, Record, Seq};
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
@@ -41,6 +41,8 @@ pub enum Sent {
     Heartbeat(Seq),
     /// The last item: attach again after this seq.
     Goodbye(Seq),
+    /// The last item: the session was deleted.
+    Deleted(Seq),
 }
 
 /// The items of one watcher.
@@ -136,6 +138,10 @@ impl Watch {
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Ready(Some(item)) => item,
             };
+            if let Err(LogError::Removed) = item {
+                self.phase = Phase::Ended;
+                return Poll::Ready(Some(Ok(Sent::Deleted(self.cursor))));
+            }
             let sent = item
                 .map_err(|error| status::log(&error))
                 .and_then(|item| self.take(item));

@@ -40,6 +40,7 @@ fn item(sent: &Sent) -> Item {
             .unwrap(),
         Sent::Heartbeat(seq) => Item::Heartbeat(heartbeat(*seq)),
         Sent::Goodbye(seq) => Item::Goodbye(goodbye(*seq)),
+        Sent::Deleted(seq) => Item::Goodbye(deleted(*seq)),
     }
 }
 

@@ -1,0 +1,152 @@
+//! ExportSession: a session as lines of JSON.
+//!
+//! Boundary: reads the log and the payloads beside it; `lines` says what a line is. Invariant: what is
+//! in memory is one payload and a few pieces, however slow the reader; the last line is written only if
+//! everything before it was.
+
+use std::{borrow::Cow, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _, stream};
+use loopwright_log::{BlobError, Log, LogError, ReadItem, ReadMode, Record, Seq, StreamKey};
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use super::{
+    blobs::{MOST_BLOBS, Named},
+    lines::{BlobLine, EndLine},
+};
+use crate::{drain::DrainSignal, service::status};
+
+/// Bytes that are gathered before they are sent.
+const CHUNK: usize = 256 << 10;
+/// Chunks that wait for a reader.
+const WAITING: usize = 2;
+
+/// The lines of a session up to `through`, in pieces that end anywhere, at most 1 MiB each and one line.
+/// Must be called within a tokio runtime.
+pub(crate) fn lines(
+    log: Arc<dyn Log>,
+    key: StreamKey,
+    through: Seq,
+    drain: DrainSignal,
+) -> impl Stream<Item = Result<Bytes, Status>> + Send + 'static {
+    let (out, chunks) = mpsc::channel(WAITING);
+    let writer = Writer {
+        gathered: BytesMut::new(),
+        out,
+        drain,
+    };
+    tokio::spawn(write(log, key, through, writer));
+    stream::unfold(chunks, |mut chunks| async move {
+        let chunk = chunks.recv().await?;
+        Some((chunk, chunks))
+    })
+}
+
+/// A record as whoever is not to see everything sees it: what is exported passes here, and only here.
+fn shown(record: &Record) -> Cow<'_, [u8]> {
+    Cow::Borrowed(record.line())
+}
+
+struct Writer {
+    gathered: BytesMut,
+    out: mpsc::Sender<Result<Bytes, Status>>,
+    drain: DrainSignal,
+}
+
+/// Why writing ended early.
+enum Stop {
+    /// Nobody reads any more.
+    Gone,
+    /// To be told to the reader.
+    Failed(Status),
+}
+
+async fn write(log: Arc<dyn Log>, key: StreamKey, through: Seq, mut writer: Writer) {
+    let done = write_all(&*log, &key, through, &mut writer).await;
+    let done = match done {
+        // What was read before a failure is the reader's all the same.
+        Err(Stop::Failed(status)) => writer.flush().await.and(Err(Stop::Failed(status))),
+        done => done,
+    };
+    if let Err(Stop::Failed(status)) = done {
+        // A reader that has gone need not know.
+        let _ = writer.out.send(Err(status)).await;
+    }
+}
+
+async fn write_all(
+    log: &dyn Log,
+    key: &StreamKey,
+    through: Seq,
+    writer: &mut Writer,
+) -> Result<(), Stop> {
+    let mut named = Named::default();
+    let mut items = log.read(key, 0, ReadMode::ToTail);
+    let mut at = 0;
+    while at < through {
+        let record = match items.next().await {
+            Some(Ok(ReadItem::Fact(record))) => record,
+            Some(Ok(ReadItem::Progress(_))) => continue,
+            Some(Err(error)) => return Err(Stop::Failed(status::log(&error))),
+            Some(Ok(ReadItem::CompleteThrough(_))) | None => {
+                let lost = LogError::PastTail {
+                    after: through,
+                    tail: at,
+                };
+                return Err(Stop::Failed(status::log(&lost)));
+            }
+        };
+        at = record.seq;
+        writer.line(&shown(&record)).await?;
+        let noted = named.note(&record);
+        noted.map_err(|_| Stop::Failed(status::sessions::too_many_blobs(MOST_BLOBS)))?;
+    }
+    for (blob, _) in named.iter() {
+        match log.get_blob(key, &blob).await {
+            Ok(payload) => {
+                for piece in BlobLine::of(&blob, &payload) {
+                    writer.json(&piece).await?;
+                }
+            }
+            Err(BlobError::Missing { .. } | BlobError::Damaged { .. }) => {
+                writer.json(&BlobLine::missing(blob)).await?;
+            }
+            Err(error) => return Err(Stop::Failed(status::sessions::blob(&error))),
+        }
+    }
+    let blobs = named.len() as u64;
+    writer
+        .json(&EndLine::new(key.as_str(), through, blobs))
+        .await?;
+    writer.flush().await
+}
+
+impl Writer {
+    async fn json(&mut self, line: &impl Serialize) -> Result<(), Stop> {
+        let line = serde_json::to_vec(line).expect("a line has string keys alone");
+        self.line(&line).await
+    }
+
+    async fn line(&mut self, line: &[u8]) -> Result<(), Stop> {
+        if self.drain.is_draining() {
+            return Err(Stop::Failed(status::draining()));
+        }
+        if !self.gathered.is_empty() && self.gathered.len() + line.len() >= CHUNK {
+            self.flush().await?;
+        }
+        self.gathered.extend_from_slice(line);
+        self.gathered.extend_from_slice(b"\n");
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), Stop> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let chunk = self.gathered.split().freeze();
+        self.out.send(Ok(chunk)).await.map_err(|_| Stop::Gone)
+    }
+}
