@@ -26,7 +26,7 @@ use loopwright_core::{
 };
 
 /// Name, what its fold comes to, and the entries of a later version, which cannot be decided again.
-const EXPECTED: [(&str, &str, &[u64]); 9] = [
+const EXPECTED: [(&str, &str, &[u64]); 15] = [
     (
         "simple",
         "seq=4 epoch=1 turns=2 pending=0 queue=0 settling=0; \
@@ -81,6 +81,44 @@ const EXPECTED: [(&str, &str, &[u64]); 9] = [
         "seq=5 epoch=1 turns=2 pending=0 queue=0 settling=0; \
          l1 completed steps=1 calls=1+0 tokens=25 says \"Hi!\"",
         &[4, 5],
+    ),
+    (
+        "held_and_allowed",
+        "seq=13 epoch=2 turns=6 pending=0 queue=0 settling=0; \
+         l1 completed steps=3 calls=3+3 tokens=308 says \"So be it.\"",
+        &[],
+    ),
+    (
+        "held_and_expired",
+        "seq=13 epoch=2 turns=10 pending=0 queue=0 settling=0; \
+         l1 completed steps=5 calls=5+1 tokens=504 says \"So be it.\"",
+        &[],
+    ),
+    (
+        "unknown_and_asked",
+        "seq=25 epoch=1 turns=11 pending=0 queue=0 settling=0; \
+         l1 deadline steps=5 calls=5+5 tokens=490 says \"\"",
+        &[],
+    ),
+    (
+        "lookup_never_started",
+        "seq=11 epoch=2 turns=4 pending=0 queue=0 settling=0; \
+         l1 completed steps=2 calls=2+1 tokens=210 says \"So be it.\"",
+        &[],
+    ),
+    (
+        "fork_in_mid_call",
+        "seq=12 epoch=2 turns=7 pending=0 queue=0 settling=0; \
+         l1 cancelled steps=2 calls=2+2 tokens=196 says \"\"; \
+         l2 completed steps=1 calls=1+0 tokens=112 says \"So be it.\"",
+        &[],
+    ),
+    (
+        "import",
+        "seq=8 epoch=2 turns=4 pending=0 queue=0 settling=0; \
+         l1 cancelled steps=1 calls=1+0 tokens=0 says \"\"; \
+         l2 completed steps=1 calls=1+0 tokens=112 says \"So be it.\"",
+        &[],
     ),
 ];
 

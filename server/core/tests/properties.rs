@@ -10,14 +10,17 @@ mod properties {
 use std::collections::BTreeSet;
 
 use loopwright_core::{
-    Cause, EffectKey, Entry, Event, Input, State, decide,
+    Cause, EffectKey, Entry, Event, Input, State,
+    agent::EffectClass,
+    decide,
     ids::{CallId, LoopId, Timestamp},
     replay::{fold, redecide},
+    state::LoopRun,
     wanted,
 };
 use proptest::prelude::*;
 
-use properties::input::{Roll, rolls};
+use properties::input::{Roll, roll, rolls};
 
 /// Runs a script and hands each entry on with the states around it.
 fn play(
@@ -109,7 +112,8 @@ proptest! {
                 prop_assert!(keys.iter().all(settles), "{keys:?}");
                 prop_assert_eq!(after.wake_at(), None);
             } else {
-                prop_assert!(!keys.is_empty(), "a loop that wants nothing never ends");
+                let waits = after.active.as_ref().is_some_and(LoopRun::waits_for_person);
+                prop_assert!(waits || !keys.is_empty(), "a loop that wants nothing never ends");
             }
             Ok(())
         })?;
@@ -128,6 +132,58 @@ proptest! {
             }
             let attached = u64::from(entry.cause == Cause::Attach);
             prop_assert_eq!(after.epoch, before.epoch + attached);
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn a_copy_of_any_length_begins_at_rest((script, cut, close) in (rolls(), 0.0..1.0, roll())) {
+        let (_, mut entries) = play(&script, |_, _, _, _| Ok(()))?;
+        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation,
+            clippy::cast_sign_loss, reason = "a share of a small number")]
+        entries.truncate(1 + (entries.len() as f64 * cut) as usize);
+        entries.iter_mut().for_each(|entry| entry.copied = true);
+        let copy = fold(&entries);
+        prop_assert!(wanted(&copy).is_empty());
+        let at = Timestamp(u64::from(u32::MAX));
+        let input = Input { at, what: close.adopt() };
+        let cause = input.cause();
+        let Ok(events) = decide(&copy, input) else {
+            prop_assert!(copy.session.is_none(), "a copy of a session is adopted");
+            return Ok(());
+        };
+        let entry = Entry::new(cause, events);
+        prop_assert!(redecide(&copy, at, &entry).is_ok());
+        let mut state = copy;
+        state.apply_entry(state.seq + 1, &entry);
+        prop_assert!(!state.copied && state.active.is_none());
+        prop_assert!(wanted(&state).is_empty(), "{:?}", wanted(&state));
+        entries.push(entry);
+        prop_assert!(fold(&entries) == state);
+    }
+
+    #[test]
+    fn a_call_that_repeats_an_unknown_one_starts_by_a_persons_word_alone(script in rolls()) {
+        play(&script, |before, _, entry, after| {
+            let allowed = |call| {
+                let by_a_person = |event: &Event| {
+                    matches!(event, Event::ApprovalResolved(e) if e.call == call && e.allowed)
+                        || matches!(event, Event::UnknownResolved(e) if e.call == call)
+                };
+                let tool = |state: &State| state.active.as_ref()?.tool(call).map(|t| t.approved);
+                entry.events.iter().any(by_a_person) || tool(before) == Some(true)
+            };
+            for event in &entry.events {
+                if let Event::ToolCallStarted(e) = event
+                    && e.attempt == 1
+                    && let Some(active) = &after.active
+                    && let Some(tool) = active.tool(e.call)
+                    && tool.effect == EffectClass::AtMostOnce
+                    && before.is_unknown(active.tool_name(tool), &tool.args_hash)
+                {
+                    prop_assert!(allowed(e.call), "{} starts by itself", e.call);
+                }
+            }
             Ok(())
         })?;
     }

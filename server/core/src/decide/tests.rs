@@ -1,14 +1,18 @@
 //! What follows from each input, rule by rule. Every entry of these tests is also folded, decided
 //! again from itself, and its conversation checked for pairs: see [`kit`].
 
+mod adopt;
+mod approval;
 mod attach;
 mod budget;
 mod cancel;
 mod cut;
 mod ends;
 mod kit;
+mod late;
 mod messages;
 mod model;
 mod steps;
 mod timers;
 mod tools;
+mod unknown;

@@ -226,7 +226,8 @@ pub(super) fn retry(draft: &mut Draft, call: CallId) {
             attempt: tool.attempt.saturating_sub(1),
             ..tool
         };
-        return unknown::doubt(draft, &last, message.to_owned(), true);
+        // The failure is counted already.
+        return unknown::doubt(draft, &last, message.to_owned(), false);
     }
     draft.emit(ToolCallStarted {
         call,

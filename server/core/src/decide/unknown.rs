@@ -34,8 +34,8 @@ pub(super) struct Resolved {
     pub(super) reason: String,
 }
 
-/// Nobody saw the end of an attempt that must not be repeated. `failed` where it failed, rather than
-/// its driver was lost.
+/// Nobody saw the end of an attempt that must not be repeated. `failed` where it failed just now,
+/// rather than its driver was lost.
 pub(super) fn doubt(draft: &mut Draft, tool: &ToolCall, message: String, failed: bool) {
     let lookup = spec_of(draft, tool).is_some_and(|spec| spec.lookup);
     draft.emit(ToolCallInDoubt {
@@ -69,7 +69,7 @@ pub(super) fn looked_up(draft: &mut Draft, call: CallId, answer: LookupAnswer) {
             output,
         }),
         LookupAnswer::NeverStarted if failed => never_ran(draft, &tool),
-        // The attempt failed with its driver, not by a fault of its own.
+        // The attempt was lost with its driver, by no fault of its own.
         LookupAnswer::NeverStarted => draft.emit(ToolCallStarted {
             call,
             attempt: attempt.saturating_add(1),

@@ -105,8 +105,8 @@ facts! {
         pub attempt: Attempt,
         /// In words.
         pub message: String,
-        /// True where the attempt failed, false where the driver that made it was lost: a failure
-        /// counts towards the retry policy.
+        /// True where the attempt failed just now, so that it counts towards the retry policy; false
+        /// where the driver that made it was lost.
         #[serde(default, skip_serializing_if = "crate::message::is_false")]
         pub failed: bool,
     }

@@ -105,7 +105,7 @@ impl State {
         self.adopted();
     }
 
-    /// What a copy does not share with its original: requests, debts, and sidecars that still run.
+    /// What a copy does not share with its original: requests, debts, results that may still come.
     fn adopted(&mut self) {
         self.answers = Arc::default();
         self.settling.clear();

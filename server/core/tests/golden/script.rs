@@ -6,10 +6,14 @@ use loopwright_core::{
     Entry, Input, State, What,
     agent::{Agent, EffectClass, Limits, ToolSet, ToolSpec},
     decide,
-    ids::{Attempt, CallId, Timestamp},
+    event::UnknownResolution,
+    ids::{Attempt, CallId, LoopId, Timestamp},
     input::{Command, Create, Mode, SendMessage, StartLoop},
     message::{CallPart, Part, ToolOutput},
-    outcome::{ModelFailure, ModelFailureKind, ModelReply, StopReason, Verdict},
+    outcome::{
+        LookupAnswer, ModelFailure, ModelFailureKind, ModelReply, StopReason, ToolFailure,
+        ToolFailureKind, Verdict,
+    },
     usage::Usage,
 };
 use serde::{Deserialize, Serialize};
@@ -72,6 +76,70 @@ impl Script {
         self.state.apply_entry(self.state.seq + 1, &entry);
         let at = Timestamp(self.now);
         self.lines.push(Line { at, entry });
+    }
+
+    /// This log so far as a copy that is not closed.
+    pub(crate) fn copied(mut self) -> Self {
+        self.state = State::default();
+        for line in &mut self.lines {
+            line.entry.copied = true;
+            self.state.apply_entry(self.state.seq + 1, &line.entry);
+        }
+        self
+    }
+
+    /// A person answers about a tool call.
+    pub(crate) fn answer(&mut self, call: u32, allow: bool) {
+        let by = self.by();
+        self.go(What::ResolveApproval {
+            by,
+            guard: Some(LoopId(1)),
+            call: CallId(call),
+            allow,
+            reason: "I asked the bank".to_owned(),
+        });
+    }
+
+    /// A person says what became of a tool call.
+    pub(crate) fn resolve(&mut self, call: u32, resolution: UnknownResolution) {
+        let by = self.by();
+        let output = (resolution == UnknownResolution::Happened).then(|| {
+            Arc::new(ToolOutput {
+                text: "paid".to_owned(),
+                ..ToolOutput::default()
+            })
+        });
+        self.go(What::ResolveUnknown {
+            by,
+            guard: None,
+            call: CallId(call),
+            resolution,
+            output,
+            reason: "I asked the bank".to_owned(),
+        });
+    }
+
+    /// An attempt of a tool call breaks off.
+    pub(crate) fn breaks(&mut self, call: u32, attempt: Attempt) {
+        self.go(What::ToolFailed {
+            call: CallId(call),
+            attempt,
+            failure: ToolFailure {
+                kind: ToolFailureKind::Ambiguous,
+                message: "deadline".to_owned(),
+                retryable: false,
+                retry_after_ms: Some(500),
+            },
+            jitter: 250_000,
+        });
+    }
+
+    /// Nobody knows what became of a tool call in doubt.
+    pub(crate) fn not_known(&mut self, call: u32) {
+        self.go(What::LookedUp {
+            call: CallId(call),
+            answer: LookupAnswer::NotKnown("the sidecar was restarted".to_owned()),
+        });
     }
 
     pub(crate) fn wait(&mut self, millis: u64) {

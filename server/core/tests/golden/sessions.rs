@@ -3,9 +3,9 @@
 use loopwright_core::{
     Cause, Entry, Event, What,
     agent::{Agent, BudgetLimits, Limits, UnknownPolicy},
-    event::Unknown,
+    event::{Unknown, UnknownResolution},
     ids::{CallId, LoopId},
-    input::{Mode, TimerWhy},
+    input::{AdoptOrigin, Mode, TimerWhy},
     message::{Opaque, Part, Thinking},
     outcome::{LookupAnswer, ModelFailureKind, StopReason, ToolFailure, ToolFailureKind},
 };
@@ -24,6 +24,12 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Line>)> {
         ("named_budget", named_budget()),
         ("steer_queue_interrupt", steer_queue_interrupt()),
         ("unknown_kinds", unknown_kinds()),
+        ("held_and_allowed", held_and_allowed()),
+        ("held_and_expired", held_and_expired()),
+        ("unknown_and_asked", unknown_and_asked()),
+        ("lookup_never_started", lookup_never_started()),
+        ("fork_in_mid_call", fork_in_mid_call()),
+        ("import", import()),
     ]
 }
 
@@ -227,4 +233,158 @@ fn unknown_kinds() -> Vec<Line> {
     let newer = unknown("QuorumReached", "{\"n\":3,  \"deep\":[{\"x\":null}]}");
     script.push(Entry::new(Cause::Tools, vec![newer]));
     script.lines
+}
+
+fn says(script: &mut Script, calls: &[&str]) {
+    let parts = calls.iter().map(|tool| call(tool)).collect();
+    script.reply(parts, StopReason::ToolUse, tokens(60, 20));
+}
+
+fn ends(mut script: Script) -> Vec<Line> {
+    script.reply(vec![text("So be it.")], StopReason::EndTurn, tokens(90, 4));
+    script.lines
+}
+
+fn policy(on_unknown: UnknownPolicy) -> Limits {
+    Limits {
+        on_unknown: Some(on_unknown),
+        ..Limits::default()
+    }
+}
+
+/// The model is told that nobody knows, asks again, and a person allows it; a result comes late.
+fn held_and_allowed() -> Vec<Line> {
+    let mut script = Script::new(agent(), policy(UnknownPolicy::TellModel));
+    script.start("Pay them.");
+    says(&mut script, &["files__write"]);
+    script.breaks(2, 1);
+    script.not_known(2);
+    says(&mut script, &["files__write", "files__read"]);
+    script.tool(5, 1, "read");
+    script.attach();
+    script.answer(4, true);
+    script.tool(2, 1, "paid long ago");
+    script.tool(4, 1, "paid");
+    ends(script)
+}
+
+/// Nobody answers in time, and the next time a person says no.
+fn held_and_expired() -> Vec<Line> {
+    let limits = Limits {
+        approval_timeout_ms: Some(60_000),
+        idle_timeout_ms: Some(600_000),
+        ..policy(UnknownPolicy::TellModel)
+    };
+    let mut script = Script::new(agent(), limits);
+    script.start("Pay them.");
+    says(&mut script, &["files__write"]);
+    script.attach();
+    script.not_known(2);
+    says(&mut script, &["files__write"]);
+    script.wait(60_000);
+    script.go(What::TimerFired(TimerWhy::Approval(CallId(4))));
+    says(&mut script, &["files__write"]);
+    script.answer(6, false);
+    says(&mut script, &["files__write"]);
+    script.wait(600_000);
+    script.go(What::TimerFired(TimerWhy::Approval(CallId(8))));
+    ends(script)
+}
+
+/// A person is asked, and says each of what there is to say; the last time nobody does.
+fn unknown_and_asked() -> Vec<Line> {
+    let limits = Limits {
+        on_unknown: None,
+        idle_timeout_ms: Some(600_000),
+        ..Limits::default()
+    };
+    let mut script = Script::new(agent(), limits);
+    script.start("Pay them.");
+    for (number, resolution) in [
+        (2, UnknownResolution::Happened),
+        (4, UnknownResolution::DidNotHappen),
+        (6, UnknownResolution::RunAgain),
+        (8, UnknownResolution::TellModel),
+    ] {
+        says(&mut script, &["files__write"]);
+        script.breaks(number, 1);
+        script.not_known(number);
+        script.resolve(number, resolution);
+        if resolution == UnknownResolution::RunAgain {
+            script.tool(number, 2, "paid");
+        }
+    }
+    says(&mut script, &["files__write"]);
+    script.answer(10, true);
+    script.breaks(10, 1);
+    script.not_known(10);
+    script.wait(600_000);
+    script.go(What::TimerFired(TimerWhy::Idle(LoopId(1))));
+    script.lines
+}
+
+/// Sidecars say that calls never started: one lost with its driver, one that broke off.
+fn lookup_never_started() -> Vec<Line> {
+    let mut script = Script::new(agent(), policy(UnknownPolicy::Ask));
+    let never = |call| What::LookedUp {
+        call: CallId(call),
+        answer: LookupAnswer::NeverStarted,
+    };
+    script.start("Write it down.");
+    says(&mut script, &["files__write"]);
+    script.attach();
+    script.go(never(2));
+    script.breaks(2, 2);
+    script.go(never(2));
+    script.wait(1_000);
+    script.go(What::TimerFired(TimerWhy::RetryTool(CallId(2))));
+    script.tool(2, 3, "written");
+    ends(script)
+}
+
+/// A copy that was cut where a call ran and another waited for a person.
+fn fork_in_mid_call() -> Vec<Line> {
+    let mut script = Script::new(agent(), policy(UnknownPolicy::TellModel));
+    script.start("Pay them.");
+    says(&mut script, &["files__write"]);
+    script.breaks(2, 1);
+    script.not_known(2);
+    says(&mut script, &["mail__send", "files__write"]);
+    script.send("And them.", Mode::Queue);
+    let mut copy = script.copied();
+    let by = copy.by();
+    copy.go(What::Adopt {
+        by,
+        session: "branch".to_owned(),
+        namespace: "default".to_owned(),
+        origin: AdoptOrigin::Fork {
+            from: "golden".to_owned(),
+            from_seq: 7,
+            labels: [("branch".to_owned(), "1".to_owned())].into(),
+        },
+    });
+    copy.attach();
+    copy.start("What happened?");
+    ends(copy)
+}
+
+/// An export that was read in where a model call ran.
+fn import() -> Vec<Line> {
+    let mut script = Script::new(agent(), Limits::default());
+    script.start("Hello?");
+    script.send("And then?", Mode::Queue);
+    let mut copy = script.copied();
+    let by = copy.by();
+    copy.go(What::Adopt {
+        by,
+        session: "restored".to_owned(),
+        namespace: "team".to_owned(),
+        origin: AdoptOrigin::Import {
+            from: "default/golden".to_owned(),
+            from_seq: 4,
+        },
+    });
+    copy.attach();
+    copy.start("Hello again.");
+    ends(copy)
 }

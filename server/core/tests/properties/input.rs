@@ -6,8 +6,9 @@ use loopwright_core::{
     EffectKey, State, What,
     agent::{Agent, BudgetLimits, EffectClass, Limits, ToolSet, ToolSpec, UnknownPolicy},
     budget::Dimension,
+    event::UnknownResolution,
     ids::{Attempt, CallId, LoopId},
-    input::{Command, Create, Mode, SendMessage, StartLoop, TimerWhy},
+    input::{AdoptOrigin, Command, Create, Mode, SendMessage, StartLoop, TimerWhy},
     message::{CallPart, Part, Thinking, ToolOutput},
     outcome::{
         EndReason, LookupAnswer, ModelFailure, ModelFailureKind, ModelReply, StopReason,
@@ -33,7 +34,7 @@ pub(crate) fn rolls() -> impl Strategy<Value = Vec<Roll>> {
     proptest::collection::vec(roll(), 1..50)
 }
 
-fn roll() -> impl Strategy<Value = Roll> {
+pub(crate) fn roll() -> impl Strategy<Value = Roll> {
     let number = prop_oneof![6 => 0_u64..5_000, 1 => Just(u64::MAX), 1 => any::<u64>()];
     (
         any::<u8>(),
@@ -64,7 +65,7 @@ impl Roll {
         match self.kind % 16 {
             0..=7 if !keys.is_empty() => self.outcome(keys[usize::from(self.pick) % keys.len()]),
             0..=8 => self.command(),
-            9 => self.command(),
+            9 => self.word_of_a_person(state),
             10 => What::Attach {
                 epoch: state.epoch + u64::from(!self.shape.is_multiple_of(8)),
                 cut_bytes: self.pick.is_multiple_of(2).then_some(self.number),
@@ -156,6 +157,64 @@ impl Roll {
                 by: self.by(),
                 guard,
                 reason: self.text.clone(),
+            },
+        }
+    }
+
+    /// An answer, mostly to a question that is open.
+    fn word_of_a_person(&self, state: &State) -> What {
+        let tools = state.active.iter().flat_map(|active| &active.tools);
+        let open: Vec<CallId> = tools
+            .filter(|tool| tool.phase.waits_for_person())
+            .map(|tool| tool.call)
+            .collect();
+        let call = open
+            .get(usize::from(self.pick) % (open.len() + 1))
+            .copied()
+            .unwrap_or(self.call());
+        let guard = self.shape.is_multiple_of(7).then_some(LoopId(1));
+        let resolutions = [
+            UnknownResolution::Happened,
+            UnknownResolution::DidNotHappen,
+            UnknownResolution::RunAgain,
+            UnknownResolution::TellModel,
+            UnknownResolution::Cancelled,
+        ];
+        if self.shape.is_multiple_of(2) {
+            return What::ResolveApproval {
+                by: self.by(),
+                guard,
+                call,
+                allow: self.pick.is_multiple_of(2),
+                reason: self.text.clone(),
+            };
+        }
+        What::ResolveUnknown {
+            by: self.by(),
+            guard,
+            call,
+            resolution: resolutions[usize::from(self.pick) % resolutions.len()],
+            output: self.pick.is_multiple_of(3).then(|| self.output()),
+            reason: self.text.clone(),
+        }
+    }
+
+    /// The command that closes a copy.
+    pub(crate) fn adopt(&self) -> What {
+        let (from, from_seq) = (self.text.clone(), self.number);
+        let labels = BTreeMap::from([(self.text.clone(), String::new())]);
+        What::Adopt {
+            by: self.by(),
+            session: "copy".to_owned(),
+            namespace: "m".to_owned(),
+            origin: if self.shape.is_multiple_of(2) {
+                AdoptOrigin::Fork {
+                    from,
+                    from_seq,
+                    labels,
+                }
+            } else {
+                AdoptOrigin::Import { from, from_seq }
             },
         }
     }
@@ -256,7 +315,8 @@ impl Roll {
         // Too few verdicts, or too many, must do no harm.
         let verdicts = vec![
             Verdict {
-                args_hash: self.text.clone(),
+                // Few, so that some come again.
+                args_hash: (self.pick % 2).to_string(),
                 invalid: self.pick.is_multiple_of(5).then(|| self.text.clone()),
             };
             usize::from(self.pick % 5)
@@ -334,9 +394,11 @@ impl Roll {
     }
 
     fn timer(&self) -> TimerWhy {
-        match self.shape % 3 {
+        match self.shape % 5 {
             0 => TimerWhy::RetryModel(self.call()),
             1 => TimerWhy::RetryTool(self.call()),
+            2 => TimerWhy::Approval(self.call()),
+            3 => TimerWhy::Idle(LoopId(u32::from(self.pick % 4))),
             _ => TimerWhy::Deadline(LoopId(u32::from(self.pick % 4))),
         }
     }

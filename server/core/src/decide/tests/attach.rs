@@ -6,6 +6,7 @@ use crate::{
     agent::{Agent, BudgetLimits, Limits, UnknownPolicy},
     effect::{EffectKey, wanted},
     ids::{CallId, LoopId},
+    input::TimerWhy,
     outcome::{EndReason, LookupAnswer, ModelFailureKind, ToolFailureKind},
     rejection::Rejection,
 };
@@ -213,6 +214,9 @@ fn what_waits_ends_or_is_in_doubt_stays_as_it_is() {
     assert_eq!(kinds(&s.attach()), ["DriverAttached"]);
     assert_eq!(wanted(&s.state), before);
     s.looked_up(2, LookupAnswer::NeverStarted);
+    s.fire(TimerWhy::RetryTool(CallId(2)));
+    s.wait(2_000);
+    s.fire(TimerWhy::RetryTool(CallId(2)));
     assert_eq!(
         s.state
             .tool_request(CallId(2))
@@ -244,7 +248,10 @@ fn an_unknown_outcome_frees_its_slot() {
 
 #[test]
 fn one_unknown_outcome_may_end_the_loop_and_the_rest_is_cancelled() {
-    let mut s = Session::started(Limits::default());
+    let mut s = Session::started(Limits {
+        on_unknown: Some(UnknownPolicy::End),
+        ..Limits::default()
+    });
     s.ask(&["blind", "blind", "read"]);
     let events = s.attach();
     assert_eq!(

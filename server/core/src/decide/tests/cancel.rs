@@ -19,7 +19,7 @@ fn cancelled() -> EndReason {
     }
 }
 
-fn dispatched(events: &[Event]) -> Vec<bool> {
+pub(super) fn dispatched(events: &[Event]) -> Vec<bool> {
     let of = |event: &Event| {
         if let Event::ToolCallCancelled(e) = event {
             Some(e.dispatched)
@@ -111,7 +111,10 @@ fn while_tools_wait_run_are_in_doubt_and_have_ended() {
     let told: Vec<bool> = s.results().into_iter().map(|(_, _, error)| error).collect();
     assert_eq!(told, [true, true, false, true, true]);
     at_rest(&s);
-    assert_eq!(s.go(tool_completed(5, 1, "late")), nothing());
+    assert_eq!(
+        kinds(&s.go(tool_completed(5, 1, "late"))),
+        ["ToolCallResultLate"]
+    );
     assert_eq!(s.looked_up(2, LookupAnswer::NeverStarted), nothing());
 }
 

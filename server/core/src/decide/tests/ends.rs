@@ -31,6 +31,7 @@ fn drive_to(label: &str) -> (Session, Vec<Event>) {
         max_steps: 1,
         max_output_retries: 0,
         deadline_ms: Some(10),
+        on_unknown: Some(crate::agent::UnknownPolicy::End),
         ..Limits::default()
     };
     let mut s = Session::started(limits.clone());

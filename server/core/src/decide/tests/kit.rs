@@ -1,23 +1,31 @@
 //! A session under test: inputs in, events out, and after each entry what must always hold.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     Entry, Event, Input, Rejection, State, What,
-    agent::{Agent, EffectClass, Limits, ToolSet, ToolSpec},
+    agent::{Agent, Limits, ToolSet, ToolSpec},
     decide,
     effect::{EffectKey, wanted},
-    ids::{Attempt, CallId, LoopId, Timestamp},
-    input::{Command, Create, Mode, SendMessage, StartLoop, TimerWhy},
-    message::{CallPart, Part, Parts, ToolOutput},
+    event::UnknownResolution,
+    ids::{Attempt, CallId, Timestamp},
+    input::{Command, Mode, TimerWhy},
+    message::Part,
     outcome::{
-        EndReason, LookupAnswer, ModelFailure, ModelFailureKind, ModelReply, StopReason,
-        ToolFailure, ToolFailureKind, Verdict,
+        EndReason, LookupAnswer, ModelFailure, ModelFailureKind, StopReason, ToolFailure,
+        ToolFailureKind,
     },
     replay::{fold, redecide},
     retry::JITTER_ONE,
-    state::Turn,
+    state::{ToolPhase, Turn},
     usage::Usage,
+};
+
+mod inputs;
+
+pub(super) use inputs::{
+    answer, by, call, call_with, cancel, completed, create, resolve, said, send, specs, start,
+    tool_completed, usage,
 };
 
 /// When a session under test begins, milliseconds.
@@ -212,6 +220,40 @@ impl Session {
         })
     }
 
+    pub(super) fn answer(&mut self, call: u32, allow: bool) -> Vec<Event> {
+        self.go(answer("", call, allow))
+    }
+
+    pub(super) fn resolve(&mut self, call: u32, resolution: UnknownResolution) -> Vec<Event> {
+        self.go(resolve("", call, resolution))
+    }
+
+    /// How far a tool call of the open step is.
+    pub(super) fn phase(&self, call: u32) -> ToolPhase {
+        let active = self.state.active.as_ref().expect("a loop runs");
+        let tool = active.tool(CallId(call)).expect("it is of the open step");
+        tool.phase.clone()
+    }
+
+    /// A copy of the log up to `seq`, not closed.
+    pub(super) fn copied(&self, seq: usize) -> Self {
+        let copy = |entry: &Entry| Entry {
+            copied: true,
+            ..entry.clone()
+        };
+        let entries: Vec<Entry> = self.entries[..seq].iter().map(copy).collect();
+        Self {
+            state: fold(&entries),
+            now: self.now,
+            entries,
+        }
+    }
+
+    /// The entry after so many.
+    pub(super) fn entry(&self, at: usize) -> Entry {
+        self.entries[at].clone()
+    }
+
     pub(super) fn granted(&mut self, max_output_tokens: u64) -> Vec<Event> {
         let (call, attempt) = self.model();
         self.go(What::BudgetGranted {
@@ -299,143 +341,4 @@ pub(super) fn kinds(events: &[Event]) -> Vec<&str> {
 
 pub(super) fn nothing() -> Vec<Event> {
     Vec::new()
-}
-
-pub(super) fn create(by: Command, limits: Limits, agent: Agent) -> Create {
-    Create {
-        by,
-        session: "s".to_owned(),
-        namespace: "n".to_owned(),
-        agent: Arc::new(agent),
-        limits: Arc::new(limits),
-        labels: BTreeMap::new(),
-        tools: ToolSet::new(specs()),
-    }
-}
-
-pub(super) fn by(request: &str) -> Command {
-    Command {
-        request_id: request.to_owned(),
-        principal: "ann".to_owned(),
-    }
-}
-
-pub(super) fn start(request: &str, text: &str) -> StartLoop {
-    StartLoop {
-        by: by(request),
-        parts: said(text),
-        agent: None,
-        limits: None,
-        traceparent: None,
-    }
-}
-
-pub(super) fn send(request: &str, mode: Mode, text: &str) -> SendMessage {
-    SendMessage {
-        by: by(request),
-        parts: said(text),
-        mode,
-        guard: None,
-        traceparent: None,
-    }
-}
-
-pub(super) fn cancel(request: &str, guard: Option<LoopId>) -> What {
-    What::CancelLoop {
-        by: by(request),
-        guard,
-        reason: "enough".to_owned(),
-    }
-}
-
-pub(super) fn completed(
-    call: CallId,
-    attempt: Attempt,
-    parts: Vec<Part>,
-    stop: StopReason,
-    usage: Option<Usage>,
-) -> What {
-    let asks = |part: &&Part| matches!(part, Part::ToolCall(_));
-    let verdict = |part: &Part| {
-        let bad = matches!(part, Part::ToolCall(call) if call.arguments == "bad");
-        Verdict {
-            args_hash: "0011223344556677".to_owned(),
-            invalid: bad.then(|| "`a` must be a number".to_owned()),
-        }
-    };
-    let verdicts = parts.iter().filter(asks).map(verdict).collect();
-    let reply = ModelReply {
-        parts: Arc::new(parts),
-        stop,
-        usage,
-        response_id: None,
-        body_crc: String::new(),
-        latency_ms: 1,
-        cost_micro_usd: Some(3),
-        verdicts,
-    };
-    What::ModelCompleted {
-        call,
-        attempt,
-        reply,
-    }
-}
-
-pub(super) fn tool_completed(call: u32, attempt: Attempt, text: &str) -> What {
-    let output = ToolOutput {
-        text: text.to_owned(),
-        ..ToolOutput::default()
-    };
-    What::ToolCompleted {
-        call: CallId(call),
-        attempt,
-        output: Arc::new(output),
-    }
-}
-
-pub(super) fn said(text: &str) -> Parts {
-    Arc::new(vec![Part::Text(text.to_owned())])
-}
-
-pub(super) fn call(tool: &str) -> Part {
-    call_with(tool, "{}")
-}
-
-pub(super) fn call_with(tool: &str, arguments: &str) -> Part {
-    Part::ToolCall(CallPart {
-        provider_id: "same".to_owned(),
-        tool: tool.to_owned(),
-        arguments: arguments.to_owned(),
-    })
-}
-
-pub(super) fn usage(input: u64, output: u64) -> Option<Usage> {
-    Some(Usage {
-        input,
-        output,
-        ..Usage::default()
-    })
-}
-
-/// A tool of each class; `once` can be looked up, `blind` cannot.
-pub(super) fn specs() -> Vec<ToolSpec> {
-    let retention_ms = 60_000;
-    [
-        ("read", EffectClass::ReadOnly, false),
-        ("idem", EffectClass::Idempotent, false),
-        ("dedup", EffectClass::Deduplicated { retention_ms }, false),
-        ("once", EffectClass::AtMostOnce, true),
-        ("blind", EffectClass::AtMostOnce, false),
-    ]
-    .map(|(name, effect, lookup)| ToolSpec {
-        name: name.to_owned(),
-        description: String::new(),
-        input_schema: "{}".to_owned(),
-        effect,
-        destructive: false,
-        lookup,
-        timeout_ms: 1,
-        absolute_cap_ms: 1,
-    })
-    .to_vec()
 }

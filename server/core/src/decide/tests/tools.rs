@@ -10,7 +10,7 @@ use crate::{
     ids::{CallId, Timestamp},
     input::TimerWhy,
     message::ToolOutput,
-    outcome::{EndReason, LookupAnswer, StopReason, ToolFailureKind},
+    outcome::{EndReason, LookupAnswer, StopReason, ToolFailure, ToolFailureKind},
 };
 
 const AMBIGUOUS: ToolFailureKind = ToolFailureKind::Ambiguous;
@@ -229,8 +229,9 @@ fn a_lookup_says_what_became_of_a_call_in_doubt() {
     let mut s = doubt();
     assert_eq!(
         kinds(&s.looked_up(2, LookupAnswer::NeverStarted)),
-        ["ToolCallStarted"]
+        ["ToolCallFailed"]
     );
+    s.fire_next();
     assert_eq!(running(&s), [tool(2, 2)]);
     let mut s = doubt();
     let unsure = LookupAnswer::NotKnown("gone".to_owned());
@@ -247,7 +248,11 @@ fn without_a_lookup_the_outcome_is_unknown_at_once() {
     let mut s = asked(tell_model(), &["blind", "read"]);
     let events = s.tool_fails(2, 1, AMBIGUOUS, true);
     assert_eq!(kinds(&events), ["ToolCallInDoubt", "ToolCallUnknown"]);
-    let mut s = asked(Limits::default(), &["blind", "read"]);
+    let limits = Limits {
+        on_unknown: Some(UnknownPolicy::End),
+        ..Limits::default()
+    };
+    let mut s = asked(limits, &["blind", "read"]);
     let events = s.tool_fails(2, 1, AMBIGUOUS, true);
     assert_eq!(
         kinds(&events),
@@ -358,4 +363,26 @@ fn outcomes_of_other_attempts_and_calls_decide_to_nothing() {
     assert_eq!(s.tool(2, 1, "again"), nothing());
     assert_eq!(s.tool_fails(2, 1, AMBIGUOUS, true), nothing());
     assert_eq!(s.fire(TimerWhy::RetryTool(CallId(2))), nothing());
+}
+
+#[test]
+fn a_sidecar_that_asks_for_time_gets_it() {
+    let limits = Limits::default();
+    let failure = |retry_after_ms| What::ToolFailed {
+        call: CallId(2),
+        attempt: 1,
+        failure: ToolFailure {
+            kind: NOT_EXECUTED,
+            message: "busy".to_owned(),
+            retryable: true,
+            retry_after_ms,
+        },
+        jitter: 0,
+    };
+    let mut s = asked(limits.clone(), &["once"]);
+    s.go(failure(Some(7_000)));
+    assert_eq!(s.state.wake_at(), Some(Timestamp(s.now + 7_000)));
+    let mut s = asked(limits.clone(), &["once"]);
+    s.go(failure(Some(limits.retry.total_deadline_ms + 1)));
+    assert!(s.results()[0].2, "so long nobody waits");
 }
