@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{message::is_false, retry::RetryPolicy};
+use crate::{budget::Dimension, message::is_false, retry::RetryPolicy};
 
 /// Who answers: the model and how it is asked.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -146,9 +146,29 @@ pub struct BudgetLimits {
     /// Tool calls dispatched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_calls: Option<u64>,
+    /// Millionths of a US dollar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_micro_usd: Option<u64>,
+    /// Milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wall_ms: Option<u64>,
 }
 
 impl BudgetLimits {
+    /// The limit of one dimension.
+    #[must_use]
+    pub fn of(&self, dimension: Dimension) -> Option<u64> {
+        match dimension {
+            Dimension::InputTokens => self.input_tokens,
+            Dimension::OutputTokens => self.output_tokens,
+            Dimension::TotalTokens => self.total_tokens,
+            Dimension::CostMicroUsd => self.cost_micro_usd,
+            Dimension::ModelCalls => self.model_calls,
+            Dimension::ToolCalls => self.tool_calls,
+            Dimension::WallTimeMs => self.wall_ms,
+        }
+    }
+
     /// Whether nothing is limited, so that nothing needs to be reserved.
     #[must_use]
     pub fn is_open(&self) -> bool {

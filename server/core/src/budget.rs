@@ -8,11 +8,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    agent::BudgetLimits,
-    outcome::EndReason,
-    usage::{Totals, Usage},
-};
+use crate::{agent::BudgetLimits, outcome::EndReason, usage::Usage};
+
+mod amount;
+
+pub use amount::{Amount, Price, used};
 
 /// Tokens set aside for what a provider wraps around one message, in excess of its content.
 pub const MARGIN_PER_MESSAGE: u64 = 32;
@@ -33,10 +33,27 @@ pub enum Dimension {
     OutputTokens,
     /// Both together.
     TotalTokens,
+    /// Millionths of a US dollar.
+    CostMicroUsd,
     /// Attempts of model calls.
     ModelCalls,
     /// Tool calls dispatched.
     ToolCalls,
+    /// Milliseconds.
+    WallTimeMs,
+}
+
+impl Dimension {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::InputTokens,
+        Self::OutputTokens,
+        Self::TotalTokens,
+        Self::CostMicroUsd,
+        Self::ModelCalls,
+        Self::ToolCalls,
+        Self::WallTimeMs,
+    ];
 }
 
 impl fmt::Display for Dimension {
@@ -45,8 +62,10 @@ impl fmt::Display for Dimension {
             Self::InputTokens => "input_tokens",
             Self::OutputTokens => "output_tokens",
             Self::TotalTokens => "total_tokens",
+            Self::CostMicroUsd => "cost_micro_usd",
             Self::ModelCalls => "model_calls",
             Self::ToolCalls => "tool_calls",
+            Self::WallTimeMs => "wall_time_ms",
         })
     }
 }
@@ -91,8 +110,8 @@ impl Bound {
     }
 }
 
-/// What a call asks of the loop's own budget.
-#[derive(Clone, Copy, Debug)]
+/// What a call asks of a budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
     /// Upper bound of its prompt, tokens.
     pub input: u64,
@@ -100,9 +119,12 @@ pub struct Ask {
     pub output: u64,
     /// The smallest cap worth a call, tokens.
     pub min_output: u64,
+    /// What its tokens cost at most; absent where the model has no price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<Price>,
 }
 
-/// What the loop's own budget allows a call.
+/// What a budget allows a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// Set aside.
@@ -111,65 +133,102 @@ pub struct Grant {
     pub bound: Bound,
 }
 
-/// Whether the loop's own limits cover a call, and with which output cap.
+/// Why a budget does not cover what is asked of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortfall {
+    /// In which dimension.
+    pub dimension: Dimension,
+    /// Its limit.
+    pub limit: u64,
+    /// What of it is used or set aside.
+    pub used: u64,
+    /// What was asked for, at the least.
+    pub requested: u64,
+}
+
+impl Shortfall {
+    /// How a loop ends that a budget of this name does not cover.
+    #[must_use]
+    pub fn of(self, budget: &str) -> EndReason {
+        EndReason::BudgetExceeded {
+            budget: budget.to_owned(),
+            dimension: self.dimension,
+            limit: self.limit,
+            used: self.used,
+            requested: self.requested,
+        }
+    }
+}
+
+/// Whether `limits`, of which `used` is gone, cover a model call, and with which output cap.
 ///
 /// # Errors
-/// `EndReason::BudgetExceeded`, with the dimension that does not.
-pub fn grant(limits: &BudgetLimits, used: &Totals, ask: Ask) -> Result<Grant, EndReason> {
-    let exceeded = |dimension, limit, used, requested| EndReason::BudgetExceeded {
-        budget: LOOP_BUDGET.to_owned(),
-        dimension,
-        limit,
-        used,
-        requested,
-    };
-    if let Some(limit) = limits
-        .model_calls
-        .filter(|&limit| used.model_calls >= limit)
-    {
-        return Err(exceeded(Dimension::ModelCalls, limit, used.model_calls, 1));
-    }
-    let (prompt, output, total) = (used.usage.prompt(), used.usage.output, used.usage.total());
-    if let Some(limit) = limits.input_tokens
-        && ask.input > limit.saturating_sub(prompt)
-    {
-        return Err(exceeded(Dimension::InputTokens, limit, prompt, ask.input));
-    }
-    let mut cap = ask.output;
-    let mut bound = Bound::Configured;
+/// The first dimension that does not.
+pub fn grant(limits: &BudgetLimits, used: &Amount, ask: Ask) -> Result<Grant, Shortfall> {
     let least = ask.min_output.min(ask.output).max(1);
-    let ceilings = [
-        (Dimension::OutputTokens, limits.output_tokens, output, 0),
-        (
-            Dimension::TotalTokens,
-            limits.total_tokens,
-            total,
-            ask.input,
-        ),
-    ];
-    for (dimension, limit, used, beside) in ceilings {
-        let Some(limit) = limit else { continue };
-        let left = limit.saturating_sub(used).saturating_sub(beside);
-        if left < least {
-            return Err(exceeded(
+    let floor = Amount {
+        input: ask.input,
+        output: least,
+        cost_micro_usd: ask.price.map_or(0, |price| price.cost(ask.input, least)),
+        model_calls: 1,
+        ..Amount::default()
+    };
+    covers(limits, used, &floor)?;
+    let mut granted = Grant {
+        reserved: Reservation {
+            input: ask.input,
+            output: ask.output,
+        },
+        bound: Bound::Configured,
+    };
+    for (dimension, cap) in caps(limits, used, ask) {
+        if cap < granted.reserved.output {
+            granted.reserved.output = cap;
+            granted.bound = Bound::Budget(dimension);
+        }
+    }
+    Ok(granted)
+}
+
+/// Whether `limits`, of which `used` is gone, cover `asked` as it is. Of a limit on wall time
+/// something must be left: how long a call takes is known once it has ended.
+///
+/// # Errors
+/// The first dimension that does not.
+pub fn covers(limits: &BudgetLimits, used: &Amount, asked: &Amount) -> Result<(), Shortfall> {
+    for dimension in Dimension::ALL {
+        let Some(limit) = limits.of(dimension) else {
+            continue;
+        };
+        let least = u64::from(dimension == Dimension::WallTimeMs);
+        let (used, requested) = (used.of(dimension), asked.of(dimension).max(least));
+        if requested > limit.saturating_sub(used) {
+            return Err(Shortfall {
                 dimension,
                 limit,
                 used,
-                beside.saturating_add(least),
-            ));
-        }
-        if left < cap {
-            cap = left;
-            bound = Bound::Budget(dimension);
+                requested,
+            });
         }
     }
-    Ok(Grant {
-        reserved: Reservation {
-            input: ask.input,
-            output: cap,
-        },
-        bound,
-    })
+    Ok(())
+}
+
+/// The output caps that what is left in each dimension allows.
+fn caps<'a>(
+    limits: &'a BudgetLimits,
+    used: &'a Amount,
+    ask: Ask,
+) -> impl Iterator<Item = (Dimension, u64)> + 'a {
+    let left = |dimension| {
+        let limit = limits.of(dimension)?;
+        Some((dimension, limit.saturating_sub(used.of(dimension))))
+    };
+    let output = left(Dimension::OutputTokens);
+    let total = left(Dimension::TotalTokens).map(|(d, left)| (d, left.saturating_sub(ask.input)));
+    let cost = left(Dimension::CostMicroUsd).zip(ask.price);
+    let cost = cost.and_then(|((d, left), price)| Some((d, price.output_within(left, ask.input)?)));
+    [output, total, cost].into_iter().flatten()
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub mod entry;
 pub mod event;
 pub mod ids;
 pub mod input;
+pub mod ledger;
 pub mod message;
 pub mod outcome;
 pub mod prompt;

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::usage::Totals;
 
 fn limits(input: Option<u64>, output: Option<u64>, total: Option<u64>) -> BudgetLimits {
     BudgetLimits {
@@ -11,14 +12,11 @@ fn limits(input: Option<u64>, output: Option<u64>, total: Option<u64>) -> Budget
     }
 }
 
-fn used(input: u64, output: u64) -> Totals {
-    Totals {
-        usage: Usage {
-            input,
-            output,
-            ..Usage::default()
-        },
-        ..Totals::default()
+fn gone(input: u64, output: u64) -> Amount {
+    Amount {
+        input,
+        output,
+        ..Amount::default()
     }
 }
 
@@ -26,18 +24,16 @@ const ASK: Ask = Ask {
     input: 500,
     output: 4096,
     min_output: 64,
+    price: None,
 };
 
-fn dimension(result: Result<Grant, EndReason>) -> Option<Dimension> {
-    match result {
-        Err(EndReason::BudgetExceeded { dimension, .. }) => Some(dimension),
-        Ok(_) | Err(_) => None,
-    }
+fn dimension(result: Result<Grant, Shortfall>) -> Option<Dimension> {
+    result.err().map(|short| short.dimension)
 }
 
 #[test]
 fn without_limits_the_cap_is_the_configured_one() {
-    let granted = grant(&BudgetLimits::default(), &used(u64::MAX, u64::MAX), ASK);
+    let granted = grant(&BudgetLimits::default(), &gone(u64::MAX, u64::MAX), ASK);
     let reserved = Reservation {
         input: 500,
         output: 4096,
@@ -54,15 +50,15 @@ fn without_limits_the_cap_is_the_configured_one() {
 #[test]
 fn zero_allows_nothing() {
     assert_eq!(
-        dimension(grant(&limits(Some(0), None, None), &used(0, 0), ASK)),
+        dimension(grant(&limits(Some(0), None, None), &gone(0, 0), ASK)),
         Some(Dimension::InputTokens)
     );
     assert_eq!(
-        dimension(grant(&limits(None, Some(0), None), &used(0, 0), ASK)),
+        dimension(grant(&limits(None, Some(0), None), &gone(0, 0), ASK)),
         Some(Dimension::OutputTokens)
     );
     assert_eq!(
-        dimension(grant(&limits(None, None, Some(0)), &used(0, 0), ASK)),
+        dimension(grant(&limits(None, None, Some(0)), &gone(0, 0), ASK)),
         Some(Dimension::TotalTokens)
     );
     let none = BudgetLimits {
@@ -70,14 +66,14 @@ fn zero_allows_nothing() {
         ..BudgetLimits::default()
     };
     assert_eq!(
-        dimension(grant(&none, &used(0, 0), ASK)),
+        dimension(grant(&none, &gone(0, 0), ASK)),
         Some(Dimension::ModelCalls)
     );
 }
 
 #[test]
 fn the_cap_shrinks_to_what_is_left_and_stops_below_the_least() {
-    let granted = grant(&limits(None, None, Some(1_000)), &used(0, 0), ASK);
+    let granted = grant(&limits(None, None, Some(1_000)), &gone(0, 0), ASK);
     let reserved = Reservation {
         input: 500,
         output: 500,
@@ -89,11 +85,10 @@ fn the_cap_shrinks_to_what_is_left_and_stops_below_the_least() {
             bound: Bound::Budget(Dimension::TotalTokens)
         })
     );
-    let granted = grant(&limits(None, None, Some(1_000)), &used(400, 37), ASK);
+    let granted = grant(&limits(None, None, Some(1_000)), &gone(400, 37), ASK);
     assert_eq!(
         granted,
-        Err(EndReason::BudgetExceeded {
-            budget: LOOP_BUDGET.to_owned(),
+        Err(Shortfall {
             dimension: Dimension::TotalTokens,
             limit: 1_000,
             used: 437,
@@ -105,7 +100,7 @@ fn the_cap_shrinks_to_what_is_left_and_stops_below_the_least() {
 #[test]
 fn a_request_for_less_than_the_least_is_still_served() {
     let small = Ask { output: 16, ..ASK };
-    let granted = grant(&limits(None, Some(16), None), &used(0, 0), small);
+    let granted = grant(&limits(None, Some(16), None), &gone(0, 0), small);
     assert_eq!(granted.map(|g| g.reserved.output), Ok(16));
 }
 
@@ -119,8 +114,56 @@ fn cache_reads_count() {
         ..Totals::default()
     };
     assert_eq!(
-        dimension(grant(&limits(Some(10_000), None, None), &cached, ASK)),
+        dimension(grant(
+            &limits(Some(10_000), None, None),
+            &Amount::from(&cached),
+            ASK
+        )),
         Some(Dimension::InputTokens)
+    );
+}
+
+#[test]
+fn money_clamps_the_output_at_the_dearest_price() {
+    let limits = BudgetLimits {
+        cost_micro_usd: Some(4_500),
+        ..BudgetLimits::default()
+    };
+    let price = Some(Price {
+        input: 3_000_000,
+        output: 15_000_000,
+    });
+    let ask = Ask { price, ..ASK };
+    let granted = grant(&limits, &gone(0, 0), ask);
+    assert_eq!(
+        granted.map(|g| (g.reserved.output, g.bound)),
+        Ok((200, Bound::Budget(Dimension::CostMicroUsd)))
+    );
+    let spent = Amount {
+        cost_micro_usd: 3_000,
+        ..Amount::default()
+    };
+    assert_eq!(
+        dimension(grant(&limits, &spent, ask)),
+        Some(Dimension::CostMicroUsd),
+        "1,500 micro-USD pay for the prompt and nothing else"
+    );
+}
+
+#[test]
+fn of_wall_time_something_must_be_left() {
+    let limits = BudgetLimits {
+        wall_ms: Some(10),
+        ..BudgetLimits::default()
+    };
+    let waited = |wall_ms| Amount {
+        wall_ms,
+        ..Amount::default()
+    };
+    assert!(grant(&limits, &waited(9), ASK).is_ok());
+    assert_eq!(
+        dimension(grant(&limits, &waited(10), ASK)),
+        Some(Dimension::WallTimeMs)
     );
 }
 
@@ -132,16 +175,22 @@ proptest! {
         output in proptest::option::of(0_u64..20_000),
         total in proptest::option::of(0_u64..20_000),
         spent_input in 0_u64..20_000, spent_output in 0_u64..20_000,
+        money in proptest::option::of(0_u64..200_000), spent_money in 0_u64..200_000,
+        price in proptest::option::of((0_u64..20_000_000, 0_u64..20_000_000)),
         ask_input in 0_u64..20_000, ask_output in 1_u64..20_000, min_output in 0_u64..200,
     ) {
-        let (limits, used) = (limits(input, output, total), used(spent_input, spent_output));
-        let ask = Ask { input: ask_input, output: ask_output, min_output };
+        let limits = BudgetLimits { cost_micro_usd: money, ..limits(input, output, total) };
+        let used = Amount { cost_micro_usd: spent_money, ..gone(spent_input, spent_output) };
+        let price = price.map(|(input, output)| Price { input, output });
+        let ask = Ask { input: ask_input, output: ask_output, min_output, price };
         if let Ok(Grant { reserved, .. }) = grant(&limits, &used, ask) {
             prop_assert!(reserved.output >= 1 && reserved.output <= ask_output);
             prop_assert!(input.is_none_or(|l| spent_input + reserved.input <= l));
             prop_assert!(output.is_none_or(|l| spent_output + reserved.output <= l));
             let sum = spent_input + spent_output + reserved.input + reserved.output;
             prop_assert!(total.is_none_or(|l| sum <= l));
+            let cost = price.map_or(0, |price| price.cost(reserved.input, reserved.output));
+            prop_assert!(money.is_none_or(|l| cost == 0 || spent_money + cost <= l));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Draft, budget, step, tool};
 use crate::{
-    budget::{Bound, Dimension, LOOP_BUDGET},
+    budget::{Amount, Bound, Dimension, LOOP_BUDGET},
     event::{MessageAdded, ModelCallCompleted, ModelCallFailed, Origin, RejectReason},
     ids::{Attempt, CallId},
     message::Part,
@@ -113,40 +113,21 @@ fn cut(draft: &mut Draft, bound: Bound, asks: bool) {
 /// Why a loop ends whose reply was cut by what a budget had left.
 fn by_bound(draft: &Draft, bound: Bound) -> EndReason {
     let limits = &draft.state.limits.budget;
-    let usage = draft
-        .state
-        .active
-        .as_ref()
-        .map(|active| active.totals.usage)
-        .unwrap_or_default();
-    let own = LOOP_BUDGET.to_owned();
-    let (budget, dimension, limit, used) = match bound {
-        Bound::Budget(Dimension::OutputTokens) => (
-            own,
-            Dimension::OutputTokens,
-            limits.output_tokens,
-            usage.output,
-        ),
+    let totals = draft.state.active.as_ref().map(|active| active.totals);
+    let gone = Amount::from(&totals.unwrap_or_default());
+    let (budget, dimension, limit) = match bound {
+        Bound::Budget(dimension) => (LOOP_BUDGET.to_owned(), dimension, limits.of(dimension)),
         // Which of them it was, and how it stands, only the ledger knows.
-        Bound::NamedBudget => (
-            draft.state.agent.budgets.join(", "),
-            Dimension::TotalTokens,
-            None,
-            usage.total(),
-        ),
-        Bound::Budget(
-            Dimension::InputTokens
-            | Dimension::TotalTokens
-            | Dimension::ModelCalls
-            | Dimension::ToolCalls,
-        )
-        | Bound::Configured => (
-            own,
-            Dimension::TotalTokens,
-            limits.total_tokens,
-            usage.total(),
-        ),
+        Bound::NamedBudget => {
+            let names = draft.state.agent.budgets.join(", ");
+            (names, Dimension::TotalTokens, None)
+        }
+        Bound::Configured => {
+            let total = Dimension::TotalTokens;
+            (LOOP_BUDGET.to_owned(), total, limits.of(total))
+        }
     };
+    let used = gone.of(dimension);
     EndReason::BudgetExceeded {
         budget,
         dimension,

@@ -2,7 +2,7 @@
 
 use super::{Draft, cancel, message};
 use crate::{
-    budget::{Ask, Grant, grant},
+    budget::{Amount, Ask, Grant, LOOP_BUDGET, grant},
     event::{BudgetReserved, LoopEnded, ModelCallReserving, ModelCallStarted},
     ids::{Attempt, CallId},
     message::{clamp, text_of},
@@ -106,8 +106,9 @@ pub(super) fn own_grant(draft: &Draft) -> Result<Grant, EndReason> {
         input: draft.state.prompt_bound(),
         output: limits.max_output_tokens,
         min_output: limits.min_output_tokens,
+        price: None,
     };
-    grant(&limits.budget, &totals, ask)
+    grant(&limits.budget, &Amount::from(&totals), ask).map_err(|short| short.of(LOOP_BUDGET))
 }
 
 pub(super) fn tool_budget_exceeded(limit: u64, used: u64) -> EndReason {

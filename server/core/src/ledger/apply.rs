@@ -1,0 +1,135 @@
+//! The fold: what each fact makes of the ledger. It refuses nothing and knows no clock.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{
+    Budget, BudgetSettled, ENDED_KEPT, Hold, HoldId, Ledger, LedgerEntry, LedgerEvent, Period,
+    Window,
+};
+use crate::{budget::Amount, ids::Seq, ids::Timestamp};
+
+impl Ledger {
+    /// Applies one entry, the next of the log.
+    pub fn apply_entry(&mut self, seq: Seq, entry: &LedgerEntry) {
+        self.seq = seq;
+        for event in &entry.events {
+            self.apply(event);
+        }
+    }
+
+    /// Applies one fact.
+    pub fn apply(&mut self, event: &LedgerEvent) {
+        match event {
+            LedgerEvent::BudgetCreated(e) => {
+                let budget = Budget {
+                    terms: (*e.terms).clone(),
+                    created_at: e.at,
+                    updated_at: e.at,
+                    period_start: e.terms.period.start_of(e.at).unwrap_or(e.at),
+                    ever: Amount::default(),
+                    reserved: Amount::default(),
+                    settled: Amount::default(),
+                    window: Window::default(),
+                    warned: BTreeSet::new(),
+                };
+                self.budgets.insert(Arc::clone(&e.name), budget);
+            }
+            LedgerEvent::LimitsUpdated(e) => {
+                if let Some(budget) = self.budgets.get_mut(&e.name) {
+                    budget.renew((*e.terms).clone(), e.at);
+                }
+            }
+            LedgerEvent::BudgetDeleted(e) => {
+                self.budgets.remove(&e.name);
+            }
+            LedgerEvent::BudgetPeriodStarted(e) => {
+                if let Some(budget) = self.budgets.get_mut(&e.name) {
+                    budget.period_start = e.at;
+                    budget.settled = Amount::default();
+                    budget.warned.clear();
+                }
+            }
+            LedgerEvent::BudgetReserved(e) => {
+                for name in e.budgets.iter() {
+                    if let Some(budget) = self.budgets.get_mut(name) {
+                        budget.reserved = budget.reserved.plus(&e.amount);
+                    }
+                }
+                let hold = Hold {
+                    budgets: Arc::clone(&e.budgets),
+                    amount: e.amount,
+                    at: e.at,
+                    expires_at: e.expires_at,
+                };
+                self.holds.insert(e.hold.clone(), hold);
+            }
+            LedgerEvent::BudgetSettled(e) => self.settle(e),
+            LedgerEvent::BudgetReleased(e) => {
+                self.let_go(&e.hold);
+            }
+            LedgerEvent::BudgetWarning(e) => {
+                if let Some(budget) = self.budgets.get_mut(&e.name) {
+                    budget.warned.insert(e.dimension);
+                }
+            }
+            // The settlement after it says what was used.
+            LedgerEvent::BudgetOverrun(_) => {}
+        }
+    }
+
+    fn settle(&mut self, event: &BudgetSettled) {
+        let Some(hold) = self.let_go(&event.hold) else {
+            return;
+        };
+        for name in hold.budgets.iter() {
+            if let Some(budget) = self.budgets.get_mut(name) {
+                budget.charge(&event.amount, event.at);
+            }
+        }
+    }
+
+    /// Takes a reservation out; what it had set aside is free again.
+    fn let_go(&mut self, id: &HoldId) -> Option<Hold> {
+        let hold = self.holds.remove(id)?;
+        for name in hold.budgets.iter() {
+            if let Some(budget) = self.budgets.get_mut(name) {
+                budget.reserved = budget.reserved.minus(&hold.amount);
+            }
+        }
+        if self.ended_set.insert(id.clone()) {
+            self.ended.push_back(id.clone());
+        }
+        if self.ended.len() > ENDED_KEPT
+            && let Some(oldest) = self.ended.pop_front()
+        {
+            self.ended_set.remove(&oldest);
+        }
+        Some(hold)
+    }
+}
+
+impl Budget {
+    fn charge(&mut self, amount: &Amount, at: Timestamp) {
+        self.ever = self.ever.plus(amount);
+        self.settled = self.settled.plus(amount);
+        self.window.add(self.terms.period, at, amount);
+    }
+
+    /// Another period begins anew with what was settled in the old one: a change of terms gives
+    /// nothing away.
+    fn renew(&mut self, terms: super::Terms, at: Timestamp) {
+        if terms.period != self.terms.period {
+            let known = self.settled_at(at);
+            self.settled = known;
+            self.window = Window::default();
+            self.window.add(terms.period, at, &known);
+            self.period_start = terms.period.start_of(at).unwrap_or(at);
+        }
+        if matches!(terms.period, Period::Rolling { .. }) {
+            self.settled = Amount::default();
+        }
+        self.warned.clear();
+        self.terms = terms;
+        self.updated_at = at;
+    }
+}

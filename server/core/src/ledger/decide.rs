@@ -1,0 +1,523 @@
+//! What follows from a request: all of it, or a refusal that says why.
+
+use std::sync::Arc;
+
+use super::{
+    BudgetCreated, BudgetDeleted, BudgetOverrun, BudgetPeriodStarted, BudgetReleased,
+    BudgetReserved, BudgetSettled, BudgetWarning, Hold, HoldId, Ledger, LedgerEvent, LimitsUpdated,
+    MAX_BUDGETS, MAX_DEPTH, MAX_HOLDS, NAMESPACE_BUDGET, Name, OnExhausted, Terms,
+};
+use crate::{
+    budget::{Amount, Ask, Dimension, Grant, Reservation, Shortfall, covers, grant},
+    ids::Timestamp,
+};
+
+/// What is asked of a ledger.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// Create a budget.
+    Create {
+        /// Its name.
+        name: Name,
+        /// What it allows.
+        terms: Arc<Terms>,
+    },
+    /// Replace a budget's terms.
+    Update {
+        /// Its name.
+        name: Name,
+        /// What it allows from here on.
+        terms: Arc<Terms>,
+    },
+    /// Delete a budget.
+    Delete {
+        /// Its name.
+        name: Name,
+    },
+    /// Set aside what a model call may use; its output cap shrinks to what is left.
+    ReserveCall {
+        /// The reservation.
+        hold: HoldId,
+        /// The budgets that it names; their parents come by themselves.
+        budgets: Vec<Name>,
+        /// What it asks for.
+        ask: Ask,
+    },
+    /// Set aside an amount, as it is.
+    Reserve {
+        /// The reservation.
+        hold: HoldId,
+        /// The budgets that it names; their parents come by themselves.
+        budgets: Vec<Name>,
+        /// How much, from each.
+        amount: Amount,
+        /// When it counts as used whole, where nobody settles it.
+        expires_at: Timestamp,
+    },
+    /// Replace a reservation by what was used.
+    Settle {
+        /// The reservation.
+        hold: HoldId,
+        /// What was used; absent: nobody knows, and the whole reservation counts.
+        used: Option<Amount>,
+    },
+    /// Give a reservation back whole: nothing was used.
+    Release {
+        /// The reservation.
+        hold: HoldId,
+    },
+    /// Count as used what has expired.
+    Expire,
+}
+
+/// A request's answer, to be given once its events are durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is so.
+    Done,
+    /// So much is set aside.
+    Granted(Granted),
+}
+
+/// What was set aside for a reservation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// The budgets, parents included; empty where none is named and the namespace has none.
+    pub budgets: Arc<[Name]>,
+    /// How much, from each.
+    pub amount: Amount,
+}
+
+/// Why a request is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No such budget.
+    #[error("there is no budget `{0}`")]
+    NoBudget(Name),
+    /// The name is taken, with other terms.
+    #[error("there is a budget `{0}` already, with other terms")]
+    Exists(Name),
+    /// A budget cannot be its own parent, near or far, and the namespace's has none.
+    #[error("budget `{name}` cannot be a part of `{parent}`: that would close a circle")]
+    Circle {
+        /// The budget.
+        name: Name,
+        /// The parent asked for.
+        parent: Name,
+    },
+    /// The chain would be too long.
+    #[error("budget `{0}` would have more than {MAX_DEPTH} budgets above it")]
+    TooDeep(Name),
+    /// Too many budgets.
+    #[error("the namespace has {MAX_BUDGETS} budgets, as many as it may")]
+    TooMany,
+    /// Too many open reservations.
+    #[error("the namespace has {MAX_HOLDS} open reservations, as many as it may")]
+    TooManyHolds,
+    /// It is still needed.
+    #[error("budget `{name}` is in use: {by}")]
+    InUse {
+        /// The budget.
+        name: Name,
+        /// By what.
+        by: String,
+    },
+    /// A budget does not cover it.
+    #[error(
+        "budget `{budget}` does not cover it: {} limit {}, used {}, asked for {}",
+        short.dimension, short.limit, short.used, short.requested
+    )]
+    Exhausted {
+        /// The budget.
+        budget: Name,
+        /// How it stands.
+        short: Shortfall,
+        /// What a loop does about it.
+        on_exhausted: OnExhausted,
+    },
+    /// The reservation has ended.
+    #[error("reservation `{0}` has ended")]
+    Ended(HoldId),
+    /// The id stands for another reservation.
+    #[error("reservation `{0}` was made for other budgets or another amount")]
+    Reused(HoldId),
+    /// No such reservation.
+    #[error("there is no reservation `{0}`")]
+    NoHold(HoldId),
+}
+
+/// The facts that `request` causes at `at`, none where it was carried out before, and its answer.
+///
+/// # Errors
+/// A [`Refusal`]; nothing happened then.
+pub fn decide(
+    ledger: &Ledger,
+    at: Timestamp,
+    request: &Request,
+) -> Result<(Vec<LedgerEvent>, Answer), Refusal> {
+    match request {
+        Request::Create { name, terms } => create(ledger, at, name, terms),
+        Request::Update { name, terms } => update(ledger, at, name, terms),
+        Request::Delete { name } => delete(ledger, name),
+        Request::ReserveCall { hold, budgets, ask } => {
+            reserve_call(ledger, at, hold, budgets, *ask)
+        }
+        Request::Reserve {
+            hold,
+            budgets,
+            amount,
+            expires_at,
+        } => reserve(ledger, at, hold, budgets, amount, *expires_at),
+        Request::Settle { hold, used } => settle(ledger, at, hold, used.as_ref()),
+        Request::Release { hold } => release(ledger, hold),
+        Request::Expire => Ok((expire(ledger, at), Answer::Done)),
+    }
+}
+
+type Decided = Result<(Vec<LedgerEvent>, Answer), Refusal>;
+
+fn create(ledger: &Ledger, at: Timestamp, name: &Name, terms: &Arc<Terms>) -> Decided {
+    if let Some(known) = ledger.budgets.get(name) {
+        // A repeat of the request that made it.
+        let same = known.terms == **terms;
+        return if same {
+            done(Vec::new())
+        } else {
+            Err(Refusal::Exists(Arc::clone(name)))
+        };
+    }
+    if ledger.budgets.len() >= MAX_BUDGETS {
+        return Err(Refusal::TooMany);
+    }
+    check_parent(ledger, name, terms)?;
+    done(vec![
+        BudgetCreated {
+            name: Arc::clone(name),
+            terms: Arc::clone(terms),
+            at,
+        }
+        .into(),
+    ])
+}
+
+fn update(ledger: &Ledger, at: Timestamp, name: &Name, terms: &Arc<Terms>) -> Decided {
+    let known = ledger.budgets.get(name);
+    let known = known.ok_or_else(|| Refusal::NoBudget(Arc::clone(name)))?;
+    if known.terms == **terms {
+        return done(Vec::new());
+    }
+    check_parent(ledger, name, terms)?;
+    if known.terms.parent != terms.parent {
+        // What is set aside was taken from the old chain and goes back to it.
+        free_of_holds(ledger, name)?;
+    }
+    done(vec![
+        LimitsUpdated {
+            name: Arc::clone(name),
+            terms: Arc::clone(terms),
+            at,
+        }
+        .into(),
+    ])
+}
+
+fn delete(ledger: &Ledger, name: &Name) -> Decided {
+    if !ledger.budgets.contains_key(name) {
+        return Err(Refusal::NoBudget(Arc::clone(name)));
+    }
+    let is_child = |budget: &super::Budget| budget.terms.parent.as_ref() == Some(name);
+    if let Some((child, _)) = ledger.budgets.iter().find(|(_, budget)| is_child(budget)) {
+        return Err(Refusal::InUse {
+            name: Arc::clone(name),
+            by: format!("budget `{child}` is a part of it"),
+        });
+    }
+    free_of_holds(ledger, name)?;
+    done(vec![
+        BudgetDeleted {
+            name: Arc::clone(name),
+        }
+        .into(),
+    ])
+}
+
+fn reserve_call(
+    ledger: &Ledger,
+    at: Timestamp,
+    hold: &HoldId,
+    budgets: &[Name],
+    ask: Ask,
+) -> Decided {
+    if let Some(known) = known(ledger, hold)? {
+        return Ok((Vec::new(), granted(known)));
+    }
+    let chain = chain(ledger, budgets)?;
+    let mut cap = ask.output;
+    for name in chain.iter() {
+        let budget = &ledger.budgets[name];
+        let ask = Ask { output: cap, ..ask };
+        let Grant { reserved, .. } = grant(&budget.terms.limits, &budget.used_at(at), ask)
+            .map_err(|short| exhausted(ledger, name, short))?;
+        cap = reserved.output;
+    }
+    let reserved = Reservation {
+        input: ask.input,
+        output: cap,
+    };
+    let amount = Amount {
+        input: reserved.input,
+        output: reserved.output,
+        cost_micro_usd: ask.price.map_or(0, |price| price.cost(ask.input, cap)),
+        model_calls: 1,
+        ..Amount::default()
+    };
+    set_aside(ledger, at, hold, chain, amount, None)
+}
+
+fn reserve(
+    ledger: &Ledger,
+    at: Timestamp,
+    hold: &HoldId,
+    budgets: &[Name],
+    amount: &Amount,
+    expires_at: Timestamp,
+) -> Decided {
+    let chain = chain(ledger, budgets)?;
+    if let Some(known) = known(ledger, hold)? {
+        let same = known.amount == *amount && known.budgets == chain;
+        return if same {
+            Ok((Vec::new(), granted(known)))
+        } else {
+            Err(Refusal::Reused(hold.clone()))
+        };
+    }
+    for name in chain.iter() {
+        let budget = &ledger.budgets[name];
+        covers(&budget.terms.limits, &budget.used_at(at), amount)
+            .map_err(|short| exhausted(ledger, name, short))?;
+    }
+    set_aside(ledger, at, hold, chain, *amount, Some(expires_at))
+}
+
+fn set_aside(
+    ledger: &Ledger,
+    at: Timestamp,
+    hold: &HoldId,
+    budgets: Arc<[Name]>,
+    amount: Amount,
+    expires_at: Option<Timestamp>,
+) -> Decided {
+    if ledger.holds.len() >= MAX_HOLDS {
+        return Err(Refusal::TooManyHolds);
+    }
+    let mut events = turn_periods(ledger, at, &budgets);
+    let answer = Answer::Granted(Granted {
+        budgets: Arc::clone(&budgets),
+        amount,
+    });
+    events.push(
+        BudgetReserved {
+            hold: hold.clone(),
+            budgets,
+            amount,
+            at,
+            expires_at,
+        }
+        .into(),
+    );
+    Ok((events, answer))
+}
+
+fn settle(ledger: &Ledger, at: Timestamp, id: &HoldId, used: Option<&Amount>) -> Decided {
+    let Some(hold) = ledger.holds.get(id) else {
+        return ended_or_unknown(ledger, id);
+    };
+    let amount = *used.unwrap_or(&hold.amount);
+    let mut events = turn_periods(ledger, at, &hold.budgets);
+    events.extend(overruns(id, hold, &amount));
+    events.push(
+        BudgetSettled {
+            hold: id.clone(),
+            amount,
+            at,
+            estimated: used.is_none(),
+        }
+        .into(),
+    );
+    for name in hold.budgets.iter() {
+        events.extend(warnings(ledger, at, name, &amount));
+    }
+    done(events)
+}
+
+fn release(ledger: &Ledger, id: &HoldId) -> Decided {
+    if !ledger.holds.contains_key(id) {
+        return ended_or_unknown(ledger, id);
+    }
+    done(vec![BudgetReleased { hold: id.clone() }.into()])
+}
+
+/// A reservation that nobody settled in time may have been used whole: it counts so.
+fn expire(ledger: &Ledger, at: Timestamp) -> Vec<LedgerEvent> {
+    let due = |hold: &Hold| hold.expires_at.is_some_and(|expires| expires <= at);
+    // One at a time, on a draft: each may be what passes a warning share.
+    let mut draft = None;
+    let mut events = Vec::new();
+    for (id, _) in ledger.holds.iter().filter(|(_, hold)| due(hold)) {
+        let draft = draft.get_or_insert_with(|| ledger.clone());
+        let settled = settle(draft, at, id, None)
+            .map(|(events, _)| events)
+            .unwrap_or_default();
+        settled.iter().for_each(|event| draft.apply(event));
+        events.extend(settled);
+    }
+    events
+}
+
+/// The periods of these budgets that have ended by `at`.
+fn turn_periods(ledger: &Ledger, at: Timestamp, budgets: &[Name]) -> Vec<LedgerEvent> {
+    let turned = |name: &Name| {
+        let budget = ledger.budgets.get(name)?;
+        let period = budget.terms.period;
+        let began = period
+            .start_of(at)
+            .filter(|_| period.has_turned(budget.period_start, at))?;
+        let name = Arc::clone(name);
+        Some(BudgetPeriodStarted { name, at: began }.into())
+    };
+    budgets.iter().filter_map(turned).collect()
+}
+
+fn overruns(id: &HoldId, hold: &Hold, amount: &Amount) -> Vec<LedgerEvent> {
+    let over = |dimension: Dimension| {
+        let (reserved, used) = (hold.amount.of(dimension), amount.of(dimension));
+        (used > reserved).then(|| {
+            BudgetOverrun {
+                hold: id.clone(),
+                dimension,
+                reserved,
+                used,
+            }
+            .into()
+        })
+    };
+    // Of tool calls and time nothing is set aside, and the sum of tokens follows from its parts.
+    use Dimension::{CostMicroUsd, InputTokens, ModelCalls, OutputTokens};
+    [InputTokens, OutputTokens, CostMicroUsd, ModelCalls]
+        .into_iter()
+        .filter_map(over)
+        .collect()
+}
+
+/// The dimensions of a budget that pass their warning share with `amount` settled.
+fn warnings(ledger: &Ledger, at: Timestamp, name: &Name, amount: &Amount) -> Vec<LedgerEvent> {
+    let Some(budget) = ledger.budgets.get(name) else {
+        return Vec::new();
+    };
+    let period = budget.terms.period;
+    let is_new = period.has_turned(budget.period_start, at);
+    let settled = budget.settled_at(at).plus(amount);
+    let passed = |dimension: Dimension| {
+        let limit = budget.terms.limits.of(dimension)?;
+        let used = settled.of(dimension);
+        let told = !is_new && budget.warned.contains(&dimension);
+        let share = u128::from(limit) * u128::from(budget.terms.warn_permille);
+        (!told && u128::from(used) * 1_000 >= share).then(|| {
+            BudgetWarning {
+                name: Arc::clone(name),
+                dimension,
+                limit,
+                used,
+            }
+            .into()
+        })
+    };
+    Dimension::ALL.into_iter().filter_map(passed).collect()
+}
+
+/// An open reservation of this id.
+fn known<'a>(ledger: &'a Ledger, id: &HoldId) -> Result<Option<&'a Hold>, Refusal> {
+    match ledger.holds.get(id) {
+        Some(hold) => Ok(Some(hold)),
+        None if ledger.has_ended(id) => Err(Refusal::Ended(id.clone())),
+        None => Ok(None),
+    }
+}
+
+fn ended_or_unknown(ledger: &Ledger, id: &HoldId) -> Decided {
+    // The ledger forgets the oldest; a session's own settlement is then an old one given again.
+    if ledger.has_ended(id) || id.call().is_some() {
+        return done(Vec::new());
+    }
+    Err(Refusal::NoHold(id.clone()))
+}
+
+fn chain(ledger: &Ledger, budgets: &[Name]) -> Result<Arc<[Name]>, Refusal> {
+    let chain = ledger.chain(budgets.iter().map(AsRef::as_ref));
+    chain.map(Arc::from).map_err(Refusal::NoBudget)
+}
+
+fn check_parent(ledger: &Ledger, name: &Name, terms: &Terms) -> Result<(), Refusal> {
+    let Some(parent) = &terms.parent else {
+        return Ok(());
+    };
+    let circle = || Refusal::Circle {
+        name: Arc::clone(name),
+        parent: Arc::clone(parent),
+    };
+    if &**name == NAMESPACE_BUDGET {
+        return Err(circle());
+    }
+    let mut above = 0;
+    let mut next = Some(parent);
+    while let Some(at) = next {
+        let budget = ledger.budgets.get(at).filter(|_| at != name);
+        let budget = budget.ok_or_else(|| match at == name {
+            true => circle(),
+            false => Refusal::NoBudget(Arc::clone(at)),
+        })?;
+        above += 1;
+        if above > MAX_DEPTH {
+            return Err(Refusal::TooDeep(Arc::clone(name)));
+        }
+        next = budget.terms.parent.as_ref();
+    }
+    Ok(())
+}
+
+fn free_of_holds(ledger: &Ledger, name: &Name) -> Result<(), Refusal> {
+    let holds = ledger
+        .holds
+        .values()
+        .filter(|hold| hold.budgets.contains(name))
+        .count();
+    if holds == 0 {
+        return Ok(());
+    }
+    Err(Refusal::InUse {
+        name: Arc::clone(name),
+        by: format!("{holds} open reservations take from it"),
+    })
+}
+
+fn exhausted(ledger: &Ledger, name: &Name, short: Shortfall) -> Refusal {
+    let budget = ledger.budgets.get(name);
+    Refusal::Exhausted {
+        budget: Arc::clone(name),
+        short,
+        on_exhausted: budget
+            .map(|budget| budget.terms.on_exhausted)
+            .unwrap_or_default(),
+    }
+}
+
+fn granted(hold: &Hold) -> Answer {
+    Answer::Granted(Granted {
+        budgets: Arc::clone(&hold.budgets),
+        amount: hold.amount,
+    })
+}
+
+fn done(events: Vec<LedgerEvent>) -> Decided {
+    Ok((events, Answer::Done))
+}
