@@ -11,6 +11,7 @@ pub mod drain;
 pub mod driver;
 pub mod effects;
 pub mod index;
+pub mod ledger;
 pub mod service;
 pub mod sidecars;
 pub mod telemetry;

@@ -264,6 +264,8 @@ fn budget_limits(asked: &v1::BudgetLimits, config: &Config, all: &mut Violations
             asked.max_tool_calls,
             budget.max_tool_calls,
         ),
+        cost_micro_usd: None,
+        wall_ms: None,
     }
 }
 

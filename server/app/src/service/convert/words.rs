@@ -127,8 +127,10 @@ pub(super) fn dimension(dimension: Dimension) -> v1::BudgetDimension {
         Dimension::InputTokens => v1::BudgetDimension::InputTokens,
         Dimension::OutputTokens => v1::BudgetDimension::OutputTokens,
         Dimension::TotalTokens => v1::BudgetDimension::TotalTokens,
+        Dimension::CostMicroUsd => v1::BudgetDimension::CostMicroUsd,
         Dimension::ModelCalls => v1::BudgetDimension::ModelCalls,
         Dimension::ToolCalls => v1::BudgetDimension::ToolCalls,
+        Dimension::WallTimeMs => v1::BudgetDimension::WallTimeMs,
     }
 }
 

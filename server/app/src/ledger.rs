@@ -1,0 +1,133 @@
+//! The named budgets of every namespace: one task each carries requests to the ledger's machine in
+//! the core and its facts to the log.
+//!
+//! Boundary: decides nothing, which is the core's. Invariants: an answer is given once the facts
+//! behind it are durable; what came together is one append, so that a hundred loops that reserve at
+//! once wait for one write; a ledger whose append failed is folded anew from the log before it
+//! decides again.
+
+mod keeper;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use loopwright_core::{
+    ids::Timestamp,
+    ledger::{Answer, Ledger, Refusal, Request},
+};
+use loopwright_log::{Id, Log, StreamKey, StreamKind};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::driver::Clock;
+use keeper::Asked;
+
+/// Requests that may wait for one namespace's ledger; whoever comes later waits to be let in.
+const WAITING: usize = 1_024;
+/// Id of a ledger's stream.
+const STREAM_ID: &str = "budgets";
+
+/// Why a ledger gives no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// It refuses.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Its log cannot be read or written now. What was asked may have been carried out: ask again,
+    /// under the same name or reservation.
+    #[error("the ledger of the budgets is unavailable: {0}")]
+    Unavailable(String),
+    /// Its log was damaged, or written by a newer version: nothing is granted from a ledger that
+    /// cannot be read whole.
+    #[error("the ledger of the budgets cannot be read: {0}")]
+    Unreadable(String),
+}
+
+/// The ledgers of all namespaces.
+pub struct Ledgers {
+    log: Arc<dyn Log>,
+    clock: Clock,
+    open: Mutex<HashMap<Id, mpsc::Sender<Asked>>>,
+}
+
+impl Ledgers {
+    /// The ledgers in `log`; each is folded when it is first asked.
+    #[must_use]
+    pub fn new(log: Arc<dyn Log>, clock: Clock) -> Arc<Self> {
+        Arc::new(Self {
+            log,
+            clock,
+            open: Mutex::default(),
+        })
+    }
+
+    /// The stream of a namespace's ledger.
+    ///
+    /// # Panics
+    /// Never: the id is one.
+    #[must_use]
+    pub fn key(namespace: &Id) -> StreamKey {
+        let id = Id::parse(STREAM_ID).expect("the id of the ledger's stream is an id");
+        StreamKey::new(StreamKind::Ledger, namespace, &id)
+    }
+
+    /// Carries a request out; the answer is durable.
+    ///
+    /// # Errors
+    /// A refusal, or the state of the log.
+    pub async fn ask(&self, namespace: &Id, request: Request) -> Result<Answer, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(namespace, Asked::Request { request, reply })
+            .await;
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Shows the ledger as it stands, everything in it durable, to `look`.
+    ///
+    /// # Errors
+    /// The state of the log.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        namespace: &Id,
+        look: impl FnOnce(&Ledger, Timestamp) -> T + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let (reply, seen) = oneshot::channel();
+        let look = Box::new(move |ledger: Result<(&Ledger, Timestamp), LedgerError>| {
+            // Whoever asked may have left.
+            let _ = reply.send(ledger.map(|(ledger, at)| look(ledger, at)));
+        });
+        self.send(namespace, Asked::Look(look)).await;
+        seen.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    async fn send(&self, namespace: &Id, mut asked: Asked) {
+        loop {
+            let keeper = self.keeper(namespace);
+            match keeper.send(asked).await {
+                Ok(()) => return,
+                // It ended after a failure, and the next one folds the log anew.
+                Err(mpsc::error::SendError(back)) => asked = back,
+            }
+        }
+    }
+
+    fn keeper(&self, namespace: &Id) -> mpsc::Sender<Asked> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(keeper) = open.get(namespace).filter(|keeper| !keeper.is_closed()) {
+            return keeper.clone();
+        }
+        let (keeper, inbox) = mpsc::channel(WAITING);
+        let (log, key) = (Arc::clone(&self.log), Self::key(namespace));
+        tokio::spawn(keeper::run(log, key, self.clock, inbox));
+        open.insert(namespace.clone(), keeper.clone());
+        keeper
+    }
+}
+
+fn gone() -> LedgerError {
+    LedgerError::Unavailable("its task has ended".to_owned())
+}
