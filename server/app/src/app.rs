@@ -17,6 +17,7 @@ use crate::{
     driver::{Clock, Drivers, World},
     effects::model::{Models, ModelsOptions},
     index::Index,
+    ledger::Ledgers,
     service::{
         self, ServiceState,
         caller::Gate,
@@ -68,10 +69,12 @@ impl App {
         let (drain, draining) = Drain::new();
         let models = Models::new(&config, env, ModelsOptions::default())?;
         let sidecars = Sidecars::new(&config, Arc::clone(&log), telemetry.clone());
+        let ledgers = Ledgers::new(Arc::clone(&log), Clock);
         let drivers = Drivers::new(Arc::new(World {
             log: Arc::clone(&log),
             models: Arc::clone(&models),
             sidecars: Arc::clone(&sidecars),
+            ledgers: Arc::clone(&ledgers),
             telemetry: telemetry.clone(),
             clock: Clock,
             drain: draining.clone(),
@@ -84,6 +87,7 @@ impl App {
             drivers: Arc::clone(&drivers),
             models,
             sidecars: Arc::clone(&sidecars),
+            ledgers,
             index: Index::new(Arc::clone(&log)),
             seats: Seats::new(config.limits.watchers, telemetry.clone()),
             transfers: Arc::default(),

@@ -4,6 +4,7 @@
 //! Boundary: from bytes on the wire to commands for drivers and reads of the log, and back; nothing
 //! of a session is decided here. Every request but health and reflection passes the caller layer.
 
+pub mod budgets;
 pub mod caller;
 mod converse;
 pub mod convert;
@@ -34,6 +35,7 @@ use axum::{
 };
 use loopwright_log::Log;
 use loopwright_proto::v1::{
+    budget_service_server::BudgetServiceServer,
     loop_service_server::LoopServiceServer,
     session_log_service_server::SessionLogServiceServer,
     tool_service_server::{ToolService, ToolServiceServer},
@@ -45,8 +47,9 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::{
     config::Config, drain::DrainSignal, driver::Drivers, effects::model::Models, index::Index,
-    sidecars::Sidecars,
+    ledger::Ledgers, sidecars::Sidecars,
 };
+use budgets::Budgets;
 use caller::{CallerLayer, Gate};
 use health::Health;
 use loops::Loops;
@@ -66,6 +69,8 @@ pub struct ServiceState {
     pub models: Arc<Models>,
     /// Says which tools there are.
     pub sidecars: Arc<Sidecars>,
+    /// Budgets that sessions share.
+    pub ledgers: Arc<Ledgers>,
     /// Sessions in short.
     pub index: Arc<Index>,
     /// Room for watchers.
@@ -151,7 +156,11 @@ fn services(
     let tools = ToolServiceServer::new(tools)
         .accept_compressed(gzip)
         .max_decoding_message_size(limit);
+    let budgets = BudgetServiceServer::new(Budgets(state.clone()))
+        .accept_compressed(gzip)
+        .max_decoding_message_size(limit);
     let mut routes = Routes::new(loops).add_service(logs).add_service(tools);
+    routes = routes.add_service(budgets);
     routes = routes.add_service(health.service());
     if state.config.server.reflection {
         routes = health::with_reflection(routes);

@@ -31,11 +31,22 @@ const TABLE: &[(&str, [bool; 4])] = &[
     ("ToolService/DeregisterSidecar", REGISTER),
     ("ToolService/ListSidecars", READ_TOOLS),
     ("ToolService/ListTools", READ_TOOLS),
+    ("BudgetService/CreateBudget", BUDGETS),
+    ("BudgetService/UpdateBudget", BUDGETS),
+    ("BudgetService/DeleteBudget", BUDGETS),
+    ("BudgetService/GetBudget", READ),
+    ("BudgetService/ListBudgets", READ),
+    ("BudgetService/WatchBudget", READ),
+    ("BudgetService/Reserve", SPEND),
+    ("BudgetService/Settle", SPEND),
+    ("BudgetService/Release", SPEND),
 ];
 const COMMAND: [bool; 4] = [true, true, false, false];
 const READ: [bool; 4] = [true, true, true, false];
 const READ_TOOLS: [bool; 4] = [true, true, true, true];
 const REGISTER: [bool; 4] = [true, false, false, true];
+const SPEND: [bool; 4] = [true, true, false, true];
+const BUDGETS: [bool; 4] = [true, false, false, false];
 
 /// Every rpc that the server serves, as the contract lists them.
 fn rpcs() -> Result<Vec<String>> {

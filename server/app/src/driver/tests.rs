@@ -69,6 +69,7 @@ fn drivers_on(
         log: Arc::clone(log),
         models: Models::new(&config, &BTreeMap::new(), options).unwrap(),
         sidecars: Arc::clone(sidecars),
+        ledgers: crate::ledger::Ledgers::new(Arc::clone(log), Clock),
         telemetry: telemetry.clone(),
         clock: Clock,
         drain,

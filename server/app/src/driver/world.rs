@@ -8,7 +8,10 @@ use std::{
 use loopwright_core::{ids::Timestamp, retry::JITTER_ONE};
 use loopwright_log::Log;
 
-use crate::{drain::DrainSignal, effects::model::Models, sidecars::Sidecars, telemetry::Telemetry};
+use crate::{
+    drain::DrainSignal, effects::model::Models, ledger::Ledgers, sidecars::Sidecars,
+    telemetry::Telemetry,
+};
 
 /// Where drivers get the time: the one place that reads the system's clock.
 #[derive(Clone, Copy, Debug, Default)]
@@ -47,6 +50,8 @@ pub struct World {
     pub models: Arc<Models>,
     /// The tools.
     pub sidecars: Arc<Sidecars>,
+    /// Budgets that sessions share.
+    pub ledgers: Arc<Ledgers>,
     /// Spans and meters.
     pub telemetry: Telemetry,
     /// The time.

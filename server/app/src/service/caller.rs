@@ -4,18 +4,20 @@
 //! a namespace holds is not known here. Invariant: a handler runs only with a caller whose role may
 //! call it; an rpc that is not in the table is open to admins alone.
 //!
-//! | role | read | command | register |
-//! |---|---|---|---|
-//! | admin | yes | yes | yes |
-//! | user | yes | yes | no |
-//! | viewer | yes | no | no |
-//! | sidecar | tools alone | no | yes |
+//! | role | read | command | register | spend | budgets |
+//! |---|---|---|---|---|---|
+//! | admin | yes | yes | yes | yes | yes |
+//! | user | yes | yes | no | yes | no |
+//! | viewer | yes | no | no | no | no |
+//! | sidecar | tools alone | no | yes | yes | no |
 //!
 //! *read*: GetLoop, ListLoops, WatchLoop, ListSessions, GetSession, ReadEntries, VerifySession,
-//! ExportSession, ListSidecars, ListTools. *command*: StartLoop, SendMessage, CancelLoop, Converse
-//! (which may start; a viewer watches with WatchLoop), ForkSession, ImportSession, DeleteSession, and
-//! GetModelRequest, since a body is shown as it was sent, with nothing redacted. *register*: RegisterSidecar, RenewLease, DeregisterSidecar. Health and
-//! reflection ask for no token.
+//! ExportSession, ListSidecars, ListTools, GetBudget, ListBudgets, WatchBudget. *command*: StartLoop,
+//! SendMessage, CancelLoop, Converse (which may start; a viewer watches with WatchLoop), ForkSession,
+//! ImportSession, DeleteSession, and GetModelRequest, since a body is shown as it was sent, with
+//! nothing redacted. *register*: RegisterSidecar, RenewLease, DeregisterSidecar. *spend*: Reserve,
+//! Settle, Release. *budgets*: CreateBudget, UpdateBudget, DeleteBudget. Health and reflection ask for
+//! no token.
 
 use std::{
     sync::Arc,
@@ -62,6 +64,10 @@ pub enum Access {
     Command,
     /// Puts sidecars in and out.
     Register,
+    /// Takes from budgets.
+    Spend,
+    /// Sets budgets.
+    Budgets,
 }
 
 /// Every rpc and what it does.
@@ -114,6 +120,15 @@ pub const ACCESS: &[(&str, Access)] = &[
     ),
     ("/loopwright.v1.ToolService/ListSidecars", Access::ReadTools),
     ("/loopwright.v1.ToolService/ListTools", Access::ReadTools),
+    ("/loopwright.v1.BudgetService/CreateBudget", Access::Budgets),
+    ("/loopwright.v1.BudgetService/UpdateBudget", Access::Budgets),
+    ("/loopwright.v1.BudgetService/DeleteBudget", Access::Budgets),
+    ("/loopwright.v1.BudgetService/GetBudget", Access::Read),
+    ("/loopwright.v1.BudgetService/ListBudgets", Access::Read),
+    ("/loopwright.v1.BudgetService/WatchBudget", Access::Read),
+    ("/loopwright.v1.BudgetService/Reserve", Access::Spend),
+    ("/loopwright.v1.BudgetService/Settle", Access::Spend),
+    ("/loopwright.v1.BudgetService/Release", Access::Spend),
 ];
 
 /// Services that anybody may call: load balancers and tools that look around have no token.
@@ -162,9 +177,9 @@ impl Access {
     pub fn allows(self, role: Role) -> bool {
         match role {
             Role::Admin => true,
-            Role::User => self != Self::Register,
+            Role::User => !matches!(self, Self::Register | Self::Budgets),
             Role::Viewer => matches!(self, Self::Read | Self::ReadTools),
-            Role::Sidecar => matches!(self, Self::Register | Self::ReadTools),
+            Role::Sidecar => matches!(self, Self::Register | Self::ReadTools | Self::Spend),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! is refused by name. A field of a message that the core does not record stays unset.
 
 pub mod agent;
+pub mod budget;
 pub mod commands;
 pub mod delta;
 pub mod entry;
@@ -18,7 +19,7 @@ pub mod message;
 pub mod questions;
 pub mod summary;
 pub mod tools;
-mod words;
+pub mod words;
 
 pub use fold::Fold;
 

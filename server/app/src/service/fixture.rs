@@ -28,6 +28,7 @@ use crate::{
     driver::{Clock, Drivers, World},
     effects::model::{Models, ModelsOptions},
     index::Index,
+    ledger::Ledgers,
     sidecars::Sidecars,
     telemetry::Telemetry,
 };
@@ -107,10 +108,12 @@ pub(crate) fn state(script: &str) -> (ServiceState, Drain) {
     };
     let models = Models::new(&config, &BTreeMap::new(), options).unwrap();
     let sidecars = Sidecars::new(&config, Arc::clone(&log), Telemetry::off());
+    let ledgers = Ledgers::new(Arc::clone(&log), Clock);
     let drivers = Drivers::new(Arc::new(World {
         log: Arc::clone(&log),
         models: Arc::clone(&models),
         sidecars: Arc::clone(&sidecars),
+        ledgers: Arc::clone(&ledgers),
         telemetry: Telemetry::off(),
         clock: Clock,
         drain: signal.clone(),
@@ -125,6 +128,7 @@ pub(crate) fn state(script: &str) -> (ServiceState, Drain) {
         drivers,
         models,
         sidecars,
+        ledgers,
         index,
         seats,
         transfers: Arc::default(),

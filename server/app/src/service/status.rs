@@ -235,6 +235,14 @@ pub fn unimplemented(path: &str) -> Status {
     Draft::new(Code::Unimplemented, "NO_SUCH_RPC", message).into()
 }
 
+/// The ledger of the budgets cannot be read or written now.
+#[must_use]
+pub fn ledger_unavailable(error: impl Display) -> Status {
+    Draft::new(Code::Unavailable, "LOG_UNAVAILABLE", error)
+        .retry(RETRY_LOG)
+        .into()
+}
+
 /// Any other error of this server's own: a subsystem names its code and reason.
 #[must_use]
 pub fn other(

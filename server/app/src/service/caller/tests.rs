@@ -82,15 +82,17 @@ fn roles_reach_as_far_as_the_table_says() {
     };
     let all = rpcs().len();
     assert_eq!(reaches("admin").split(' ').count(), all);
-    assert_eq!(reaches("user").split(' ').count(), all - 3);
+    assert_eq!(reaches("user").split(' ').count(), all - 6);
     assert!(!reaches("user").contains("Sidecar ") && !reaches("user").contains("RenewLease"));
+    assert!(!reaches("user").contains("CreateBudget") && reaches("user").contains("Reserve"));
     assert_eq!(
         reaches("viewer"),
-        "GetLoop ListLoops WatchLoop ListSessions GetSession ReadEntries VerifySession ExportSession ListSidecars ListTools"
+        "GetBudget ListBudgets WatchBudget GetLoop ListLoops WatchLoop ListSessions GetSession \
+         ReadEntries VerifySession ExportSession ListSidecars ListTools"
     );
     assert_eq!(
         reaches("sidecar"),
-        "RegisterSidecar RenewLease DeregisterSidecar ListSidecars ListTools"
+        "Reserve Settle Release RegisterSidecar RenewLease DeregisterSidecar ListSidecars ListTools"
     );
 }
 

@@ -122,7 +122,9 @@ pub(super) fn resolution(resolution: UnknownResolution) -> v1::UnknownResolution
     }
 }
 
-pub(super) fn dimension(dimension: Dimension) -> v1::BudgetDimension {
+/// A dimension on the wire.
+#[must_use]
+pub fn dimension(dimension: Dimension) -> v1::BudgetDimension {
     match dimension {
         Dimension::InputTokens => v1::BudgetDimension::InputTokens,
         Dimension::OutputTokens => v1::BudgetDimension::OutputTokens,
