@@ -9,6 +9,8 @@
 //! connected [`Client`] for `--local`, [`FoldMessages`] for `log show --messages`. Invariant: the answer
 //! goes to standard output, everything about how it came to be to standard error.
 
+mod amount;
+mod budget;
 mod exit;
 mod log;
 mod run;
@@ -22,6 +24,7 @@ use std::io;
 
 use clap::{Args, Subcommand};
 
+pub use budget::BudgetCommand;
 pub use exit::Exit;
 pub use log::{FoldMessages, LogCommand, LogReplay, LogShow, NoFold};
 pub use run::{RunCommand, run};
@@ -48,6 +51,9 @@ pub enum ClientCommand {
     /// Tools that the server offers
     #[command(subcommand)]
     Tools(ToolsCommand),
+    /// Budgets that sessions share
+    #[command(subcommand)]
+    Budget(BudgetCommand),
 }
 
 /// Which server, and who asks.
@@ -93,6 +99,7 @@ pub async fn execute(
             ClientCommand::Sessions(sessions) => sessions.execute(&client, terminal).await,
             ClientCommand::Log(log) => log.execute(&client, terminal, fold).await,
             ClientCommand::Tools(tools) => tools.execute(&client, terminal).await,
+            ClientCommand::Budget(budget) => budget.execute(&client, terminal).await,
         },
         Err(error) => Err(Failure::Client(error)),
     };
@@ -136,6 +143,7 @@ impl ClientCommand {
             Self::Log(LogCommand::Show(show)) => &show.connect,
             Self::Log(LogCommand::Replay(replay)) => &replay.connect,
             Self::Tools(ToolsCommand::List(list)) => &list.connect,
+            Self::Budget(budget) => budget.connect(),
         }
     }
 }

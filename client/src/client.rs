@@ -7,6 +7,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use backon::Retryable as _;
+use loopwright_proto::v1::budget_service_client::BudgetServiceClient;
 use loopwright_proto::v1::loop_service_client::LoopServiceClient;
 use loopwright_proto::v1::session_log_service_client::SessionLogServiceClient;
 use loopwright_proto::v1::tool_service_client::ToolServiceClient;
@@ -212,11 +213,19 @@ impl Client {
         LoopServiceClient::new(self.channel.clone())
     }
 
+    pub(crate) fn budgets(&self) -> BudgetServiceClient<Authorized> {
+        BudgetServiceClient::new(self.channel.clone())
+    }
+
     pub(crate) fn logs(&self) -> SessionLogServiceClient<Authorized> {
         SessionLogServiceClient::new(self.channel.clone())
     }
 
-    async fn call<Req, Res, Send, Sent>(&self, request: Req, send: Send) -> Result<Res, Error>
+    pub(crate) async fn call<Req, Res, Send, Sent>(
+        &self,
+        request: Req,
+        send: Send,
+    ) -> Result<Res, Error>
     where
         Req: Clone,
         Send: Fn(Authorized, Request<Req>) -> Sent,

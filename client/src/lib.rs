@@ -11,6 +11,7 @@
 //! With the feature `cli`: the commands of the `loopwright` binary that speak to a server, and how they
 //! print.
 
+mod budgets;
 mod client;
 mod converse;
 mod error;

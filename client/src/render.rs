@@ -8,6 +8,7 @@
 //! Boundary: reads the contract's messages and writes text; no clock, no terminal, no connection.
 //! Invariant: the same events give the same text, whenever and wherever they are rendered.
 
+mod budget;
 mod ending;
 mod event;
 mod log;
@@ -15,6 +16,7 @@ mod table;
 mod view;
 mod words;
 
+pub use budget::{amount_words, budget_lines};
 pub use ending::{end_words, summary_line};
 pub use event::describe;
 pub use log::{entry_lines, message_lines};

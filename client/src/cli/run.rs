@@ -16,7 +16,7 @@ use loopwright_proto::v1::{
 use loopwright_proto::well_known;
 
 use super::watch::write_event;
-use super::{ConnectArgs, Exit, Failure, Terminal, concluded};
+use super::{ConnectArgs, Exit, Failure, Terminal, amount, concluded};
 use crate::render::RunView;
 use crate::{Client, Error, Watch, WatchOptions};
 
@@ -53,14 +53,14 @@ pub struct RunCommand {
     /// Most steps
     #[arg(long, value_name = "N")]
     pub max_steps: Option<u32>,
-    /// Most tokens, read and written
-    #[arg(long, value_name = "N")]
+    /// Most tokens, read and written: 50000, 50k, 1.5M
+    #[arg(long, value_name = "N", value_parser = amount::count)]
     pub max_tokens: Option<u64>,
     /// Most tokens read
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = amount::count)]
     pub max_input_tokens: Option<u64>,
     /// Most tokens written
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = amount::count)]
     pub max_output_tokens: Option<u64>,
     /// Most tokens of one reply
     #[arg(long, value_name = "N")]
