@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{budget::Dimension, message::is_false, retry::RetryPolicy};
+use crate::{
+    budget::{Dimension, Price},
+    message::is_false,
+    retry::RetryPolicy,
+};
 
 /// Who answers: the model and how it is asked.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -89,6 +93,9 @@ pub struct Limits {
     /// The loop's own budget.
     #[serde(default)]
     pub budget: BudgetLimits,
+    /// What tokens of the agent's models cost at most, where they have a price: money is reserved by it.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub prices: std::collections::BTreeMap<String, Price>,
     /// How failed attempts are repeated.
     pub retry: RetryPolicy,
     /// What follows an unknown outcome; absent: a person is asked where the tool is destructive,
@@ -119,6 +126,7 @@ impl Default for Limits {
             max_waiting_messages: 256,
             min_output_tokens: 64,
             budget: BudgetLimits::default(),
+            prices: std::collections::BTreeMap::new(),
             retry: RetryPolicy::default(),
             on_unknown: None,
             approval_timeout_ms: None,

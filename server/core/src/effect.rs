@@ -69,7 +69,7 @@ pub fn wanted(state: &State) -> BTreeSet<EffectKey> {
     }
     let mut keys: BTreeSet<EffectKey> = state
         .settling
-        .iter()
+        .keys()
         .map(|&(call, attempt)| EffectKey::Settle { call, attempt })
         .collect();
     let Some(active) = &state.active else {

@@ -400,6 +400,9 @@ facts! {
         pub attempt: Attempt,
         /// What counts against the budgets.
         pub usage: Usage,
+        /// And in money, micro-USD; 0 where the model has no price.
+        #[serde(default, skip_serializing_if = "crate::message::is_zero")]
+        pub cost_micro_usd: u64,
         /// True where no provider reported it: the whole reservation counts.
         #[serde(default, skip_serializing_if = "crate::message::is_false")]
         pub estimated: bool,

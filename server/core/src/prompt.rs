@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use crate::{
     agent::{Agent, ToolSet},
+    budget::{Amount, Ask, Grant, LOOP_BUDGET, Price, grant},
     ids::{Attempt, CallId, Epoch, Timestamp},
     message::CallPart,
+    outcome::EndReason,
     state::{Conversation, ModelPhase, State, ToolPhase},
 };
 
@@ -94,6 +96,44 @@ impl State {
             part: active.call_part(tool.index).filter(|_| dispatched)?.clone(),
             first_at: tool.first_at?,
         })
+    }
+
+    /// What the model call that is reserving asks of named budgets.
+    #[must_use]
+    pub fn budget_request(&self) -> Option<Ask> {
+        let model = self.active.as_ref()?.model.as_ref()?;
+        let reserving = model.phase == ModelPhase::Reserving;
+        let own = self.own_grant().ok().filter(|_| reserving)?;
+        Some(Ask {
+            output: own.reserved.output,
+            ..self.ask()
+        })
+    }
+
+    /// What the loop's own limits allow its next model call.
+    ///
+    /// # Errors
+    /// `EndReason::BudgetExceeded`, where they do not.
+    pub fn own_grant(&self) -> Result<Grant, EndReason> {
+        let totals = self.active.as_ref().map(|active| active.totals);
+        let gone = Amount::from(&totals.unwrap_or_default());
+        grant(&self.limits.budget, &gone, self.ask()).map_err(|short| short.of(LOOP_BUDGET))
+    }
+
+    /// What tokens of the model that is called cost at most, where it has a price.
+    #[must_use]
+    pub fn price(&self) -> Option<Price> {
+        let index = self.active.as_ref().map_or(0, |active| active.model_index);
+        self.limits.prices.get(self.model_name(index)).copied()
+    }
+
+    fn ask(&self) -> Ask {
+        Ask {
+            input: self.prompt_bound(),
+            output: self.limits.max_output_tokens,
+            min_output: self.limits.min_output_tokens,
+            price: self.price(),
+        }
     }
 
     /// The agent's model (0) or one of its fallbacks (from 1).

@@ -5,12 +5,13 @@
 //! and at step 1,000.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
 
 use crate::{
     agent::{Agent, Limits, ToolSet},
+    budget::Amount,
     entry::Entry,
     ids::{Attempt, CallId, Epoch, LoopId, Seq, Timestamp},
     message::Parts,
@@ -61,7 +62,7 @@ pub struct State {
     /// The last loops that ended, oldest first.
     pub ended: Arc<VecDeque<EndedLoop>>,
     /// Settlements that named budgets have not yet taken.
-    pub settling: BTreeSet<(CallId, Attempt)>,
+    pub settling: BTreeMap<(CallId, Attempt), Settlement>,
     /// Everything that the session's loops consumed.
     pub totals: Totals,
     /// The number of the next call.
@@ -132,6 +133,15 @@ pub struct Counted {
     pub turns: u64,
     /// Content bytes of the tools then.
     pub tool_bytes: u64,
+}
+
+/// What named budgets are told of an attempt that ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// It used this.
+    Used(Amount),
+    /// It was never made.
+    Released,
 }
 
 /// The answer to a request.

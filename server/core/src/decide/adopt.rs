@@ -60,7 +60,7 @@ pub(super) fn adopt(
         },
     );
     // Named budgets hold no reservation of the copy.
-    for (call, attempt) in draft.state.settling.clone() {
+    for (call, attempt) in draft.state.settling.clone().into_keys() {
         draft.emit(SettlementAcknowledged { call, attempt });
     }
     Ok(())

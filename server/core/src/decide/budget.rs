@@ -15,7 +15,7 @@ pub(super) fn granted(draft: &mut Draft, call: CallId, attempt: Attempt, cap: u6
     if !is_reserving(draft, call, attempt) {
         return;
     }
-    match step::own_grant(draft) {
+    match draft.state.own_grant() {
         Err(reason) => step::end(draft, reason),
         Ok(own) if cap < own.reserved.output => {
             let reserved = Reservation {
@@ -44,7 +44,7 @@ pub(super) fn refused(draft: &mut Draft, call: CallId, attempt: Attempt, reason:
 }
 
 pub(super) fn settled(draft: &mut Draft, call: CallId, attempt: Attempt) {
-    if draft.state.settling.contains(&(call, attempt)) {
+    if draft.state.settling.contains_key(&(call, attempt)) {
         draft.emit(SettlementAcknowledged { call, attempt });
     }
 }
@@ -56,6 +56,7 @@ pub(super) fn settle(
     call: CallId,
     attempt: Attempt,
     usage: Option<Usage>,
+    cost: Option<u64>,
     may_have_run: bool,
 ) {
     let Some(reserved) = draft
@@ -79,6 +80,7 @@ pub(super) fn settle(
             call,
             attempt,
             usage,
+            cost_micro_usd: cost.unwrap_or_else(|| most(draft, &usage)),
             estimated: false,
         });
     } else if may_have_run {
@@ -87,6 +89,7 @@ pub(super) fn settle(
             call,
             attempt,
             usage,
+            cost_micro_usd: most(draft, &usage),
             estimated: true,
         });
     } else {
@@ -100,8 +103,15 @@ pub(super) fn release(draft: &mut Draft, call: CallId, attempt: Attempt) {
         call,
         attempt,
         usage: Usage::default(),
+        cost_micro_usd: 0,
         estimated: false,
     });
+}
+
+/// What this usage can cost at most, where the provider's own count of it has no price.
+fn most(draft: &Draft, usage: &Usage) -> u64 {
+    let price = draft.state.price();
+    price.map_or(0, |price| price.cost(usage.prompt(), usage.output))
 }
 
 fn is_reserving(draft: &Draft, call: CallId, attempt: Attempt) -> bool {

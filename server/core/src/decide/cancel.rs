@@ -58,7 +58,7 @@ pub(super) fn abandon_model(draft: &mut Draft, reason: AbandonReason) {
                 attempt,
                 reason,
             });
-            budget::settle(draft, call, attempt, None, true);
+            budget::settle(draft, call, attempt, None, None, true);
         }
         ModelPhase::Reserving => {
             draft.emit(ModelCallAbandoned {

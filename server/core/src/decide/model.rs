@@ -43,7 +43,7 @@ pub(super) fn completed(draft: &mut Draft, call: CallId, attempt: Attempt, reply
         latency_ms: reply.latency_ms,
         cost_micro_usd: reply.cost_micro_usd,
     });
-    budget::settle(draft, call, attempt, usage, true);
+    budget::settle(draft, call, attempt, usage, reply.cost_micro_usd, true);
     let asks = parts.iter().any(|part| matches!(part, Part::ToolCall(_)));
     tool::request(draft, &parts, &verdicts);
     match stop {
@@ -90,7 +90,9 @@ fn cut(draft: &mut Draft, bound: Bound, asks: bool) {
     }
     if bound != Bound::Configured {
         // The next call would need more than the budget had left for this one.
-        let reason = step::own_grant(draft)
+        let reason = draft
+            .state
+            .own_grant()
             .err()
             .unwrap_or_else(|| by_bound(draft, bound));
         return step::end(draft, reason);
@@ -181,6 +183,7 @@ pub(super) fn failed(
         call,
         attempt,
         failure.usage,
+        None,
         failure.kind.may_have_run(),
     );
     if fallback.is_some() {

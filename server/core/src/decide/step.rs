@@ -2,7 +2,7 @@
 
 use super::{Draft, cancel, message};
 use crate::{
-    budget::{Amount, Ask, Grant, LOOP_BUDGET, grant},
+    budget::Grant,
     event::{BudgetReserved, LoopEnded, ModelCallReserving, ModelCallStarted},
     ids::{Attempt, CallId},
     message::{clamp, text_of},
@@ -48,7 +48,7 @@ pub(super) fn next(draft: &mut Draft) {
 
 /// Starts an attempt of a model call: asks named budgets first where there are some.
 pub(super) fn start_call(draft: &mut Draft, call: CallId, attempt: Attempt) {
-    match own_grant(draft) {
+    match draft.state.own_grant() {
         _ if is_late(draft) => end(draft, LATE),
         Err(reason) => end(draft, reason),
         Ok(_) if !draft.state.agent.budgets.is_empty() => {
@@ -91,24 +91,6 @@ pub(super) fn license(draft: &mut Draft, call: CallId, attempt: Attempt, granted
 pub(super) fn is_late(draft: &Draft) -> bool {
     let deadline = draft.state.active.as_ref().and_then(|a| a.deadline_at);
     deadline.is_some_and(|deadline| draft.at >= deadline)
-}
-
-/// What the loop's own limits allow the next model call.
-pub(super) fn own_grant(draft: &Draft) -> Result<Grant, EndReason> {
-    let limits = &draft.state.limits;
-    let totals = draft
-        .state
-        .active
-        .as_ref()
-        .map(|active| active.totals)
-        .unwrap_or_default();
-    let ask = Ask {
-        input: draft.state.prompt_bound(),
-        output: limits.max_output_tokens,
-        min_output: limits.min_output_tokens,
-        price: None,
-    };
-    grant(&limits.budget, &Amount::from(&totals), ask).map_err(|short| short.of(LOOP_BUDGET))
 }
 
 pub(super) fn tool_budget_exceeded(limit: u64, used: u64) -> EndReason {

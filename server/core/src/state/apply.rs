@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use super::{
-    Counted, ENDED_KEPT, EndedLoop, Head, LoopRun, ModelCall, ModelPhase, Pending, State, Turn,
+    Counted, ENDED_KEPT, EndedLoop, Head, LoopRun, ModelCall, ModelPhase, Pending, Settlement,
+    State, Turn,
 };
 use crate::{
+    budget,
     event::{
         BudgetSettled, Event, LoopEnded, LoopStarted, MessageAdded, ModelCallCompleted,
         ModelCallFailed, ModelCallReserving, ModelCallStarted, Origin, SessionCreated,
@@ -276,10 +278,10 @@ impl State {
         }
         let unreserved = active.reserved.is_none();
         for totals in [&mut active.totals, &mut self.totals] {
-            let cost = e.cost_micro_usd.unwrap_or(0);
-            totals.cost_micro_usd = totals.cost_micro_usd.saturating_add(cost);
-            if let Some(usage) = e.usage.filter(|_| unreserved) {
-                totals.usage = totals.usage.plus(&usage);
+            if unreserved {
+                let cost = e.cost_micro_usd.unwrap_or(0);
+                totals.cost_micro_usd = totals.cost_micro_usd.saturating_add(cost);
+                totals.usage = totals.usage.plus(&e.usage.unwrap_or_default());
             }
         }
     }
@@ -308,15 +310,21 @@ impl State {
     }
 
     fn settled(&mut self, e: &BudgetSettled) {
-        if !self.agent.budgets.is_empty() {
-            self.settling.insert((e.call, e.attempt));
-        }
         let Some(active) = &mut self.active else {
             return;
         };
-        active.reserved = None;
+        let was_made = active.reserved.take().is_some();
+        if !self.agent.budgets.is_empty() {
+            let settlement = if was_made {
+                Settlement::Used(budget::used(&e.usage, e.cost_micro_usd))
+            } else {
+                Settlement::Released
+            };
+            self.settling.insert((e.call, e.attempt), settlement);
+        }
         for totals in [&mut active.totals, &mut self.totals] {
             totals.usage = totals.usage.plus(&e.usage);
+            totals.cost_micro_usd = totals.cost_micro_usd.saturating_add(e.cost_micro_usd);
             if e.estimated {
                 totals.estimated = totals.estimated.saturating_add(e.usage.total());
             }

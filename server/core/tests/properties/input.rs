@@ -102,6 +102,8 @@ impl Roll {
                 total_tokens: some(16, self.number),
                 model_calls: some(32, self.number % 9),
                 tool_calls: some(64, self.number % 9),
+                cost_micro_usd: some(1, self.number),
+                wall_ms: None,
             },
             on_unknown: [
                 None,

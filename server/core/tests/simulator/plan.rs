@@ -185,6 +185,7 @@ fn budget(rng: &mut Rng, features: Features) -> BudgetLimits {
         total_tokens: rng.maybe(1_000, 6_000),
         model_calls: rng.maybe(1, 8),
         tool_calls: rng.maybe(0, 6),
+        ..BudgetLimits::default()
     };
     if rng.chance(50) && features.has(Feature::Budget) {
         drawn
