@@ -1,5 +1,6 @@
 //! What the core wants done outside, done: models over HTTP, tools over gRPC, timers.
 
+pub(crate) mod budget;
 pub mod flight;
 pub mod model;
 pub mod progress;

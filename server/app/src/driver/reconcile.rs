@@ -18,7 +18,7 @@ use super::{
     run::Driver,
 };
 use crate::{
-    effects::{CallTrace, progress::ProgressSink},
+    effects::{CallTrace, budget::Charged, progress::ProgressSink},
     sidecars::SessionRef,
 };
 
@@ -62,18 +62,45 @@ impl Driver {
                 Work::new(fired.boxed())
             }
             EffectKey::Lookup { call } => self.start_lookup(call),
-            EffectKey::Reserve { call, attempt } => {
-                let message = "this server has no named budgets".to_owned();
-                let reason = EndReason::Error { message };
-                Work::done(What::BudgetRefused {
+            EffectKey::Reserve { call, attempt } => self.start_reserve(call, attempt),
+            EffectKey::Settle { call, attempt } => self.start_settle(call, attempt),
+        }
+    }
+
+    fn start_reserve(&self, call: CallId, attempt: Attempt) -> Work {
+        let ask = self.state.budget_request();
+        let ask = ask.expect("a wanted reservation has its request");
+        let names = self.state.agent.budgets.iter();
+        let granted = self
+            .charged(call, attempt)
+            .reserve(names.map(|name| name.as_str().into()).collect(), ask);
+        let answered = async move {
+            match granted.await {
+                Ok(max_output_tokens) => What::BudgetGranted {
+                    call,
+                    attempt,
+                    max_output_tokens,
+                },
+                Err(reason) => What::BudgetRefused {
                     call,
                     attempt,
                     reason,
-                })
+                },
             }
-            // Without a ledger there is nobody who could take a settlement.
-            EffectKey::Settle { .. } => Work::new(std::future::pending().boxed()),
-        }
+        };
+        Work::new(answered.boxed())
+    }
+
+    fn start_settle(&self, call: CallId, attempt: Attempt) -> Work {
+        let settlement = self.state.settling.get(&(call, attempt)).copied();
+        let settlement = settlement.expect("a wanted settlement has what it settles");
+        let taken = self.charged(call, attempt).settle(settlement);
+        let taken = taken.map(move |()| What::BudgetSettled { call, attempt });
+        Work::new(taken.boxed())
+    }
+
+    fn charged(&self, call: CallId, attempt: Attempt) -> Charged {
+        Charged::new(Arc::clone(&self.world.ledgers), &self.key, call, attempt)
     }
 
     fn start_model(&mut self, call: CallId, attempt: Attempt) -> Work {

@@ -13,6 +13,7 @@ use std::{
 
 use futures_util::{FutureExt, future::BoxFuture};
 use loopwright_core::{
+    budget::Price,
     outcome::{ModelFailure, ModelFailureKind, ModelReply},
     prompt::ModelRequest,
 };
@@ -92,6 +93,8 @@ pub struct ModelFacts {
     pub context_window: Option<u64>,
     /// Output tokens of one call, where known.
     pub max_output: Option<u64>,
+    /// What its tokens cost at most, where it has a price.
+    pub price: Option<Price>,
 }
 
 impl Default for ModelsOptions {
@@ -155,6 +158,7 @@ impl Models {
             id: model.id,
             context_window: model.context_window,
             max_output: model.max_output,
+            price: target::dearest(&model.price),
         })
     }
 

@@ -220,7 +220,7 @@ fn name_of(text: &str) -> Result<Name, Status> {
 }
 
 /// Why a ledger refused, as BudgetService names it.
-fn refused(error: &LedgerError) -> Status {
+pub(super) fn refused(error: &LedgerError) -> Status {
     let refusal = match error {
         LedgerError::Refused(refusal) => refusal,
         LedgerError::Unavailable(_) => {

@@ -1,5 +1,6 @@
 //! LoopService but for its streams: commands go to the drivers, questions to the index.
 
+mod charges;
 mod lists;
 mod orders;
 

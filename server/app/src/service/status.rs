@@ -153,6 +153,30 @@ pub fn no_model(problem: impl Display) -> Status {
     Draft::new(Code::FailedPrecondition, "NO_MODEL", problem).into()
 }
 
+/// A budget that an agent names and that is not there.
+#[must_use]
+pub fn budget_not_found(name: &str) -> Status {
+    let message = format!(
+        "there is no budget {name:?}; create it with CreateBudget, or leave it out of agent.budgets"
+    );
+    Draft::new(Code::FailedPrecondition, "BUDGET_NOT_FOUND", message)
+        .with("budget", name)
+        .into()
+}
+
+/// A model without a price under a budget that limits money.
+#[must_use]
+pub fn no_price(model: &str, budget: &str) -> Status {
+    let message = format!(
+        "budget {budget:?} limits cost, and model {model:?} has no price; set models.<alias>.price, \
+         or limit tokens instead"
+    );
+    Draft::new(Code::FailedPrecondition, "NO_PRICE", message)
+        .with("model", model)
+        .with("budget", budget)
+        .into()
+}
+
 /// Tools that no healthy sidecar of the namespace serves.
 #[must_use]
 pub fn tools_not_found(missing: &[String], known: usize) -> Status {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use loopwright_core::{outcome::ModelFailureKind, usage::Usage};
+use loopwright_core::{budget::Price, outcome::ModelFailureKind, usage::Usage};
 use reqwest::Url;
 
 use super::{anthropic, failure::Fault, protocol::Protocol, script::Script};
@@ -182,6 +182,19 @@ fn cost(price: &PriceConfig, usage: &Usage) -> Option<u64> {
         .map(|&(tokens, rate)| tokens as f64 * rate)
         .sum();
     Some(micro.ceil() as u64)
+}
+
+/// The most that a model's tokens can cost: money is reserved by it.
+pub(super) fn dearest(price: &PriceConfig) -> Option<Price> {
+    let input = price.input.or(price.output.map(|_| 0.0))?;
+    let classes = [price.cache_write, price.cache_read];
+    let input = classes.into_iter().flatten().fold(input, f64::max);
+    // US dollars for a million tokens are a million micro-USD; both are finite and not negative.
+    let micro = |dollars: f64| (dollars * 1e6).ceil() as u64;
+    Some(Price {
+        input: micro(input),
+        output: micro(price.output.unwrap_or(0.0)),
+    })
 }
 
 #[cfg(test)]

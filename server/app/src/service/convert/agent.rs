@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use loopwright_core::agent::{Agent, Limits, UnknownPolicy};
+use loopwright_core::{
+    agent::{Agent, Limits, UnknownPolicy},
+    ledger::NAMESPACE_BUDGET,
+};
 use loopwright_proto::v1;
 
 use super::{
@@ -14,6 +17,8 @@ use crate::{
     effects::model::Models,
 };
 
+/// Shared budgets.
+const MAX_BUDGETS: usize = 8;
 /// Fallback models.
 const MAX_FALLBACKS: usize = 8;
 /// Tools by name.
@@ -54,7 +59,7 @@ pub fn terms(agent: Option<v1::Agent>, config: &Config, all: &mut Violations) ->
         provider_options: provider_options(asked.provider_options_json, all),
         output_schema: None,
         tools: asked.tools.map(|selection| tools(selection.tools, all)),
-        budgets: Vec::new(),
+        budgets: budgets(&asked.budgets, all),
     };
     Terms {
         agent,
@@ -100,11 +105,6 @@ fn refuse_what_does_not_act(asked: &v1::Agent, config: &Config, all: &mut Violat
         !asked.output_schema_json.is_empty(),
         "agent.output_schema_json",
         "leave it out, and ask for JSON in the system prompt",
-    );
-    refuse(
-        !asked.budgets.is_empty(),
-        "agent.budgets",
-        "leave it out, and use agent.limits.budget",
     );
     let approval = asked.approval.as_ref();
     refuse(
@@ -201,6 +201,25 @@ fn fallbacks(models: Vec<String>, all: &mut Violations) -> Vec<String> {
         }
     }
     models
+}
+
+/// The namespace's own comes by itself.
+fn budgets(names: &[String], all: &mut Violations) -> Vec<String> {
+    if names.len() > MAX_BUDGETS {
+        let count = names.len();
+        let problem = format!("has {count} names; at most {MAX_BUDGETS} are taken");
+        all.add("agent.budgets", problem);
+    }
+    let mut budgets: Vec<String> = Vec::new();
+    for (at, name) in names.iter().enumerate().take(MAX_BUDGETS) {
+        if let Some(id) = fields::id(&format!("agent.budgets[{at}]"), name, all)
+            && id.as_str() != NAMESPACE_BUDGET
+            && !budgets.contains(name)
+        {
+            budgets.push(name.clone());
+        }
+    }
+    budgets
 }
 
 fn system_prompt(text: String, all: &mut Violations) -> String {

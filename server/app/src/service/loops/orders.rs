@@ -64,7 +64,7 @@ impl ServiceState {
             check_labels(known, &start.labels)?;
         }
         let key = start.key.clone();
-        let (create, start) = self.inputs(order, start, known.as_deref())?;
+        let (create, start) = self.inputs(order, start, known.as_deref()).await?;
         let answer = self.drivers.start_loop(&key, create, start).await;
         let answer = answer.map_err(|error| status::command(&error, &session))?;
         Ok(done(session, answer.seq, answer.loop_id))
@@ -117,7 +117,7 @@ impl ServiceState {
     }
 
     /// What the driver is given: the session as it would be created, and the loop.
-    fn inputs(
+    async fn inputs(
         &self,
         order: &Order,
         start: Start,
@@ -129,13 +129,20 @@ impl ServiceState {
             parts,
             labels,
             mut terms,
-            brings_agent,
+            mut brings_agent,
         } = start;
         let mut tools = Arc::default();
         match known {
-            Some(known) if !brings_agent => self.check_models(&known.state.agent)?,
+            Some(known) if !brings_agent => {
+                self.check_models(&known.state.agent)?;
+                terms.agent = (*known.state.agent).clone();
+                terms.limits = Arc::clone(&known.state.limits);
+                // The namespace may have a budget since, or none any more.
+                brings_agent = self.settle_budgets(&key, &mut terms).await?;
+            }
             _ => {
                 self.settle_model(&mut terms)?;
+                self.settle_budgets(&key, &mut terms).await?;
                 tools = self.tools(&key, &terms.agent)?;
             }
         }

@@ -1,0 +1,71 @@
+//! What a loop is charged to, settled before it starts: shared budgets, and the prices of its models.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use loopwright_core::{
+    budget::LOOP_BUDGET,
+    ledger::{Ledger, NAMESPACE_BUDGET, Name},
+};
+use loopwright_log::{Id, StreamKey};
+use tonic::Status;
+
+use crate::service::{ServiceState, budgets, convert::agent::Terms, status};
+
+impl ServiceState {
+    /// Checks that the agent's budgets are there, puts the namespace's own beside them, and prices the
+    /// models; whether that changed the agent's budgets. Without a price nothing that limits money is
+    /// entered: it would be a free ride.
+    pub(super) async fn settle_budgets(
+        &self,
+        key: &StreamKey,
+        terms: &mut Terms,
+    ) -> Result<bool, Status> {
+        let named = &mut terms.agent.budgets;
+        let before = named.clone();
+        named.retain(|name| name != NAMESPACE_BUDGET);
+        let asked = named.clone();
+        let look = move |ledger: &Ledger, _| {
+            let chain = ledger.chain(asked.iter().map(String::as_str))?;
+            let limits_money = |name: &&Name| {
+                let budget = ledger.budgets.get(*name);
+                budget.is_some_and(|budget| budget.terms.limits.cost_micro_usd.is_some())
+            };
+            let money = chain.iter().find(limits_money).cloned();
+            let has_own = ledger.budgets.contains_key(NAMESPACE_BUDGET);
+            Ok::<_, Name>((has_own, money))
+        };
+        let namespace = Id::parse(key.namespace());
+        let namespace = namespace.map_err(|_| status::session_not_found(key.id()))?;
+        let found = self.ledgers.look(&namespace, look).await;
+        let found = found.map_err(|error| budgets::refused(&error))?;
+        let (has_own, money) = found.map_err(|name| status::budget_not_found(&name))?;
+        if has_own {
+            named.push(NAMESPACE_BUDGET.to_owned());
+        }
+        let changed = *named != before;
+        let own_limit = terms.limits.budget.cost_micro_usd;
+        let own = own_limit.map(|_| Name::from(LOOP_BUDGET));
+        self.settle_prices(terms, own.or(money).as_deref())?;
+        Ok(changed)
+    }
+
+    fn settle_prices(&self, terms: &mut Terms, limits_money: Option<&str>) -> Result<(), Status> {
+        let mut prices = BTreeMap::new();
+        for model in [&terms.agent.model]
+            .into_iter()
+            .chain(&terms.agent.fallbacks)
+        {
+            let facts = self.models.check(model).map_err(status::no_model)?;
+            match (facts.price, limits_money) {
+                (Some(price), _) => drop(prices.insert(model.clone(), price)),
+                (None, Some(budget)) => return Err(status::no_price(model, budget)),
+                (None, None) => {}
+            }
+        }
+        if terms.limits.prices != prices {
+            Arc::make_mut(&mut terms.limits).prices = prices;
+        }
+        Ok(())
+    }
+}
