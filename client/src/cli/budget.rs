@@ -11,7 +11,7 @@ use loopwright_proto::v1::{
 use loopwright_proto::well_known;
 
 use super::{ConnectArgs, Exit, Failure, Terminal, amount};
-use crate::render::{budget_lines, cost_words, token_words};
+use crate::render::{budget_lines, token_words};
 use crate::{Client, Error};
 
 /// Pages that are read at most; with 500 budgets each, more than a namespace has.
@@ -329,6 +329,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::render::cost_words;
 
     #[derive(Parser)]
     struct Line {

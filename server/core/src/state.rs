@@ -140,6 +140,8 @@ pub struct Counted {
 pub enum Settlement {
     /// It used this.
     Used(Amount),
+    /// Nobody reported what it used: the whole reservation counts.
+    Whole,
     /// It was never made.
     Released,
 }

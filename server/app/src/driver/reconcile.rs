@@ -8,7 +8,7 @@ use loopwright_core::{
     agent::ToolSpec,
     effect::{EffectKey, wanted},
     ids::{Attempt, CallId, Timestamp},
-    outcome::{EndReason, LookupAnswer, ToolFailure, ToolFailureKind},
+    outcome::{LookupAnswer, ToolFailure, ToolFailureKind},
     prompt::ToolRequest,
 };
 

@@ -66,6 +66,7 @@ impl Charged {
                 hold,
                 used: Some(used),
             },
+            Settlement::Whole => Request::Settle { hold, used: None },
             Settlement::Released => Request::Release { hold },
         };
         let hold = self.hold.clone();

@@ -315,10 +315,10 @@ impl State {
         };
         let was_made = active.reserved.take().is_some();
         if !self.agent.budgets.is_empty() {
-            let settlement = if was_made {
-                Settlement::Used(budget::used(&e.usage, e.cost_micro_usd))
-            } else {
-                Settlement::Released
+            let settlement = match was_made {
+                true if e.estimated => Settlement::Whole,
+                true => Settlement::Used(budget::used(&e.usage, e.cost_micro_usd)),
+                false => Settlement::Released,
             };
             self.settling.insert((e.call, e.attempt), settlement);
         }

@@ -61,6 +61,8 @@ pub fn resolve(
         max_waiting_messages: MAX_WAITING_MESSAGES,
         min_output_tokens: min_output_tokens(&budget, config, all),
         budget: budget_limits(&budget, config, all),
+        // Of the models that are called: known once they are.
+        prices: std::collections::BTreeMap::new(),
         retry: RetryPolicy {
             max_attempts: config.retry.max_attempts,
             base_delay_ms: config.retry.base_delay.as_millis(),
@@ -90,6 +92,7 @@ pub fn to_wire(limits: &Limits) -> v1::LoopLimits {
             max_total_tokens: limits.budget.total_tokens,
             max_model_calls: limits.budget.model_calls,
             max_tool_calls: limits.budget.tool_calls,
+            max_cost_micro_usd: limits.budget.cost_micro_usd,
             min_output_tokens: Some(limits.min_output_tokens),
             ..v1::BudgetLimits::default()
         }),
@@ -121,12 +124,6 @@ fn refuse_budget_that_does_not_act(asked: &v1::BudgetLimits, all: &mut Violation
             all.add(format!("agent.limits.budget.{field}"), problem);
         }
     };
-    let tokens = ", and use max_total_tokens";
-    refuse(
-        asked.max_cost_micro_usd.is_some(),
-        "max_cost_micro_usd",
-        tokens,
-    );
     let deadline = ", and use agent.limits.deadline";
     refuse(asked.max_wall_time.is_some(), "max_wall_time", deadline);
     refuse(asked.warn_at.is_some(), "warn_at", "");
@@ -264,7 +261,7 @@ fn budget_limits(asked: &v1::BudgetLimits, config: &Config, all: &mut Violations
             asked.max_tool_calls,
             budget.max_tool_calls,
         ),
-        cost_micro_usd: None,
+        cost_micro_usd: asked.max_cost_micro_usd,
         wall_ms: None,
     }
 }

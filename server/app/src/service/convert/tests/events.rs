@@ -177,6 +177,7 @@ fn budgets() -> [Event; 4] {
         }
         .into(),
         event::BudgetSettled {
+            cost_micro_usd: 0,
             call,
             attempt,
             usage,

@@ -47,7 +47,6 @@ fn every_field_of_an_agent_that_does_not_act_is_refused_by_name() {
     let agent = v1::Agent {
         name: "a".into(),
         output_schema_json: "{}".into(),
-        budgets: vec!["team".into()],
         approval: Some(v1::ApprovalPolicy {
             destructive: true,
             ..Default::default()
@@ -70,7 +69,6 @@ fn every_field_of_an_agent_that_does_not_act_is_refused_by_name() {
             wrapup_steps: Some(2),
             idle_timeout: Some(v1_duration(1, 0)),
             budget: Some(v1::BudgetLimits {
-                max_cost_micro_usd: Some(1),
                 max_wall_time: Some(v1_duration(1, 0)),
                 warn_at: Some(0.5),
                 on_exhausted: v1::OnExhausted::Pause as i32,
@@ -86,7 +84,6 @@ fn every_field_of_an_agent_that_does_not_act_is_refused_by_name() {
         refusals(agent, &Config::default()),
         [
             format!("agent.output_schema_json: {no}, and ask for JSON in the system prompt"),
-            format!("agent.budgets: {no}, and use agent.limits.budget"),
             format!("agent.approval: {no}, and offer only tools that may run by themselves"),
             format!("agent.session_budget: {no}, and use agent.limits.budget"),
             format!(
@@ -104,7 +101,6 @@ fn every_field_of_an_agent_that_does_not_act_is_refused_by_name() {
             format!("agent.limits.no_progress_limit: {no}{steps}"),
             format!("agent.limits.wrapup_steps: {no}{steps}"),
             format!("agent.limits.idle_timeout: {no}{steps}"),
-            format!("agent.limits.budget.max_cost_micro_usd: {no}, and use max_total_tokens"),
             format!("agent.limits.budget.max_wall_time: {no}, and use agent.limits.deadline"),
             format!("agent.limits.budget.warn_at: {no}"),
             format!("agent.limits.budget.on_exhausted: {no}, or send ON_EXHAUSTED_END"),

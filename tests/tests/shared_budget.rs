@@ -1,0 +1,8 @@
+//! A budget that many loops share: it holds whatever is killed, and nothing of it leaks.
+
+#[path = "shared_budget/command.rs"]
+mod command;
+#[path = "shared_budget/ledger.rs"]
+mod ledger;
+#[path = "shared_budget/parallel.rs"]
+mod parallel;

@@ -1,0 +1,144 @@
+//! `loopwright budget`, as a person uses it, and what a loop says that meets such a budget.
+
+use anyhow::{Context as _, Result, ensure};
+use loopwright_proto::v1::{Agent, EndReason, StartLoopRequest, loop_ended::Detail};
+use loopwright_tests::scene::{self, Scene, Stage, ask, end_of, refusal};
+use tonic::Code;
+
+const SCRIPT: &str = "at_end: repeat
+turns:
+- { text: done, usage: { input: 300, output: 20 } }
+";
+
+fn budget(scene: &Scene, args: &[&str]) -> Result<(i32, String, String)> {
+    let dir = scene.server.dir();
+    let mut command = scene::loopwright(dir, &["budget"])?;
+    let output = command
+        .args(args)
+        .args(["--server", &scene.server.url])
+        .output()?;
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).context("output is no text");
+    let code = output.status.code().context("ended by a signal")?;
+    Ok((code, text(output.stdout)?, text(output.stderr)?))
+}
+
+fn charged(names: &[&str]) -> StartLoopRequest {
+    let mut request = ask("m");
+    if let Some(agent) = &mut request.agent {
+        *agent = Agent {
+            budgets: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..agent.clone()
+        };
+    }
+    request
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_is_made_shown_raised_and_deleted_from_the_command_line() -> Result<()> {
+    let scene = Stage::new(&[("m", SCRIPT)])?.start()?;
+    let (code, made, _) = budget(
+        &scene,
+        &["create", "team", "--max-tokens", "5k", "--period", "day"],
+    )?;
+    ensure!(
+        code == 0 && made.contains("0 of 5,000") && made.contains("each day"),
+        "{made}"
+    );
+    let entries = scene.run(charged(&["team"])).await?;
+    assert_eq!(end_of(&entries)?.reason(), EndReason::Completed);
+    let (_, shown, _) = budget(&scene, &["show", "team"])?;
+    ensure!(
+        shown.contains("█") && shown.contains("320 of 5,000"),
+        "{shown}"
+    );
+    let (_, set, _) = budget(&scene, &["set", "team", "--max-tokens", "400"])?;
+    ensure!(
+        set.contains("320 of 400") && set.contains("each day"),
+        "{set}"
+    );
+    let entries = scene.run(charged(&["team"])).await?;
+    let end = end_of(&entries)?;
+    let Some(Detail::BudgetExceeded(detail)) = &end.detail else {
+        anyhow::bail!("{end:?}");
+    };
+    let named = detail.budget.clone().unwrap_or_default().name;
+    assert_eq!(
+        (named.as_str(), detail.limit, detail.used),
+        ("team", 400, 320)
+    );
+    let (code, _, bad) = budget(&scene, &["set", "team", "--max-tokens", "1e6"])?;
+    ensure!(
+        code == 2 && bad.contains("1e6") && bad.contains("1.5M"),
+        "{bad}"
+    );
+    let (code, _, _) = budget(&scene, &["rm", "team"])?;
+    assert_eq!(code, 0);
+    let (code, _, gone) = budget(&scene, &["show", "team"])?;
+    ensure!(
+        code == 1 && gone.contains("no budget `team`"),
+        "{code} {gone}"
+    );
+    let (_, _, none) = budget(&scene, &["list"])?;
+    ensure!(none.contains("budget create"), "{none}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_namespaces_budget_is_charged_with_loops_that_name_none() -> Result<()> {
+    let scene = Stage::new(&[("m", SCRIPT)])?.start()?;
+    budget(&scene, &["create", "namespace", "--max-tokens", "1M"])?;
+    let entries = scene.run(ask("m")).await?;
+    assert_eq!(end_of(&entries)?.reason(), EndReason::Completed);
+    let (_, shown, _) = budget(&scene, &["show", "namespace"])?;
+    ensure!(shown.contains("320 of 1,000,000"), "{shown}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_be_a_free_ride_is_refused_before_it_starts() -> Result<()> {
+    let scene = Stage::new(&[("m", SCRIPT)])?.start()?;
+    let status = refusal(scene.client.start_loop(charged(&["nobody"])).await)?;
+    assert_eq!(
+        (status.code, status.reason.as_str()),
+        (Code::FailedPrecondition, "BUDGET_NOT_FOUND")
+    );
+    budget(&scene, &["create", "money", "--max-cost", "0.25"])?;
+    let status = refusal(scene.client.start_loop(charged(&["money"])).await)?;
+    assert_eq!(
+        (status.code, status.reason.as_str()),
+        (Code::FailedPrecondition, "NO_PRICE")
+    );
+    ensure!(
+        status.message.contains("models.<alias>.price"),
+        "{status:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_is_reserved_at_the_dearest_price_and_settled_at_the_real_one() -> Result<()> {
+    let stage = Stage::new(&[("m", SCRIPT)])?
+        .set("models.m.price.input", "3")
+        .set("models.m.price.output", "15");
+    let scene = stage.start()?;
+    budget(&scene, &["create", "money", "--max-cost", "0.01"])?;
+    let entries = scene.run(charged(&["money"])).await?;
+    assert_eq!(end_of(&entries)?.reason(), EndReason::Completed);
+    let org = scene.client.get_budget("money").await?;
+    let cost = org.settled.unwrap_or_default().cost_micro_usd;
+    assert_eq!(cost, Some(300 * 3 + 20 * 15), "of 10,000 micro-USD");
+    let mut last = EndReason::Completed;
+    for _ in 0..12 {
+        let entries = scene.run(charged(&["money"])).await?;
+        last = end_of(&entries)?.reason();
+    }
+    assert_eq!(last, EndReason::BudgetExceeded);
+    let settled = scene
+        .client
+        .get_budget("money")
+        .await?
+        .settled
+        .unwrap_or_default();
+    ensure!(settled.cost_micro_usd <= Some(10_000), "{settled:?}");
+    Ok(())
+}
