@@ -120,6 +120,7 @@ async fn sixty_four_loops_never_spend_more_than_there_is_whatever_is_killed() ->
     scene.server.terminate()?;
     let ledger = Ledger::read(scene.server.dir())?;
     assert_eq!(ledger.open(), Vec::<&String>::new());
+    ensure!(ledger.estimated > 0, "no kill cut a call: {ledger:?}");
     ensure!(
         ledger.reserved >= usize::try_from(calls)?,
         "{calls} calls, {ledger:?}"
