@@ -131,7 +131,10 @@ impl App {
     }
 
     /// Not serving, goodbye, drivers let go, the log closed: within the grace, whatever hangs.
-    pub async fn shutdown(self) {
+    ///
+    /// # Errors
+    /// Where the log has failed for good, perhaps while it was closed.
+    pub async fn shutdown(self) -> Result<(), Failure> {
         self.drain.begin();
         // The receiver is gone only where serving has ended by itself.
         let _ = self.stop.send(());
@@ -146,6 +149,7 @@ impl App {
         if tokio::time::timeout(self.grace, orderly).await.is_err() {
             tracing::warn!(grace = ?self.grace, "something hung; leaving it behind");
         }
+        self.log.failed().map_or(Ok(()), Err)
     }
 }
 

@@ -22,6 +22,6 @@ pub(super) async fn run(command: RunCommand, mut place: Where) -> anyhow::Result
     })?;
     let mut terminal = Terminal::stdio();
     let exit = Box::pin(run_loop(&command, &client, &mut terminal)).await;
-    Box::pin(app.shutdown()).await;
+    Box::pin(app.shutdown()).await?;
     Ok(exit.into())
 }

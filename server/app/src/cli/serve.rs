@@ -52,10 +52,13 @@ impl Serve {
         let mut out = std::io::stdout();
         // Nobody has to read it.
         let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
-        let code = wait_for_end(&app, &mut signals).await;
-        Box::pin(app.shutdown()).await;
+        wait_for_end(&app, &mut signals).await;
+        let ended = Box::pin(app.shutdown()).await;
         guard.shutdown(FLUSH).await;
-        Ok(code)
+        Ok(match ended {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        })
     }
 }
 
@@ -84,12 +87,11 @@ impl Signals {
 }
 
 /// Waits for SIGTERM or Ctrl-C, or for the log to fail for good.
-async fn wait_for_end(app: &App, signals: &mut Signals) -> ExitCode {
+async fn wait_for_end(app: &App, signals: &mut Signals) {
     tokio::select! {
-        () = signals.next() => ExitCode::SUCCESS,
+        () = signals.next() => {}
         failure = app.log_failed() => {
             tracing::error!(%failure, "the log has failed; a restart recovers");
-            ExitCode::FAILURE
         }
     }
 }
