@@ -145,6 +145,14 @@ impl Server {
         self.child.wait()?.code().context("ended by a signal")
     }
 
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn ended(&mut self) -> Result<Option<std::process::ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     /// Starts it again after it has ended, on the same data and the same address.
     ///
     /// # Errors

@@ -10,4 +10,5 @@ pub mod mock_model;
 pub mod polyglot;
 pub mod probe;
 pub mod proxy;
+pub mod rig;
 pub mod scene;

@@ -20,11 +20,9 @@
 
 mod rig_crash {
     mod calls;
-    mod entries;
     mod files;
     mod kills;
     mod lane;
-    mod oracle;
     mod plan;
     mod run;
     mod sidecar;

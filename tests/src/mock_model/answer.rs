@@ -87,6 +87,8 @@ pub struct Shape {
     pub end: Option<usize>,
     /// Nothing more comes after so many bytes.
     pub stall: Option<usize>,
+    /// Nothing more comes from the last place of this text on.
+    pub stall_before: Option<&'static str>,
 }
 
 impl Reply {
@@ -146,6 +148,13 @@ impl Reply {
     #[must_use]
     pub fn end_at(mut self, bytes: usize) -> Self {
         self.shape.end = Some(bytes);
+        self
+    }
+
+    /// The same, but for its end: that it stopped, and why, is never said.
+    #[must_use]
+    pub fn without_end(mut self) -> Self {
+        self.shape.stall_before = Some("\"finish_reason\":\"");
         self
     }
 

@@ -36,7 +36,11 @@ impl Drop for Open {
 }
 
 /// An event stream of `body`, sent in this shape.
-pub(super) fn response(shape: Shape, body: Vec<u8>, open: Open) -> Response {
+pub(super) fn response(mut shape: Shape, body: Vec<u8>, open: Open) -> Response {
+    if let Some(text) = shape.stall_before {
+        let place = body.windows(text.len()).rposition(|w| w == text.as_bytes());
+        shape.stall = Some(place.expect("the text is in the reply"));
+    }
     let stops = [shape.cut, shape.end, shape.stall];
     let end = stops
         .into_iter()

@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 
 use loopwright_proto::v1::{EffectClass, Entry, event::Kind};
+use loopwright_tests::rig::Outcome;
 
-use super::{
-    oracle::Report,
-    sidecar::{Effect, NAME, TOOLS},
-};
+use super::sidecar::{Effect, NAME, TOOLS};
 
 /// A call as the log tells of it.
 #[derive(Debug)]
@@ -29,7 +27,7 @@ pub(super) struct Calls(BTreeMap<String, Call>);
 
 impl Calls {
     /// Follows the calls of one session.
-    pub(super) fn follow(&mut self, report: &mut Report, session: &str, log: &[Entry]) {
+    pub(super) fn follow(&mut self, report: &mut Outcome, session: &str, log: &[Entry]) {
         for entry in log {
             for event in &entry.events {
                 if let Some(kind) = &event.kind {
@@ -39,7 +37,7 @@ impl Calls {
         }
     }
 
-    fn take(&mut self, report: &mut Report, session: &str, epoch: u64, kind: &Kind) {
+    fn take(&mut self, report: &mut Outcome, session: &str, epoch: u64, kind: &Kind) {
         match kind {
             Kind::DriverAttached(_) => return self.driver_lost(session),
             Kind::ToolCallRequested(asked) => {
@@ -73,7 +71,7 @@ impl Calls {
         });
     }
 
-    fn asked(&mut self, report: &mut Report, session: &str, call: &str, tool: &str) {
+    fn asked(&mut self, report: &mut Outcome, session: &str, call: &str, tool: &str) {
         let own = tool
             .strip_prefix(NAME)
             .and_then(|rest| rest.strip_prefix("__"));
@@ -91,7 +89,7 @@ impl Calls {
             ends: Vec::new(),
         };
         if self.0.insert(call.clone(), asked).is_some() {
-            report.duplicated(format!("{call} was requested twice"));
+            report.wrong_as("duplicated", format!("{call} was requested twice"));
         }
     }
 
@@ -107,10 +105,10 @@ impl Calls {
     }
 
     /// Holds all calls against all effects.
-    pub(super) fn check(&self, report: &mut Report, effects: &[Effect]) {
+    pub(super) fn check(&self, report: &mut Outcome, effects: &[Effect]) {
         let mut of_call: BTreeMap<&str, Vec<&Effect>> = BTreeMap::new();
         for effect in effects {
-            *report.effects.entry(effect.tool.clone()).or_default() += 1;
+            report.count(effects_of(&effect.tool), 1);
             // What stands before the session is the namespace.
             let key = effect.key.split_once('/').map_or("", |(_, rest)| rest);
             of_call.entry(key).or_default().push(effect);
@@ -124,7 +122,7 @@ impl Calls {
             });
         }
         for (key, call) in &self.0 {
-            report.calls += 1;
+            report.count("calls", 1);
             let effects = of_call.get(key.as_str()).map_or(0, Vec::len);
             call.check(report, key, effects);
         }
@@ -132,11 +130,11 @@ impl Calls {
 }
 
 impl Call {
-    fn check(&self, report: &mut Report, key: &str, effects: usize) {
+    fn check(&self, report: &mut Outcome, key: &str, effects: usize) {
         let [end] = self.ends[..] else {
             return report.wrong(format!("{key} does not have one end: {self:?}"));
         };
-        report.unknown += u64::from(end == "unknown");
+        report.count("unknown", u64::from(end == "unknown"));
         let words = || format!("{key} had {effects} effects: {self:?}");
         match (self.class, end) {
             (EffectClass::AtMostOnce, "completed") => report.expect(effects == 1, words),
@@ -154,5 +152,17 @@ impl Call {
             _ => false,
         };
         report.expect(is_expected, || format!("{key} ended as {end}: {self:?}"));
+    }
+}
+
+/// The count of a tool's effects.
+fn effects_of(tool: &str) -> &'static str {
+    let class = TOOLS.iter().find(|(name, _)| *name == tool);
+    match class.map(|(_, class)| class) {
+        Some(EffectClass::ReadOnly) => "read_only_effects",
+        Some(EffectClass::Idempotent) => "idempotent_effects",
+        Some(EffectClass::Deduplicated) => "deduplicated_effects",
+        Some(EffectClass::AtMostOnce) => "at_most_once_effects",
+        _ => "other_effects",
     }
 }

@@ -4,12 +4,11 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use loopwright_proto::v1::Entry;
+use loopwright_tests::rig::Outcome;
 use serde_json::Value;
 
-use super::oracle::Report;
-
 /// Checks the file of one session after the server has ended in order.
-pub(super) fn check(report: &mut Report, dir: &Path, session: &str, log: &[Entry]) -> Result<()> {
+pub(super) fn check(report: &mut Outcome, dir: &Path, session: &str, log: &[Entry]) -> Result<()> {
     let path = dir
         .join("log/default/session")
         .join(session)
@@ -41,7 +40,7 @@ pub(super) fn check(report: &mut Report, dir: &Path, session: &str, log: &[Entry
             "{session}: {lines} lines in the file, {} in the log",
             log.len()
         );
-        report.lost(words);
+        report.wrong_as("lost", words);
     }
     Ok(())
 }

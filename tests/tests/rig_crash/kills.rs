@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
-use loopwright_tests::kit::Server;
+use loopwright_tests::{kit::Server, rig::Chance};
 use tokio::sync::Notify;
 
-use super::plan::{Chance, Plan};
+use super::plan::Plan;
 
 /// Longest wait for something to happen before the server is killed all the same.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -11,13 +11,14 @@ use loopwright_proto::v1::{
     Agent, Entry, MessageMode, SendMessageRequest, StartLoopRequest, event::Kind,
     send_message_request, start_loop_request,
 };
+use loopwright_tests::rig::{
+    Chance,
+    history::{Ack, History},
+};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    kills::Moments,
-    plan::{Chance, Plan},
-};
+use super::{kills::Moments, plan::Plan};
 
 /// Loops that a session starts when it is quiet; then another session begins.
 const LOOPS: u32 = 3;
@@ -38,30 +39,6 @@ pub(super) struct Course {
     pub(super) closing: CancellationToken,
     /// Whatever has not ended by now never will.
     pub(super) overdue: CancellationToken,
-}
-
-/// What the client of one session was told.
-#[derive(Debug, Default)]
-pub(super) struct History {
-    pub(super) session: String,
-    /// The entries, as they came.
-    pub(super) entries: Vec<Entry>,
-    /// The commands that were answered.
-    pub(super) acks: Vec<Ack>,
-    /// Times that the watch was broken and went on by cursor.
-    pub(super) interruptions: u64,
-    /// Why the client gave up.
-    pub(super) gave_up: Option<String>,
-}
-
-/// A command that was answered.
-#[derive(Clone, Debug)]
-pub(super) struct Ack {
-    pub(super) request_id: String,
-    /// What was said; unique.
-    pub(super) text: String,
-    /// Where the answer says that it is.
-    pub(super) seq: u64,
 }
 
 struct Talk<'a> {

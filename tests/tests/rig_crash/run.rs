@@ -1,24 +1,24 @@
 //! One run: the server, its sidecar and its clients, the kills, and then the oracle.
 
-use std::{
-    net::TcpListener,
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::TcpListener, path::Path, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use loopwright_client::Client;
-use loopwright_proto::v1::{Entry, ReadEntriesRequest};
-use loopwright_tests::kit::{self, Server};
+use loopwright_tests::{
+    kit::{self, Server},
+    rig::{
+        Outcome,
+        history::{self, COUNTS, History, Watched},
+    },
+    scene,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     calls::Calls,
-    entries, files,
+    files,
     kills::{self, Moments},
-    lane::{self, Course, History, MODELS},
-    oracle::Report,
+    lane::{self, Course, MODELS},
     plan::Plan,
     sidecar::{NAME, TOOLS, Tools},
 };
@@ -35,25 +35,21 @@ const PORTS: std::ops::Range<u16> = 21_000..29_000;
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_server_that_is_killed_loses_nothing_and_repeats_nothing() -> Result<()> {
     let plan = Plan::from_env()?;
-    let began = Instant::now();
     let temp = tempfile::tempdir()?;
-    let mut report = Report::default();
-    if let Err(error) = run(&plan, temp.path(), &mut report).await {
-        report.wrong(format!("{error:#}"));
+    let mut report = Outcome::new("crash", plan.seed);
+    for count in COUNTS {
+        report.count(count, 0);
     }
-    say(&report.line(&plan, began.elapsed().as_secs()));
-    if report.is_ok() {
-        return Ok(());
+    let done = run(&plan, temp.path(), &mut report).await;
+    report.take("the run", done);
+    if !report.is_ok() {
+        let kept = temp.keep();
+        report.wrong(format!("all that there is to see is in {}", kept.display()));
     }
-    let kept = temp.keep();
-    let (seed, kept) = (plan.seed, kept.display());
-    bail!(
-        "{}\nall that there is to see is in {kept}; LOOPWRIGHT_RIG_SEED={seed} draws the same again",
-        report.wrongs()
-    )
+    report.finish(plan.kills.into())
 }
 
-async fn run(plan: &Plan, dir: &Path, report: &mut Report) -> Result<()> {
+async fn run(plan: &Plan, dir: &Path, report: &mut Outcome) -> Result<()> {
     let moments = Moments::default();
     let chance = plan.chance(2 << 32);
     let effect = Arc::clone(&moments.effect);
@@ -95,7 +91,7 @@ async fn run(plan: &Plan, dir: &Path, report: &mut Report) -> Result<()> {
 }
 
 async fn judge(
-    report: &mut Report,
+    report: &mut Outcome,
     client: &Client,
     server: &mut Server,
     tools: &Tools,
@@ -104,10 +100,10 @@ async fn judge(
     let mut logs = Vec::new();
     let mut calls = Calls::default();
     for history in histories {
-        let log = read(client, &history.session)
+        let log = scene::log(client, &history.session)
             .await
             .with_context(|| format!("{} cannot be read", history.session))?;
-        entries::check(report, history, &log);
+        history::check(report, history, &log, Watched::ToTheEnd);
         calls.follow(report, &history.session, &log);
         logs.push(log);
     }
@@ -117,18 +113,6 @@ async fn judge(
         files::check(report, server.dir(), &history.session, log)?;
     }
     Ok(())
-}
-
-async fn read(client: &Client, session: &str) -> Result<Vec<Entry>> {
-    let mut all = client.read_entries(ReadEntriesRequest {
-        session_id: session.to_owned(),
-        ..ReadEntriesRequest::default()
-    });
-    let mut log = Vec::new();
-    while let Some(entry) = all.next().await {
-        log.push(entry?);
-    }
-    Ok(log)
 }
 
 fn serve(plan: &Plan, dir: &Path) -> Result<Server> {
@@ -181,10 +165,4 @@ fn script(delay_ms: u32) -> String {
     turn(&["send", "charge", "set", "look", "charge", "send"]);
     turn(&[]);
     turns
-}
-
-/// Past the capture of the test runner: the line is what a run is for.
-fn say(line: &str) {
-    use std::io::Write as _;
-    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -21,14 +21,13 @@ use loopwright_proto::v1::{
     ToolResult, ToolSpec, call_tool_response, part,
     sidecar_service_server::{SidecarService, SidecarServiceServer},
 };
+use loopwright_tests::rig::Chance;
 use tokio::{
     net::TcpListener,
     sync::{Notify, mpsc},
 };
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status};
-
-use super::plan::Chance;
 
 /// The name that it registers by.
 pub(super) const NAME: &str = "rig";

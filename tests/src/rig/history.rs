@@ -1,19 +1,63 @@
 //! What a client was told, against the log as it is read at the end.
 
+use super::Outcome;
 use loopwright_proto::v1::{EndReason, Entry, Event, MessageAdded, event::Kind, part};
 
-use super::{
-    lane::{Ack, History},
-    oracle::Report,
-};
+/// What the client of one session was told. What was acknowledged or shown is kept as it came, and
+/// never made good.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// The session.
+    pub session: String,
+    /// The entries, as they came.
+    pub entries: Vec<Entry>,
+    /// The commands that were answered.
+    pub acks: Vec<Ack>,
+    /// Times that the watch was broken and went on by cursor.
+    pub interruptions: u64,
+    /// Why the client gave up.
+    pub gave_up: Option<String>,
+}
+
+/// A command that was answered.
+#[derive(Clone, Debug)]
+pub struct Ack {
+    /// The request's id.
+    pub request_id: String,
+    /// What was said; unique.
+    pub text: String,
+    /// Where the answer says that it is.
+    pub seq: u64,
+}
+
+/// What the log of a session is held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// The client watched to the end: it was shown everything.
+    ToTheEnd,
+    /// The client watched a while.
+    InPart,
+}
+
+/// The counts that [`check`] adds to, in the order of a line.
+pub const COUNTS: [&str; 8] = [
+    "sessions",
+    "loops",
+    "entries",
+    "commands",
+    "interruptions",
+    "lost",
+    "duplicated",
+    "reordered",
+];
 
 /// Checks one session.
-pub(super) fn check(report: &mut Report, history: &History, log: &[Entry]) {
+pub fn check(report: &mut Outcome, history: &History, log: &[Entry], watched: Watched) {
     let session = &history.session;
-    report.sessions += 1;
-    report.entries += log.len() as u64;
-    report.commands += history.acks.len() as u64;
-    report.interruptions += history.interruptions;
+    report.count("sessions", 1);
+    report.count("entries", log.len() as u64);
+    report.count("commands", history.acks.len() as u64);
+    report.count("interruptions", history.interruptions);
     if let Some(why) = &history.gave_up {
         report.wrong(format!("{session}: the client gave up: {why}"));
     }
@@ -28,6 +72,9 @@ pub(super) fn check(report: &mut Report, history: &History, log: &[Entry]) {
     }
     order(report, session, &history.entries);
     content(report, history, log);
+    if watched == Watched::ToTheEnd {
+        all_shown(report, history, log);
+    }
     for ack in &history.acks {
         acknowledged(report, session, ack, log);
     }
@@ -36,35 +83,44 @@ pub(super) fn check(report: &mut Report, history: &History, log: &[Entry]) {
 }
 
 /// Each entry that was shown follows on the one before.
-fn order(report: &mut Report, session: &str, shown: &[Entry]) {
+fn order(report: &mut Outcome, session: &str, shown: &[Entry]) {
     let mut last = 0;
     for entry in shown {
         let seq = entry.seq;
         let words = || format!("{session}: the watcher was sent seq {seq} after {last}");
         if seq == last {
-            report.duplicated(words());
+            report.wrong_as("duplicated", words());
         } else if seq < last {
-            report.reordered(words());
+            report.wrong_as("reordered", words());
         } else if seq > last + 1 {
-            report.lost(words());
+            report.wrong_as("lost", words());
         }
         last = last.max(seq);
     }
 }
 
-/// What was shown is what the log says, and all of it was shown.
-fn content(report: &mut Report, history: &History, log: &[Entry]) {
+/// What was shown is what the log says.
+fn content(report: &mut Outcome, history: &History, log: &[Entry]) {
     let session = &history.session;
     for shown in &history.entries {
         let seq = shown.seq;
         match log.get(usize::try_from(seq).unwrap_or(0).wrapping_sub(1)) {
             Some(logged) if logged == shown => {}
-            Some(_) => report.lost(format!("{session}: seq {seq} was shown with other content")),
-            None => report.lost(format!(
-                "{session}: seq {seq} was shown, the log has it not"
-            )),
+            Some(_) => report.wrong_as(
+                "lost",
+                format!("{session}: seq {seq} was shown with other content"),
+            ),
+            None => report.wrong_as(
+                "lost",
+                format!("{session}: seq {seq} was shown, the log has it not"),
+            ),
         }
     }
+}
+
+/// All of it was shown.
+fn all_shown(report: &mut Outcome, history: &History, log: &[Entry]) {
+    let session = &history.session;
     // A client that gave up has seen a part only, and that is wrong already.
     let rest = log.get(history.entries.len()..).unwrap_or_default();
     let says_nothing = |event: &Event| {
@@ -77,12 +133,15 @@ fn content(report: &mut Report, history: &History, log: &[Entry]) {
         .iter()
         .find(|entry| !entry.events.iter().all(says_nothing));
     if let Some(entry) = unseen.filter(|_| history.gave_up.is_none()) {
-        report.lost(format!("{session}: seq {} was never shown", entry.seq));
+        report.wrong_as(
+            "lost",
+            format!("{session}: seq {} was never shown", entry.seq),
+        );
     }
 }
 
 /// An acknowledged command is in the log where its answer says, and nowhere else.
-fn acknowledged(report: &mut Report, session: &str, ack: &Ack, log: &[Entry]) {
+fn acknowledged(report: &mut Outcome, session: &str, ack: &Ack, log: &[Entry]) {
     let says_it = |entry: &&Entry| {
         let events = entry.events.iter();
         events
@@ -97,14 +156,18 @@ fn acknowledged(report: &mut Report, session: &str, ack: &Ack, log: &[Entry]) {
         request_id,
     } = ack;
     match found[..] {
-        [] => report.lost(format!(
-            "{session}: {text} was acknowledged and is not in the log"
-        )),
+        [] => report.wrong_as(
+            "lost",
+            format!("{session}: {text} was acknowledged and is not in the log"),
+        ),
         [at] if at == *seq => {}
         [at] => report.wrong(format!(
             "{session}: {text} was acknowledged at {seq} and is at {at}"
         )),
-        _ => report.duplicated(format!("{session}: {text} is in the log at {found:?}")),
+        _ => report.wrong_as(
+            "duplicated",
+            format!("{session}: {text} is in the log at {found:?}"),
+        ),
     }
     let caused = |entry: &&Entry| {
         let id = entry.cause.as_ref().map(|cause| &cause.request_id);
@@ -131,7 +194,7 @@ fn said(event: &Event) -> Option<&String> {
 }
 
 /// The epoch rises by one at each attach, and an entry has the epoch of the attach before it.
-fn epochs(report: &mut Report, session: &str, log: &[Entry]) {
+fn epochs(report: &mut Outcome, session: &str, log: &[Entry]) {
     let mut epoch = 0;
     for entry in log {
         for event in &entry.events {
@@ -155,12 +218,12 @@ fn epochs(report: &mut Report, session: &str, log: &[Entry]) {
 }
 
 /// Every loop ends once, before the next one begins, and because the model was done.
-fn loops(report: &mut Report, session: &str, log: &[Entry]) {
+fn loops(report: &mut Outcome, session: &str, log: &[Entry]) {
     let mut open: Option<&str> = None;
     for event in log.iter().flat_map(|entry| &entry.events) {
         match &event.kind {
             Some(Kind::LoopStarted(started)) => {
-                report.loops += 1;
+                report.count("loops", 1);
                 report.expect(open.is_none(), || {
                     format!("{session}: {} began while {open:?} ran", started.loop_id)
                 });

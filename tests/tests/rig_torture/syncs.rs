@@ -1,0 +1,233 @@
+//! The n-th sync of the real server fails, as a disk's does: what it was to make durable is gone, and
+//! later syncs answer as if nothing had been.
+//!
+//! A small library, compiled here and preloaded, fails the call; after the server's end the rig takes
+//! from the file what no good sync has made durable. Nothing acknowledged may be missing then: not
+//! even what was acknowledged after the failure, for nothing may be.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use loopwright_tests::{
+    kit::{Options, Server},
+    rig::{self, Chance, Outcome},
+};
+
+use super::life::{self, Clients, PATIENCE};
+
+/// Loops that run while syncs fail, and the bytes of their messages: with segments of 64 KiB, more
+/// than one checkpoint.
+const LOOPS: usize = 8;
+const BYTES: usize = 14_000;
+/// In CI, all of the first syncs fail, and so many of the later ones.
+const FIRST: u64 = 10;
+const LATER: usize = 14;
+/// How late an answer may come that was given before the failure.
+const UNDER_WAY: Duration = Duration::from_secs(1);
+
+/// What every run has in common.
+#[derive(Clone, Debug)]
+pub(super) struct Shim {
+    library: PathBuf,
+    options: Options,
+}
+
+/// One call that the library noted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Noted {
+    call: u64,
+    at: SystemTime,
+    inode: u64,
+    /// Bytes of the file that were durable before; none for a directory.
+    durable: Option<u64>,
+    is_good: bool,
+    path: String,
+}
+
+impl Shim {
+    /// Compiles the library.
+    pub(super) fn build(dir: &Path) -> Result<Self> {
+        let (source, library) = (dir.join("eio.c"), dir.join("eio.so"));
+        fs::write(&source, include_str!("eio.c"))?;
+        let mut cc = Command::new("cc");
+        cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]);
+        let built = cc
+            .arg(&library)
+            .arg(&source)
+            .args(["-ldl", "-lpthread"])
+            .output();
+        let built = built.context("a C compiler, `cc`, is needed")?;
+        ensure!(
+            built.status.success(),
+            "{}",
+            String::from_utf8_lossy(&built.stderr)
+        );
+        let options = life::options(dir)?;
+        Ok(Self { library, options })
+    }
+
+    /// Which syncs are to fail: those that a run makes in which none does.
+    pub(super) async fn calls(&self, seed: u64) -> Result<Vec<u64>> {
+        let mut outcome = Outcome::new("torture", seed);
+        let all = self.run(0, &mut outcome).await?;
+        ensure!(outcome.is_ok(), "without a failure: {:?}", outcome.wrongs());
+        let calls = all.iter().map(|noted| noted.call).max().unwrap_or(0);
+        let places = ["journal", "session/", "checkpoint"];
+        for place in places {
+            ensure!(
+                all.iter().any(|noted| noted.path.contains(place)),
+                "nothing of the {place} is synced: {all:?}"
+            );
+        }
+        if rig::is_full() {
+            return Ok((1..=calls).collect());
+        }
+        let mut chance = Chance::new(seed, 101);
+        let first = 1..=FIRST.min(calls);
+        let later = calls.saturating_sub(FIRST).max(1);
+        Ok(first
+            .chain((0..LATER).map(|_| FIRST + 1 + chance.below(later)))
+            .collect())
+    }
+
+    /// One life in which this sync fails, 0 for none; all syncs that were made.
+    async fn run(&self, failing: u64, outcome: &mut Outcome) -> Result<Vec<Noted>> {
+        let temp = tempfile::tempdir()?;
+        let dir = temp.path();
+        // A journal that was not filed, so that a start has something to recover.
+        let mut server = life::start(&self.options, dir).await?;
+        let mut clients = Clients::of(&server)?;
+        for _ in 0..2 {
+            clients.start(BYTES).await?;
+        }
+        clients.until_ended().await?;
+        server.kill()?;
+        drop(server);
+
+        let note = dir.join("syncs");
+        let mut options = self.options.clone();
+        let told = [
+            ("LD_PRELOAD", self.library.display().to_string()),
+            ("RIG_EIO_DIR", dir.join("log").display().to_string()),
+            ("RIG_EIO_AT", failing.to_string()),
+            ("RIG_EIO_NOTE", note.display().to_string()),
+        ];
+        options
+            .env
+            .extend(told.map(|(name, value)| (name.to_owned(), value)));
+        let (code, words) = match life::start(&options, dir).await {
+            Ok(server) => live(server, &mut clients, &note).await?,
+            Err(error) => (-1, format!("{error:#}")),
+        };
+        let notes = read_notes(&note)?;
+        if let Some(failed) = notes.iter().find(|noted| !noted.is_good) {
+            outcome.count("failed_syncs", 1);
+            let place = format!("sync {failing} of {}", failed.path);
+            outcome.expect(code != 0, || format!("{place}: the server ended with 0"));
+            outcome.expect(words.contains("Input/output error"), || {
+                format!("{place}: nothing was said of it: {words}")
+            });
+            let late = failed.at + UNDER_WAY;
+            outcome.expect(clients.last_ack.is_none_or(|last| last < late), || {
+                format!("{place}: commands were acknowledged afterwards")
+            });
+            lose(&dir.join("log"), failed)?;
+        } else {
+            outcome.expect(code == 0, || format!("nothing failed, {code}: {words}"));
+        }
+        let server = life::start(&self.options, dir)
+            .await
+            .context("the start after it")?;
+        clients.moved(&server)?;
+        clients.judge(outcome).await?;
+        let (code, words) = life::terminate(server).await?;
+        outcome.expect(code == 0, || {
+            format!("the start after it ended with {code}: {words}")
+        });
+        Ok(notes)
+    }
+
+    /// One life in which this sync fails.
+    pub(super) async fn fail(&self, failing: u64, outcome: &mut Outcome) {
+        let done = self.run(failing, outcome).await;
+        outcome.take(&format!("sync {failing}"), done.map(drop));
+    }
+}
+
+/// Runs loops until all have ended or the server has; its exit code, and what it said.
+async fn live(mut server: Server, clients: &mut Clients, note: &Path) -> Result<(i32, String)> {
+    clients.moved(&server)?;
+    for _ in 0..LOOPS {
+        if clients.start(BYTES).await.is_err() {
+            break;
+        }
+    }
+    let ended = async {
+        loop {
+            if let Some(status) = server.ended()? {
+                let code = status.code().context("ended by a signal")?;
+                return Ok((code, server.stderr()));
+            }
+            let has_failed = read_notes(note)?.iter().any(|noted| !noted.is_good);
+            if has_failed {
+                // It is to end; until then, it must not acknowledge anything.
+                let _ = clients.start(10).await;
+            } else if clients.have_ended() {
+                return life::terminate(server).await;
+            }
+            // Between two looks at a process and a file, neither of which calls.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    match tokio::time::timeout(PATIENCE, ended).await {
+        Ok(ended) => ended,
+        Err(_) => bail!("the server neither ended nor did its work"),
+    }
+}
+
+fn read_notes(path: &Path) -> Result<Vec<Noted>> {
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        text => text?,
+    };
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole.lines().map(Noted::parse).collect()
+}
+
+impl Noted {
+    fn parse(line: &str) -> Result<Self> {
+        let words: Vec<&str> = line.splitn(6, ' ').collect();
+        let [call, at, inode, durable, verdict, path] = words[..] else {
+            bail!("`{line}` is no note");
+        };
+        Ok(Self {
+            call: call.parse()?,
+            at: UNIX_EPOCH + Duration::from_nanos(at.parse()?),
+            inode: inode.parse()?,
+            durable: durable.parse().ok(),
+            is_good: verdict == "ok",
+            path: path.to_owned(),
+        })
+    }
+}
+
+/// Takes from the disk what the failed sync was to keep.
+fn lose(dir: &Path, failed: &Noted) -> Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let known = fs::metadata(&path)?;
+        if known.is_dir() {
+            lose(&path, failed)?;
+        } else if let Some(durable) = failed.durable.filter(|_| known.ino() == failed.inode) {
+            let file = fs::File::options().write(true).open(&path)?;
+            file.set_len(durable.min(known.len()))?;
+        }
+    }
+    Ok(())
+}
