@@ -1,11 +1,11 @@
 //! Recovery: what the journal and the files of streams say after any end, made one again.
 //!
-//! Every start takes this path. The journal is read; each stream that it names, or that the last
-//! checkpoint names, gets its file written again above the last checkpoint. With nothing damaged,
-//! the journal stays until the next checkpoint; else the files are synced and a checkpoint is made
-//! at once, and the segments go. Nothing that may be good is ever cut: bytes that are
-//! are set aside, and where acknowledged records are missing the stream is condemned, its journal
-//! kept in quarantine. Invariant: interrupted at any point, recovery run again ends the same way.
+//! Every start takes this path. The journal is read, and its last segment made durable; each stream
+//! that it names, or that the last checkpoint names, gets its file written again above the last
+//! checkpoint. With nothing damaged, the journal stays until the next checkpoint; else the files
+//! are synced and a checkpoint is made at once, and the segments go. Nothing that may be good is
+//! ever cut: bytes that are not are set aside, and where acknowledged records are missing the
+//! stream is condemned, its journal kept in quarantine. Invariant: interrupted at any point, recovery run again ends the same way.
 
 mod refile;
 
@@ -109,6 +109,7 @@ pub(crate) fn recover(
     for (number, place) in segments.iter().zip(1..) {
         recovery.read_segment(*number, place == segments.len())?;
     }
+    recovery.keep_journal().map_err(failed)?;
     for key in &recovery.removed {
         remove::erase(disk, layout, key).map_err(|unkept| failed(unkept.into()))?;
     }
@@ -128,7 +129,6 @@ pub(crate) fn recover(
     // A tombstone must not be read twice: its stream's name may be in use again by then.
     let settle = settle || !recovery.tombstones.is_empty() || segments.len() > MANY_SEGMENTS;
     if recovery.report.is_clean() && !segments.is_empty() && !settle {
-        recovery.keep_journal().map_err(failed)?;
         return Ok(recovery.into_unsettled(segments));
     }
     recovery.settle(&segments).map_err(failed)?;
@@ -382,9 +382,9 @@ impl Recovery<'_> {
         Ok(owned)
     }
 
-    /// With nothing damaged, the journal stays for the next checkpoint to let go, and a start waits
-    /// for one sync: that of its last segment, written anew, for a failed sync may have left there
-    /// what reads as good and is not on the disk.
+    /// Makes the last segment durable, before anything is done on its word: a failed sync may have
+    /// left there what reads as good and is not on the disk, and what is written or removed for it
+    /// must not outlive it. Written anew, for another sync of the same bytes would prove nothing.
     fn keep_journal(&mut self) -> io::Result<()> {
         match self.last_segment.take() {
             Some((path, bytes)) if !bytes.is_empty() => {
