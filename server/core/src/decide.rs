@@ -73,12 +73,28 @@ pub fn decide(state: &State, input: Input) -> Result<Vec<Event>, Rejection> {
         What::Attach { epoch, cut_bytes } => attach::attach(&mut draft, epoch, cut_bytes)?,
         What::Detach => attach::detach(&mut draft),
         What::ToolsChanged(tools) => attach::tools_changed(&mut draft, tools),
+        what @ (What::ModelCompleted { .. }
+        | What::ModelFailed { .. }
+        | What::ToolCompleted { .. }
+        | What::ToolFailed { .. }
+        | What::LookedUp { .. }
+        | What::BudgetGranted { .. }
+        | What::BudgetRefused { .. }
+        | What::BudgetSettled { .. }) => outcome(&mut draft, what),
+        What::TimerFired(why) => timer::fired(&mut draft, why),
+    }
+    Ok(draft.events)
+}
+
+/// What follows from the end of an effect.
+fn outcome(draft: &mut Draft, what: What) {
+    match what {
         What::ModelCompleted {
             call,
             attempt,
             reply,
         } => {
-            model::completed(&mut draft, call, attempt, reply);
+            model::completed(draft, call, attempt, reply);
         }
         What::ModelFailed {
             call,
@@ -86,14 +102,14 @@ pub fn decide(state: &State, input: Input) -> Result<Vec<Event>, Rejection> {
             failure,
             jitter,
         } => {
-            model::failed(&mut draft, call, attempt, failure, jitter);
+            model::failed(draft, call, attempt, failure, jitter);
         }
         What::ToolCompleted {
             call,
             attempt,
             output,
         } => {
-            tool::completed(&mut draft, call, attempt, output);
+            tool::completed(draft, call, attempt, output);
         }
         What::ToolFailed {
             call,
@@ -101,27 +117,36 @@ pub fn decide(state: &State, input: Input) -> Result<Vec<Event>, Rejection> {
             failure,
             jitter,
         } => {
-            tool::failed(&mut draft, call, attempt, failure, jitter);
+            tool::failed(draft, call, attempt, failure, jitter);
         }
-        What::LookedUp { call, answer } => unknown::looked_up(&mut draft, call, answer),
+        What::LookedUp { call, answer } => unknown::looked_up(draft, call, answer),
         What::BudgetGranted {
             call,
             attempt,
             max_output_tokens,
         } => {
-            budget::granted(&mut draft, call, attempt, max_output_tokens);
+            budget::granted(draft, call, attempt, max_output_tokens);
         }
         What::BudgetRefused {
             call,
             attempt,
             reason,
         } => {
-            budget::refused(&mut draft, call, attempt, reason);
+            budget::refused(draft, call, attempt, reason);
         }
-        What::BudgetSettled { call, attempt } => budget::settled(&mut draft, call, attempt),
-        What::TimerFired(why) => timer::fired(&mut draft, why),
+        What::BudgetSettled { call, attempt } => budget::settled(draft, call, attempt),
+        What::Create(_)
+        | What::StartLoop(_)
+        | What::SendMessage(_)
+        | What::CancelLoop { .. }
+        | What::ResolveApproval { .. }
+        | What::ResolveUnknown { .. }
+        | What::Adopt { .. }
+        | What::Attach { .. }
+        | What::Detach
+        | What::ToolsChanged(_)
+        | What::TimerFired(_) => {}
     }
-    Ok(draft.events)
 }
 
 /// A decision in the making.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     ids::{Attempt, CallId, Timestamp},
     input::TimerWhy,
-    state::{ModelPhase, State, ToolPhase},
+    state::{ModelPhase, State, ToolCall, ToolPhase},
 };
 
 /// One effect: small, `Copy`, ordered. Two effects with one key are the same effect.
@@ -103,34 +103,24 @@ pub fn wanted(state: &State) -> BTreeSet<EffectKey> {
             ModelPhase::Abandoned => None,
         });
     }
-    for tool in &active.tools {
-        let (call, attempt) = (tool.call, tool.attempt);
-        match tool.phase {
-            ToolPhase::Running => {
-                keys.insert(EffectKey::Tool { call, attempt });
-            }
-            ToolPhase::InDoubt { .. } => {
-                keys.insert(EffectKey::Lookup { call });
-            }
-            ToolPhase::Backoff { until } => {
-                keys.insert(EffectKey::Timer {
-                    at: until,
-                    why: TimerWhy::RetryTool(call),
-                });
-            }
-            ToolPhase::Held {
-                until: Some(until), ..
-            } => {
-                keys.insert(EffectKey::Timer {
-                    at: until,
-                    why: TimerWhy::Approval(call),
-                });
-            }
-            ToolPhase::Held { until: None, .. }
-            | ToolPhase::Asking
-            | ToolPhase::Waiting
-            | ToolPhase::Ended(_) => {}
-        }
-    }
+    keys.extend(active.tools.iter().filter_map(of_tool));
     keys
+}
+
+/// What a tool call wants.
+fn of_tool(tool: &ToolCall) -> Option<EffectKey> {
+    let (call, attempt) = (tool.call, tool.attempt);
+    match tool.phase {
+        ToolPhase::Running => Some(EffectKey::Tool { call, attempt }),
+        ToolPhase::InDoubt { .. } => Some(EffectKey::Lookup { call }),
+        ToolPhase::Backoff { until } => Some(EffectKey::Timer {
+            at: until,
+            why: TimerWhy::RetryTool(call),
+        }),
+        ToolPhase::Held { until, .. } => until.map(|at| EffectKey::Timer {
+            at,
+            why: TimerWhy::Approval(call),
+        }),
+        ToolPhase::Asking | ToolPhase::Waiting | ToolPhase::Ended(_) => None,
+    }
 }

@@ -234,27 +234,7 @@ fn what_of(entry: &Entry) -> Option<What> {
                 reason: reason.clone(),
             }
         }
-        Cause::ResolveApproval { by, guard } => {
-            let resolved = find!(entry, ApprovalResolved)?;
-            What::ResolveApproval {
-                by: by.clone(),
-                guard: *guard,
-                call: resolved.call,
-                allow: resolved.allowed,
-                reason: resolved.reason.clone(),
-            }
-        }
-        Cause::ResolveUnknown { by, guard } => {
-            let resolved = find!(entry, UnknownResolved)?;
-            What::ResolveUnknown {
-                by: by.clone(),
-                guard: *guard,
-                call: resolved.call,
-                resolution: resolved.resolution,
-                output: resolved.output.clone(),
-                reason: resolved.reason.clone(),
-            }
-        }
+        Cause::ResolveApproval { .. } | Cause::ResolveUnknown { .. } => answer_what(entry)?,
         Cause::Adopt(by) => adopted(by, entry)?,
         Cause::Attach => What::Attach {
             epoch: find!(entry, DriverAttached)?.epoch,
@@ -302,6 +282,34 @@ fn created(by: &Command, entry: &Entry) -> Option<Create> {
         tools: find!(entry, ToolsChanged)
             .map(|e| e.tools.clone())
             .unwrap_or_default(),
+    })
+}
+
+/// What a person said of a tool call.
+fn answer_what(entry: &Entry) -> Option<What> {
+    Some(match &entry.cause {
+        Cause::ResolveApproval { by, guard } => {
+            let resolved = find!(entry, ApprovalResolved)?;
+            What::ResolveApproval {
+                by: by.clone(),
+                guard: *guard,
+                call: resolved.call,
+                allow: resolved.allowed,
+                reason: resolved.reason.clone(),
+            }
+        }
+        Cause::ResolveUnknown { by, guard } => {
+            let resolved = find!(entry, UnknownResolved)?;
+            What::ResolveUnknown {
+                by: by.clone(),
+                guard: *guard,
+                call: resolved.call,
+                resolution: resolved.resolution,
+                output: resolved.output.clone(),
+                reason: resolved.reason.clone(),
+            }
+        }
+        _ => return None,
     })
 }
 

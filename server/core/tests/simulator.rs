@@ -1,7 +1,9 @@
-//! The seeded simulator: crashes, lost acknowledgements, zombies, duplicates, late outcomes.
+//! The seeded simulator: crashes, lost acknowledgements, zombies, duplicates, late outcomes, persons
+//! who answer or never do, copies.
 //!
 //! One thread, one clock, chance from a seed. Each seed is one session from its creation until
-//! nothing happens any more; the oracles judge its log and the outside world after every entry.
+//! nothing happens any more, and in some a copy of it that lives on; the oracles judge their logs and
+//! the outside world after every entry. A run ends with every loop, but for one that waits for a person.
 //!
 //! - `LOOPWRIGHT_SIM_SEEDS=n` runs seeds 0..n (default 20,000).
 //! - `LOOPWRIGHT_SIM_SEED=n` runs that seed alone and prints its trace.
@@ -26,7 +28,7 @@ mod simulator {
 
 use std::{collections::BTreeMap, io::Write as _, time::Instant};
 
-use loopwright_core::Event;
+use loopwright_core::{Event, event::ApprovalOutcome, outcome::EndReason};
 
 use simulator::{
     mutant::Mutant,
@@ -37,7 +39,21 @@ use simulator::{
 const SEEDS: u64 = 20_000;
 const SEEDS_OF_A_MUTANT: u64 = 3_000;
 /// Kinds that no rule decides on yet.
-const NEVER: [&str; 2] = ["BudgetWarning", "ToolCallResultLate"];
+const NEVER: [&str; 1] = ["BudgetWarning"];
+/// Answers of persons, and ends of their absence, that some seed must show.
+const ANSWERS: [&str; 11] = [
+    "approval Allowed",
+    "approval Denied",
+    "approval Expired",
+    "approval Cancelled",
+    "allowed by default",
+    "unknown Happened",
+    "unknown DidNotHappen",
+    "unknown RunAgain",
+    "unknown TellModel",
+    "unknown Cancelled",
+    "deadline Idle",
+];
 const REASONS: [&str; 11] = [
     "completed",
     "max_steps",
@@ -143,8 +159,21 @@ fn every_mutant_is_killed() {
 /// How often each kind of event was seen, and each reason for which a loop ends.
 fn count(outcome: &Outcome, seen: &mut BTreeMap<String, u64>) {
     for event in outcome.records.iter().flat_map(|r| &r.entry.events) {
+        let mut also = |what: String| *seen.entry(what).or_default() += 1;
         if let Event::LoopEnded(e) = event {
-            *seen.entry(e.reason.label().to_owned()).or_default() += 1;
+            also(e.reason.label().to_owned());
+            if let EndReason::Deadline { kind } = e.reason {
+                also(format!("deadline {kind:?}"));
+            }
+        }
+        if let Event::ApprovalResolved(e) = event {
+            also(format!("approval {:?}", e.outcome));
+            if e.outcome == ApprovalOutcome::Expired && e.allowed {
+                also("allowed by default".to_owned());
+            }
+        }
+        if let Event::UnknownResolved(e) = event {
+            also(format!("unknown {:?}", e.resolution));
         }
         match seen.get_mut(event.kind()) {
             Some(count) => *count += 1,
@@ -154,7 +183,7 @@ fn count(outcome: &Outcome, seen: &mut BTreeMap<String, u64>) {
 }
 
 fn never(seen: &BTreeMap<String, u64>) -> Vec<&'static str> {
-    let all = Event::KINDS.iter().chain(&REASONS).copied();
+    let all = Event::KINDS.iter().chain(&REASONS).chain(&ANSWERS).copied();
     all.filter(|what| !seen.contains_key(*what)).collect()
 }
 

@@ -19,6 +19,8 @@ use loopwright_core::{
 
 use super::mutant::Mutant;
 
+mod people;
+
 /// The core, with at most one fault.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Machine(pub(crate) Option<Mutant>);
@@ -34,9 +36,12 @@ impl Machine {
         };
         let (mut seen, mut told) = (state.clone(), input.clone());
         tamper_terms(mutant, &mut seen, &input.what);
+        people::tamper_terms(mutant, &mut seen, &input.what);
         tamper_input(mutant, &seen, &mut told.what);
+        people::tamper_input(mutant, &mut told.what);
         let mut events = loopwright_core::decide(&seen, told)?;
         tamper_events(mutant, state, &input, &mut events);
+        people::tamper_events(mutant, &mut events);
         Ok(events)
     }
 
@@ -54,6 +59,13 @@ impl Machine {
                 }
                 state.apply_entry(seq, entry);
             }
+            Some(mutant) if people::shows_otherwise(mutant) => {
+                let before = state.clone();
+                let mut shown = entry.clone();
+                people::tamper_shown(mutant, &before, &mut shown.events);
+                state.apply_entry(seq, &shown);
+                people::tamper_fold(mutant, &before, state, entry);
+            }
             Some(mutant) => {
                 state.apply_entry(seq, entry);
                 entry
@@ -66,13 +78,27 @@ impl Machine {
     }
 
     pub(crate) fn wanted(self, state: &State) -> BTreeSet<EffectKey> {
-        let mut keys = loopwright_core::wanted(state);
+        let mut keys = if self.is(Mutant::CopyIsDriven) {
+            let mut driven = state.clone();
+            driven.copied = false;
+            loopwright_core::wanted(&driven)
+        } else {
+            loopwright_core::wanted(state)
+        };
         keys.retain(|key| match key {
             EffectKey::Settle { .. } => !self.is(Mutant::SettlementForgotten),
             EffectKey::Timer {
                 why: TimerWhy::Deadline(_),
                 ..
             } => !self.is(Mutant::DeadlineForgotten),
+            EffectKey::Timer {
+                why: TimerWhy::Approval(_),
+                ..
+            } => !self.is(Mutant::ApprovalNeverExpires),
+            EffectKey::Timer {
+                why: TimerWhy::Idle(_),
+                ..
+            } => !self.is(Mutant::IdleForgotten),
             EffectKey::Model { .. }
             | EffectKey::Tool { .. }
             | EffectKey::Lookup { .. }
@@ -131,8 +157,17 @@ fn every_timer_is_due(state: &mut State) {
         model.phase = ModelPhase::Backoff { until };
     }
     for tool in &mut active.tools {
-        if matches!(tool.phase, ToolPhase::Backoff { .. }) {
-            tool.phase = ToolPhase::Backoff { until };
+        match &mut tool.phase {
+            ToolPhase::Backoff { until: due }
+            | ToolPhase::Held {
+                until: Some(due), ..
+            } => *due = until,
+            ToolPhase::Held { until: None, .. }
+            | ToolPhase::Waiting
+            | ToolPhase::Running
+            | ToolPhase::InDoubt { .. }
+            | ToolPhase::Asking
+            | ToolPhase::Ended(_) => {}
         }
     }
 }
@@ -146,6 +181,10 @@ fn tamper_input(mutant: Mutant, state: &State, what: &mut What) {
         (Mutant::DuplicateRequestExecutedTwice, What::StartLoop(start)) => {
             start.by.request_id.clear();
         }
+        (
+            Mutant::DuplicateRequestExecutedTwice,
+            What::ResolveApproval { by, .. } | What::ResolveUnknown { by, .. },
+        ) => by.request_id.clear(),
         (Mutant::InDoubtTreatedAsCompleted, What::LookedUp { answer, .. }) => {
             *answer = LookupAnswer::Completed(Arc::default());
         }

@@ -1,11 +1,16 @@
 //! The judges: what must hold whatever happens. They read the log and the outside world only, and
 //! keep their own books.
 
-use loopwright_core::{EffectKey, Entry, State, agent::Limits, ids::Timestamp};
+use loopwright_core::{
+    EffectKey, Entry, State,
+    agent::Limits,
+    ids::{Attempt, CallId, Timestamp},
+};
 
 use super::sidecar::Sidecar;
 
 mod calls;
+mod people;
 mod talk;
 mod tally;
 
@@ -44,6 +49,7 @@ pub(crate) fn check(
 #[derive(Default)]
 pub(crate) struct Oracle {
     calls: calls::Calls,
+    people: people::People,
     tally: tally::Tally,
     talk: talk::Talk,
 }
@@ -61,10 +67,12 @@ impl Oracle {
         self.talk.before(entry, self.calls.model_runs())?;
         for event in &entry.events {
             self.calls.event(at, entry, event, limits, sidecar)?;
+            self.people.event(at, entry, event, after, sidecar)?;
             self.tally.event(event, after)?;
             self.talk.event(entry, event)?;
         }
         self.tally.settles_up(limits, self.calls.model_runs())?;
+        self.people.settled(after)?;
         self.talk.conversation(&self.calls, after)
     }
 
@@ -73,14 +81,20 @@ impl Oracle {
         self.calls.licensed(key)
     }
 
+    /// Whether a result of this attempt must be logged as late.
+    pub(crate) fn expects_late(&self, call: CallId, attempt: Attempt) -> bool {
+        self.people.expects_late(call, attempt)
+    }
+
     /// What the running model call has set aside for its prompt, where a budget asks for it.
     pub(crate) fn held_input(&self) -> Option<u64> {
         self.tally.held_input()
     }
 
     /// Judges the whole, once nothing happens any more.
-    pub(crate) fn finish(&self, state: &State) -> Result<(), Violation> {
-        self.calls.finish()?;
+    pub(crate) fn finish(&self, state: &State, sidecar: &Sidecar) -> Result<(), Violation> {
+        self.calls.finish(&self.people)?;
+        self.people.finish(state, sidecar)?;
         self.talk.finish(state)
     }
 }

@@ -29,11 +29,14 @@ pub(crate) enum Feature {
     NamedBudget,
     Deadline,
     Commands,
+    Persons,
+    Expiry,
+    Fork,
     Progress,
 }
 
 impl Feature {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Crash,
         Self::LostAck,
         Self::Zombie,
@@ -50,6 +53,9 @@ impl Feature {
         Self::NamedBudget,
         Self::Deadline,
         Self::Commands,
+        Self::Persons,
+        Self::Expiry,
+        Self::Fork,
         Self::Progress,
     ];
 }
@@ -130,12 +136,13 @@ impl Plan {
 /// The tools on offer: one of each effect class, and one that must not be repeated and cannot say
 /// what became of a call.
 pub(crate) fn tools(retention_ms: u64) -> Arc<ToolSet> {
+    let blind_destroys = retention_ms.is_multiple_of(3);
     let spec = |name: &str, effect, lookup| ToolSpec {
         name: format!("t__{name}"),
         description: "a tool".to_owned(),
         input_schema: "{}".to_owned(),
         effect,
-        destructive: false,
+        destructive: effect == EffectClass::AtMostOnce && (name == "blind") == blind_destroys,
         lookup,
         timeout_ms: 50,
         absolute_cap_ms: 100,
@@ -157,6 +164,7 @@ fn limits(rng: &mut Rng, features: Features) -> Limits {
     let small = |rng: &mut Rng, low, high| u32::try_from(rng.between(low, high)).expect("small");
     let deadline = rng.between(60, 500);
     let with_deadline = rng.chance(20) && features.has(Feature::Deadline);
+    let expires = features.has(Feature::Expiry);
     Limits {
         max_steps: small(rng, 1, 6),
         max_output_tokens: rng.between(40, 400),
@@ -173,8 +181,17 @@ fn limits(rng: &mut Rng, features: Features) -> Limits {
             max_delay_ms: 60,
             total_deadline_ms: 400,
         },
-        on_unknown: Some(rng.pick(&[UnknownPolicy::End, UnknownPolicy::TellModel])),
-        ..Limits::default()
+        on_unknown: rng.pick(&[
+            None,
+            Some(UnknownPolicy::Ask),
+            Some(UnknownPolicy::Ask),
+            Some(UnknownPolicy::TellModel),
+            Some(UnknownPolicy::TellModel),
+            Some(UnknownPolicy::End),
+        ]),
+        approval_timeout_ms: rng.maybe(20, 200).filter(|_| expires),
+        approval_default_allow: rng.chance(30),
+        idle_timeout_ms: rng.maybe(40, 400).filter(|_| expires),
     }
 }
 

@@ -13,7 +13,7 @@ use loopwright_core::{
     ids::{Attempt, CallId, Epoch, LoopId, Timestamp},
     input::{Command, Create},
     message::Parts,
-    state::Answer,
+    state::{Answer, LoopRun},
     usage::Usage,
 };
 
@@ -24,12 +24,14 @@ use super::{
     oracle::{Oracle, Violation, check},
     plan::{Feature, Features, Plan},
     rng::Rng,
-    sidecar::Sidecar,
+    sidecar::{Forgets, Sidecar},
 };
 
 mod client;
+mod copy;
 mod driver;
 mod effects;
+mod people;
 
 pub(crate) use driver::MOST_AHEAD_MS;
 
@@ -71,6 +73,7 @@ enum Happening {
         answers: bool,
     },
     LookUp(Ticket, CallId, Attempt, Epoch),
+    Rejoin(Ticket, CallId),
     Reserve(Ticket, CallId, Attempt, u64),
     Settle(Ticket, CallId, Attempt),
     Stray(What),
@@ -130,6 +133,10 @@ pub(crate) struct World {
     real: BTreeMap<LoopId, Usage>,
     faults_left: u32,
     faults: u32,
+    /// Bytes of an append that a crash cut short.
+    torn: Option<u64>,
+    /// Before the ids of requests, so that those of a copy are its own.
+    prefix: &'static str,
     /// Whether entries go through JSON on their way.
     json: bool,
     trace: Option<Vec<String>>,
@@ -143,13 +150,27 @@ pub(crate) fn run(
     with_trace: bool,
 ) -> Outcome {
     let mut world = World::new(seed, mutant, features, with_trace);
-    let violation = world.live().err();
-    Outcome {
-        violation,
-        trace: world.trace.unwrap_or_default(),
-        records: world.records,
+    let mut outcome = Outcome {
+        violation: world.live().err(),
+        trace: world.trace.take().unwrap_or_default(),
+        records: world.records.clone(),
         faults: world.faults,
+    };
+    if outcome.violation.is_some() {
+        return outcome;
     }
+    world.trace = with_trace.then(Vec::new);
+    match world.copy() {
+        Ok(None) => {}
+        Err(violation) => outcome.violation = Some(violation),
+        Ok(Some(mut copy)) => {
+            outcome.violation = copy.live_as_a_copy().err();
+            outcome.trace.extend(copy.trace.unwrap_or_default());
+            outcome.records.extend(copy.records);
+            outcome.faults += copy.faults;
+        }
+    }
+    outcome
 }
 
 impl World {
@@ -157,7 +178,11 @@ impl World {
         let mut rng = Rng::new(seed, 1);
         let plan = Plan::new(&mut rng, features);
         let mut sidecar = Sidecar::default();
-        sidecar.forgets_its_word = mutant == Some(Mutant::LookupDoesNotBind);
+        sidecar.forgets = match mutant {
+            Some(Mutant::LookupDoesNotBind) => Some(Forgets::Everything),
+            Some(Mutant::LookupBindsTheEpochAlone) => Some(Forgets::TheAttempt),
+            _ => None,
+        };
         Self {
             ledger: Ledger::new(plan.ledger),
             faults_left: plan.faults,
@@ -182,6 +207,8 @@ impl World {
             names: BTreeMap::new(),
             real: BTreeMap::new(),
             faults: 0,
+            torn: None,
+            prefix: "",
             json: seed.is_multiple_of(8),
             trace: with_trace.then(Vec::new),
         }
@@ -191,6 +218,11 @@ impl World {
     fn live(&mut self) -> Result<(), Violation> {
         self.create()?;
         self.prepare();
+        self.go_on()
+    }
+
+    /// Until nothing happens any more, then the last judgement.
+    fn go_on(&mut self) -> Result<(), Violation> {
         let mut count = 0;
         loop {
             self.ensure_driver();
@@ -285,6 +317,10 @@ impl World {
                 self.look_up(ticket, call, attempt, epoch);
                 Ok(())
             }
+            Happening::Rejoin(ticket, call) => {
+                self.rejoin(ticket, call);
+                Ok(())
+            }
             Happening::Reserve(ticket, call, attempt, input) => {
                 self.reserve(ticket, call, attempt, input);
                 Ok(())
@@ -301,7 +337,8 @@ impl World {
     /// What must hold once nothing happens any more.
     fn judge(&mut self) -> Result<(), Violation> {
         let state = &self.shadow;
-        check(state.active.is_none(), "converges", || {
+        let waits = state.active.as_ref().is_none_or(LoopRun::waits_for_person);
+        check(waits, "converges", || {
             format!("{:?} never ends", state.active.as_ref().map(|a| a.id))
         })?;
         let left = loopwright_core::wanted(state);
@@ -311,7 +348,7 @@ impl World {
         check(self.ledger.held() == 0, "ledger", || {
             format!("{} tokens are held for ever", self.ledger.held())
         })?;
-        self.oracle.finish(state)?;
+        self.oracle.finish(state, &self.sidecar)?;
         self.judge_requests()?;
         self.judge_real_use()
     }

@@ -4,22 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use loopwright_core::{
     Cause, EffectKey, Entry, Event,
-    agent::Limits,
+    agent::{Limits, UnknownPolicy},
     event::{
         ModelCallCompleted, ModelCallFailed, ModelCallStarted, ToolCallFailed, ToolCallStarted,
+        UnknownResolution,
     },
     ids::{Attempt, CallId, Timestamp},
     message::{CallPart, Part, Parts},
     outcome::StopReason,
 };
 
-use super::{Violation, check};
+use super::{Violation, check, people::People};
 use crate::simulator::sidecar::Sidecar;
 
 /// How a tool call ended, as far as the model must be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     Completed,
+    /// A person says that it ran.
+    Said,
     Otherwise,
 }
 
@@ -45,6 +48,8 @@ struct Tool {
     failures: u32,
     retry_at: Timestamp,
     end: Option<End>,
+    /// Whether it takes one of the slots of parallel calls.
+    busy: bool,
 }
 
 impl Calls {
@@ -68,6 +73,7 @@ impl Calls {
         limits: &Limits,
         sidecar: &Sidecar,
     ) -> Result<(), Violation> {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is no call")]
         match event {
             Event::LoopStarted(_) => {
                 self.steps = 0;
@@ -99,7 +105,7 @@ impl Calls {
             }
             Event::ToolCallRequested(e) => self.requested(e.call, e.index),
             Event::ToolCallStarted(e) => self.tool_started(at, e, limits),
-            Event::ToolCallFailed(e) => self.tool_failed(e, limits),
+            Event::ToolCallFailed(e) => self.tool_failed(at, entry, e, limits),
             Event::ToolCallInDoubt(e) => {
                 self.licences.insert(EffectKey::Lookup { call: e.call });
                 Ok(())
@@ -111,26 +117,20 @@ impl Calls {
                 self.ends(e.call, End::Completed)
             }
             Event::ToolCallRejected(e) => self.ends(e.call, End::Otherwise),
+            Event::ToolCallUnknown(e) if e.policy == UnknownPolicy::Ask => {
+                self.idles(e.call);
+                Ok(())
+            }
+            Event::UnknownResolved(e) if e.resolution == UnknownResolution::RunAgain => Ok(()),
+            Event::UnknownResolved(e) => {
+                let happened = e.resolution == UnknownResolution::Happened;
+                let end = if happened { End::Said } else { End::Otherwise };
+                self.ends(e.call, end)
+            }
             Event::ToolCallUnknown(e) => self.ends(e.call, End::Otherwise),
             Event::ToolCallCancelled(e) => self.ends(e.call, End::Otherwise),
             Event::LoopEnded(_) => self.all_ended(),
-            Event::SessionCreated(_)
-            | Event::DriverAttached(_)
-            | Event::DriverDetached(_)
-            | Event::LogRecovered(_)
-            | Event::ToolsChanged(_)
-            | Event::MessageAdded(_)
-            | Event::BudgetReserved(_)
-            | Event::SettlementAcknowledged(_)
-            | Event::BudgetWarning(_)
-            | Event::BudgetOverrun(_)
-            | Event::SessionForked(_)
-            | Event::SessionImported(_)
-            | Event::ApprovalRequested(_)
-            | Event::ApprovalResolved(_)
-            | Event::UnknownResolved(_)
-            | Event::ToolCallResultLate(_)
-            | Event::Unknown(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -244,6 +244,7 @@ impl Calls {
             failures: 0,
             retry_at: Timestamp(0),
             end: None,
+            busy: false,
         };
         self.tools.insert(call, tool);
         let is_new = call.0 > self.last_id;
@@ -281,6 +282,7 @@ impl Calls {
             format!("{call} was not due")
         })?;
         tool.attempt = attempt;
+        tool.busy = true;
         tool.retry_at = Timestamp(0);
         if attempt == 1 {
             let count = self.per_name.entry(tool.part.tool.clone()).or_default();
@@ -290,8 +292,7 @@ impl Calls {
                 .is_none_or(|limit| *count <= limit);
             check(within, "per_name_cap", || format!("{call} is one too many"))?;
         }
-        let open = |tool: &&Tool| tool.attempt > 0 && tool.end.is_none();
-        let busy = self.tools.values().filter(open).count();
+        let busy = self.tools.values().filter(|tool| tool.busy).count();
         check(
             busy <= limits.max_parallel_tool_calls as usize,
             "parallel_cap",
@@ -301,7 +302,13 @@ impl Calls {
         check(new, "attempts_rise", || format!("{call}/{attempt} again"))
     }
 
-    fn tool_failed(&mut self, e: &ToolCallFailed, limits: &Limits) -> Result<(), Violation> {
+    fn tool_failed(
+        &mut self,
+        at: Timestamp,
+        entry: &Entry,
+        e: &ToolCallFailed,
+        limits: &Limits,
+    ) -> Result<(), Violation> {
         let Some(retry_at) = e.retry_at else {
             return self.ends(e.call, End::Otherwise);
         };
@@ -313,6 +320,12 @@ impl Calls {
         };
         tool.retry_at = retry_at;
         tool.failures += 1;
+        if let Cause::Tool { retry_after_ms, .. } = entry.cause {
+            let floor = retry_after_ms.unwrap_or(0);
+            check(retry_at >= at.plus(floor), "retry_after", || {
+                format!("{} waits less than {floor} ms", e.call)
+            })?;
+        }
         check(
             tool.failures < limits.retry.max_attempts,
             "max_attempts",
@@ -327,6 +340,7 @@ impl Calls {
                 format!("{call} was not requested"),
             ));
         };
+        tool.busy = false;
         let before = tool.end.replace(end);
         check(before.is_none(), "one_end", || format!("{call} ends again"))
     }
@@ -341,7 +355,18 @@ impl Calls {
         })
     }
 
-    pub(super) fn finish(&self) -> Result<(), Violation> {
-        self.all_ended()
+    /// Whatever is open waits for a person.
+    pub(super) fn finish(&self, people: &People) -> Result<(), Violation> {
+        let open = |(call, tool): &(&CallId, &Tool)| tool.end.is_none() && !people.waits(**call);
+        let open = self.tools.iter().find(open);
+        check(open.is_none() && !self.model_runs(), "one_end", || {
+            format!("{:?} has no end", open.map(|(call, _)| call))
+        })
+    }
+
+    fn idles(&mut self, call: CallId) {
+        if let Some(tool) = self.tools.get_mut(&call) {
+            tool.busy = false;
+        }
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Talk {
     requests: BTreeSet<String>,
     cancels: BTreeSet<String>,
     completed: bool,
+    /// What waited was dropped by this entry.
+    dropped: bool,
     seen: usize,
 }
 
@@ -62,6 +64,7 @@ impl Talk {
             self.accepted.push((text, e.origin));
             return check(is_new, "command_once", || format!("{:?} again", e.parts));
         }
+        self.dropped |= matches!(event, Event::SessionForked(_));
         if let Event::LoopEnded(e) = event {
             self.completed = e.reason == EndReason::Completed;
             if let EndReason::Cancelled { reason, .. } = &e.reason {
@@ -93,6 +96,11 @@ impl Talk {
             })?;
         }
         self.seen = after.conversation.len();
+        if std::mem::take(&mut self.dropped) {
+            let turns = after.conversation.turns();
+            let joined: Vec<String> = turns.iter().filter_map(|turn| said(turn)).collect();
+            self.accepted.retain(|(text, _)| joined.contains(text));
+        }
         Ok(())
     }
 
@@ -151,7 +159,7 @@ fn next_turn(open: &[CallId], turn: &Turn, calls: &Calls) -> Result<Vec<CallId>,
             })?;
             for result in results.iter() {
                 let as_told = match calls.end(result.call) {
-                    Some(End::Completed) => true,
+                    Some(End::Completed | End::Said) => true,
                     Some(End::Otherwise) => result.output.is_error,
                     None => false,
                 };

@@ -18,12 +18,13 @@ impl World {
     pub(super) fn draw_requests(&mut self) {
         let orders = self.plan.orders.clone();
         for (number, (after, order)) in orders.into_iter().enumerate() {
-            let id = format!("r{number}");
+            let prefix = self.prefix;
+            let id = format!("{prefix}r{number}");
             let by = Command {
                 request_id: id.clone(),
                 principal: "ann".to_owned(),
             };
-            let parts = Arc::new(vec![Part::Text(format!("m{number}"))]);
+            let parts = Arc::new(vec![Part::Text(format!("m{prefix}{number}"))]);
             let what = match order {
                 Order::Start => What::StartLoop(StartLoop {
                     by,
@@ -42,7 +43,7 @@ impl World {
                 Order::Cancel => What::CancelLoop {
                     by,
                     guard: None,
-                    reason: format!("x{number}"),
+                    reason: format!("x{prefix}{number}"),
                 },
             };
             self.requests.push(Request {
@@ -116,6 +117,13 @@ impl World {
                 .filter(|(_, record)| record.entry.cause.command().is_some_and(asked))
                 .map(|(seq, _)| seq)
                 .collect();
+            if let Some(answer) = request.answer
+                && let Some(record) = self
+                    .records
+                    .get(usize::try_from(answer.seq - 1).expect("small"))
+            {
+                self.judge_answer(request, &record.entry)?;
+            }
             let kept = match request.answer {
                 Some(answer) => at == [answer.seq],
                 None => at.len() <= 1 && request.done,

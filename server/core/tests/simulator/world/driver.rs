@@ -6,8 +6,10 @@ use std::{collections::BTreeSet, sync::Arc};
 use loopwright_core::{
     Cause, EffectKey, Entry, Event, Input, Rejection, State, What,
     agent::{EffectClass, ToolSet},
+    event::UnknownResolution,
     ids::{Epoch, Timestamp},
     message::Part,
+    state::ToolPhase,
 };
 
 use super::{Driver, Happening, Record, World};
@@ -83,8 +85,22 @@ impl World {
             running: std::collections::BTreeMap::new(),
             alive: true,
         });
-        let cut_bytes = self.rng.chance(10).then_some(17);
-        match self.handle(id, What::Attach { epoch, cut_bytes })? {
+        let cut_bytes = self.torn.take();
+        let seq = self.records.len();
+        let reply = self.handle(id, What::Attach { epoch, cut_bytes })?;
+        if let Some(record) = self.records.get(seq) {
+            let told = record.entry.events.iter().find_map(|event| {
+                if let Event::LogRecovered(e) = event {
+                    Some(e.cut_bytes)
+                } else {
+                    None
+                }
+            });
+            check(told == cut_bytes, "recovery_told", || {
+                format!("{cut_bytes:?} bytes were cut, {told:?} were told of")
+            })?;
+        }
+        match reply {
             Reply::Done | Reply::Died => Ok(()),
             Reply::Rejected(rejection) => Err(Violation::new("attach", rejection.to_string())),
         }
@@ -103,17 +119,23 @@ impl World {
     /// One turn of a driver's loop.
     pub(super) fn handle(&mut self, id: usize, what: What) -> Result<Reply, Violation> {
         let asked = outcome_of(&what);
+        let late = self.is_late(id, &what);
         let at = self.clock_of(id);
         let input = Input { at, what };
         let cause = input.cause();
         let driver = &self.drivers[id];
         let events = match self.machine.decide(&driver.state, input) {
-            Ok(events) if events.is_empty() => return Ok(Reply::Done),
+            Ok(events) if events.is_empty() => {
+                check(!late, "late", || format!("{asked:?} is not logged as late"))?;
+                return Ok(Reply::Done);
+            }
             Ok(events) => events,
             Err(rejection) => return Ok(Reply::Rejected(rejection)),
         };
         let wanted = asked.is_none_or(|k| loopwright_core::wanted(&driver.state).contains(&k));
-        check(wanted, "stale_outcome", || {
+        let told = late && matches!(events[..], [Event::ToolCallResultLate(_)]);
+        let in_time = asked.is_some_and(|key| is_open_question(&driver.state, key));
+        check(wanted || told || in_time, "stale_outcome", || {
             format!("{asked:?} decides to {events:?}")
         })?;
         let entry = Arc::new(Entry::new(cause, events));
@@ -137,6 +159,13 @@ impl World {
         }
     }
 
+    /// Whether this is a result that a driver which knows the whole log must log as late.
+    fn is_late(&self, id: usize, what: &What) -> bool {
+        let knows = self.drivers[id].state.seq == self.records.len() as u64;
+        let late = |call, attempt| self.oracle.expects_late(call, attempt);
+        knows && matches!(*what, What::ToolCompleted { call, attempt, .. } if late(call, attempt))
+    }
+
     fn append(
         &mut self,
         id: usize,
@@ -145,6 +174,7 @@ impl World {
     ) -> Result<Appended, Violation> {
         if self.strikes(Feature::Crash, 3) {
             self.note(|| format!("driver {id} crashes before it appends"));
+            self.torn = self.rng.maybe(1, 900);
             return Ok(Appended::Lost);
         }
         let (expected, epoch) = (self.drivers[id].state.seq, self.drivers[id].epoch);
@@ -214,6 +244,7 @@ impl World {
         })?;
         self.oracle
             .observe(at, &entry, &self.shadow, &self.sidecar)?;
+        self.ask_people(at, &entry);
         self.records.push(Record { at, entry });
         Ok(())
     }
@@ -232,7 +263,12 @@ impl World {
     }
 
     /// What the sidecars and the ledger will be asked about.
-    fn know_outside(&mut self, event: &Event) {
+    pub(super) fn know_outside(&mut self, event: &Event) {
+        if let Event::UnknownResolved(e) = event
+            && e.resolution == UnknownResolution::RunAgain
+        {
+            self.sidecar.said_again(e.call);
+        }
         if let Event::BudgetSettled(e) = event {
             self.settled.insert((e.call, e.attempt), e.usage);
         }
@@ -312,6 +348,16 @@ fn through_json(entry: &Entry) -> Result<Arc<Entry>, Violation> {
         format!("{text} reads back as {back:?}")
     })?;
     Ok(Arc::new(back))
+}
+
+/// Whether a tool call is still asked about: its sidecar, or a person.
+fn is_open_question(state: &State, key: EffectKey) -> bool {
+    let EffectKey::Tool { call, attempt } = key else {
+        return false;
+    };
+    let tool = state.active.as_ref().and_then(|active| active.tool(call));
+    let asked = |phase: &ToolPhase| matches!(phase, ToolPhase::InDoubt { .. } | ToolPhase::Asking);
+    tool.is_some_and(|tool| tool.attempt == attempt && asked(&tool.phase))
 }
 
 /// The effect that an input is the outcome of.

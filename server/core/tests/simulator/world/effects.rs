@@ -13,6 +13,7 @@ use crate::simulator::{
     mutant::Mutant,
     oracle::{Violation, check},
     plan::Feature,
+    sidecar::Known,
 };
 
 impl World {
@@ -140,12 +141,13 @@ impl World {
             answers,
         };
         let jitter = self.jitter();
+        let retry_after_ms = self.rng.maybe(1, 60).filter(|_| retryable);
         let failed = |kind, retryable| {
             let failure = ToolFailure {
                 kind,
                 message: "it broke".to_owned(),
                 retryable,
-                retry_after_ms: None,
+                retry_after_ms,
             };
             let what = What::ToolFailed {
                 call,
@@ -184,7 +186,9 @@ impl World {
         if !self.holds(ticket, key) && self.rng.chance(50) {
             return Ok(());
         }
-        let ran = self.sidecar.run(call, attempt, epoch, self.now)?;
+        let after = self.rng.between(1, 25);
+        let until = self.now + after;
+        let ran = self.sidecar.run(call, attempt, epoch, (self.now, until))?;
         self.note(|| format!("{call} attempt {attempt} arrives: {ran:?}"));
         let what = match ran {
             Some(output) => What::ToolCompleted {
@@ -205,19 +209,35 @@ impl World {
             },
         };
         if answers {
-            let after = self.rng.between(1, 25);
             self.put(after, Happening::Deliver(ticket, key, what));
         }
         Ok(())
     }
 
     pub(super) fn look_up(&mut self, ticket: Ticket, call: CallId, attempt: Attempt, epoch: Epoch) {
-        let answer = if self.rng.chance(25) {
-            LookupAnswer::NotKnown("no answer".to_owned())
+        let known = if self.rng.chance(25) {
+            Known::Answer(LookupAnswer::NotKnown("no answer".to_owned()))
         } else {
-            self.sidecar.look_up(call, attempt, epoch)
+            self.sidecar.look_up(call, attempt, epoch, self.now)
         };
-        self.note(|| format!("{call} is looked up in epoch {epoch}: {answer:?}"));
+        self.note(|| format!("{call} is looked up in epoch {epoch}: {known:?}"));
+        match known {
+            Known::Answer(answer) => self.looked_up(ticket, call, answer),
+            Known::Running(until) => self.put(until - self.now, Happening::Rejoin(ticket, call)),
+        }
+    }
+
+    /// A call that was found running has ended, or the sidecar broke off before it could say so.
+    pub(super) fn rejoin(&mut self, ticket: Ticket, call: CallId) {
+        let answer = if self.rng.chance(20) {
+            LookupAnswer::NotKnown("it broke off".to_owned())
+        } else {
+            self.sidecar.result(call)
+        };
+        self.looked_up(ticket, call, answer);
+    }
+
+    fn looked_up(&mut self, ticket: Ticket, call: CallId, answer: LookupAnswer) {
         let after = self.rng.between(1, 20);
         let what = What::LookedUp { call, answer };
         let key = EffectKey::Lookup { call };
