@@ -78,6 +78,8 @@ fn the_descriptor_set_holds_exactly_what_is_served() {
         "LoopService.Converse",
         "LoopService.GetLoop",
         "LoopService.ListLoops",
+        "LoopService.ResolveApproval",
+        "LoopService.ResolveUnknown",
         "LoopService.SendMessage",
         "LoopService.StartLoop",
         "LoopService.WatchLoop",

@@ -37,15 +37,12 @@ pub enum Rejection {
         /// The limit.
         limit: u32,
     },
-    /// The call is not one of the running loop's open tool calls.
-    #[error(
-        "{call} is no open tool call of loop {running}: it has ended, or there never was one; the \
-         session's pending calls are those of GetLoop"
-    )]
+    /// The session has not had the call yet.
+    #[error("the session has no call {call}; GetLoop lists the pending ones of loop {running}")]
     NoSuchCall {
         /// The call.
         call: CallId,
-        /// The loop.
+        /// The loop that runs, or ran last.
         running: LoopId,
     },
     /// The call does not wait for what the command answers.
@@ -93,7 +90,7 @@ impl Rejection {
             Self::NoLoopRunning => "NO_LOOP",
             Self::LoopMismatch { .. } => "LOOP_MISMATCH",
             Self::TooManyMessages { .. } => "QUEUE_FULL",
-            Self::NoSuchCall { .. } => "NO_SUCH_CALL",
+            Self::NoSuchCall { .. } => "CALL_NOT_FOUND",
             Self::NotWaiting { .. } => "CALL_NOT_WAITING",
             Self::NoResolution { .. } => "NO_RESOLUTION",
             Self::Unfinished => "SESSION_UNFINISHED",

@@ -7,7 +7,7 @@ use super::Provenance;
 use super::error::{ConfigError, Source};
 use super::models;
 use super::nearest::nearest;
-use super::types::{Config, ModelConfig, Provider};
+use super::types::{ApprovalDefault, Config, ModelConfig, Provider};
 
 /// Every rule that `config` breaks.
 pub(super) fn broken(config: &Config, provenance: &Provenance) -> Vec<ConfigError> {
@@ -18,6 +18,7 @@ pub(super) fn broken(config: &Config, provenance: &Provenance) -> Vec<ConfigErro
     rules.security(config);
     rules.orders(config);
     rules.ceilings(config);
+    rules.approvals(config);
     for (alias, model) in &config.models {
         rules.model(alias, model);
     }
@@ -112,6 +113,15 @@ impl Rules<'_> {
                     format!("{value} is more than {limit_key}, which is {limit}"),
                 );
             }
+        }
+    }
+
+    fn approvals(&mut self, config: &Config) {
+        let tools = &config.tools;
+        if tools.approval_default == ApprovalDefault::Allow && tools.approval_timeout.is_none() {
+            let problem = "does nothing without tools.approval_timeout, since a call then waits \
+                           without end; set how long it waits";
+            self.breach("tools.approval_default", problem.to_owned());
         }
     }
 

@@ -19,8 +19,8 @@ pub use agent::{
 };
 pub use model::{ModelConfig, PriceConfig, Provider};
 pub use server::{
-    AuthConfig, LogFormat, OnChange, OnUnknown, ServerConfig, ServerLimitsConfig, SessionLogConfig,
-    TelemetryConfig, ToolsConfig,
+    ApprovalDefault, AuthConfig, LogFormat, OnChange, OnUnknown, ServerConfig, ServerLimitsConfig,
+    SessionLogConfig, TelemetryConfig, ToolsConfig,
 };
 
 /// Everything that a server can be told. `Config::default()` is what it runs with when told

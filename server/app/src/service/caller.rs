@@ -13,11 +13,11 @@
 //!
 //! *read*: GetLoop, ListLoops, WatchLoop, ListSessions, GetSession, ReadEntries, VerifySession,
 //! ExportSession, ListSidecars, ListTools, GetBudget, ListBudgets, WatchBudget. *command*: StartLoop,
-//! SendMessage, CancelLoop, Converse (which may start; a viewer watches with WatchLoop), ForkSession,
-//! ImportSession, DeleteSession, and GetModelRequest, since a body is shown as it was sent, with
-//! nothing redacted. *register*: RegisterSidecar, RenewLease, DeregisterSidecar. *spend*: Reserve,
-//! Settle, Release. *budgets*: CreateBudget, UpdateBudget, DeleteBudget. Health and reflection ask for
-//! no token.
+//! SendMessage, CancelLoop, ResolveApproval, ResolveUnknown, Converse (which may start; a viewer watches
+//! with WatchLoop), ForkSession, ImportSession, DeleteSession, and GetModelRequest, since a body is shown
+//! as it was sent, with nothing redacted. *register*: RegisterSidecar, RenewLease, DeregisterSidecar.
+//! *spend*: Reserve, Settle, Release. *budgets*: CreateBudget, UpdateBudget, DeleteBudget. Health and
+//! reflection ask for no token.
 
 use std::{
     sync::Arc,
@@ -75,6 +75,11 @@ pub const ACCESS: &[(&str, Access)] = &[
     ("/loopwright.v1.LoopService/StartLoop", Access::Command),
     ("/loopwright.v1.LoopService/SendMessage", Access::Command),
     ("/loopwright.v1.LoopService/CancelLoop", Access::Command),
+    (
+        "/loopwright.v1.LoopService/ResolveApproval",
+        Access::Command,
+    ),
+    ("/loopwright.v1.LoopService/ResolveUnknown", Access::Command),
     ("/loopwright.v1.LoopService/Converse", Access::Command),
     ("/loopwright.v1.LoopService/GetLoop", Access::Read),
     ("/loopwright.v1.LoopService/ListLoops", Access::Read),

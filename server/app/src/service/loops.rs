@@ -69,6 +69,35 @@ impl LoopService for Loops {
         }))
     }
 
+    async fn resolve_approval(
+        &self,
+        request: Request<v1::ResolveApprovalRequest>,
+    ) -> Result<Response<v1::ResolveApprovalResponse>, Status> {
+        let order = Order::of(&request)?;
+        let done = self
+            .0
+            .resolve_approval(&order, request.into_inner())
+            .await?;
+        Ok(Response::new(v1::ResolveApprovalResponse {
+            seq: done.seq,
+            session_id: done.session,
+            loop_id: done.loop_id,
+        }))
+    }
+
+    async fn resolve_unknown(
+        &self,
+        request: Request<v1::ResolveUnknownRequest>,
+    ) -> Result<Response<v1::ResolveUnknownResponse>, Status> {
+        let order = Order::of(&request)?;
+        let done = self.0.resolve_unknown(&order, request.into_inner()).await?;
+        Ok(Response::new(v1::ResolveUnknownResponse {
+            seq: done.seq,
+            session_id: done.session,
+            loop_id: done.loop_id,
+        }))
+    }
+
     async fn get_loop(
         &self,
         request: Request<v1::GetLoopRequest>,
@@ -154,6 +183,32 @@ impl ServiceState {
         request: v1::CancelLoopRequest,
     ) -> Result<Done, Status> {
         let told = commands::cancel(request, &order.caller);
+        self.tell(told.map_err(|all| status::invalid(&all))?).await
+    }
+
+    /// ResolveApproval.
+    ///
+    /// # Errors
+    /// As ResolveApproval names them.
+    pub async fn resolve_approval(
+        &self,
+        order: &Order,
+        request: v1::ResolveApprovalRequest,
+    ) -> Result<Done, Status> {
+        let told = commands::approval(request, &order.caller);
+        self.tell(told.map_err(|all| status::invalid(&all))?).await
+    }
+
+    /// ResolveUnknown.
+    ///
+    /// # Errors
+    /// As ResolveUnknown names them.
+    pub async fn resolve_unknown(
+        &self,
+        order: &Order,
+        request: v1::ResolveUnknownRequest,
+    ) -> Result<Done, Status> {
+        let told = commands::unknown(request, &order.caller, &self.config);
         self.tell(told.map_err(|all| status::invalid(&all))?).await
     }
 }

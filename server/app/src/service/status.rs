@@ -371,6 +371,9 @@ pub fn rejected(rejection: &Rejection, session: &str) -> Status {
         Rejection::LoopRunning { running }
         | Rejection::LoopMismatch { running, .. }
         | Rejection::NoSuchCall { running, .. } => draft.with("loop_id", running).into(),
+        Rejection::NotWaiting { call, phase, .. } => {
+            draft.with("call", call).with("state", phase).into()
+        }
         Rejection::TooManyMessages { limit } => draft.with("limit", limit).retry(RETRY_FULL).into(),
         _ => draft.into(),
     }

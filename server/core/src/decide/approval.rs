@@ -66,12 +66,13 @@ pub(super) fn resolve(
     allow: bool,
     reason: String,
 ) -> Result<(), Rejection> {
-    let Some(tool) = asked_about(draft, &by, guard, call)? else {
+    let awaited = "approval";
+    let Some(tool) = asked_about(draft, &by, guard, call, awaited)? else {
         return Ok(());
     };
     let refused = |phase| Rejection::NotWaiting {
         call,
-        awaited: "approval",
+        awaited,
         phase,
     };
     let ToolPhase::Held { until, .. } = tool.phase else {
@@ -140,20 +141,38 @@ pub(super) fn asked_about(
     by: &Command,
     guard: Option<LoopId>,
     call: CallId,
+    awaited: &'static str,
 ) -> Result<Option<ToolCall>, Rejection> {
     message::exists(draft)?;
     if draft.is_answered(&by.request_id) {
         return Ok(None);
     }
-    let Some(active) = &draft.state.active else {
+    let current = draft.state.current_loop();
+    if current == LoopId(0) {
         return Err(Rejection::NoLoopRunning);
-    };
-    let running = active.id;
-    message::check_guard(guard, Some(running))?;
-    match active.tool(call) {
-        Some(tool) => Ok(Some(tool.clone())),
-        None => Err(Rejection::NoSuchCall { call, running }),
     }
+    message::check_guard(guard, Some(current))?;
+    let active = draft.state.active.as_ref();
+    if let Some(tool) = active.and_then(|active| active.tool(call)) {
+        return Ok(Some(tool.clone()));
+    }
+    if call == CallId(0) || call.0 >= draft.state.next_call {
+        return Err(Rejection::NoSuchCall {
+            call,
+            running: current,
+        });
+    }
+    // Of two people who answer, the second one may come when all is over.
+    let phase = if active.is_some() {
+        "it is over"
+    } else {
+        "its loop has ended"
+    };
+    Err(Rejection::NotWaiting {
+        call,
+        awaited,
+        phase,
+    })
 }
 
 /// How far a call is, for a person whose answer it does not wait for.

@@ -109,6 +109,7 @@ fn unknown(draft: &mut Draft, tool: &ToolCall) {
     let policy = draft.state.limits.on_unknown.unwrap_or(by_tool);
     draft.emit(ToolCallUnknown {
         call,
+        attempt: tool.attempt,
         message: UNKNOWN.to_owned(),
         policy,
         asked_at: (policy == UnknownPolicy::Ask).then_some(draft.at),
@@ -127,13 +128,14 @@ pub(super) fn resolve(
     call: CallId,
     resolved: Resolved,
 ) -> Result<(), Rejection> {
-    let Some(tool) = asked_about(draft, &by, guard, call)? else {
+    let awaited = "a word on its outcome";
+    let Some(tool) = asked_about(draft, &by, guard, call, awaited)? else {
         return Ok(());
     };
     if tool.phase != ToolPhase::Asking {
         return Err(Rejection::NotWaiting {
             call,
-            awaited: "a word on its outcome",
+            awaited,
             phase: in_words(&tool.phase),
         });
     }

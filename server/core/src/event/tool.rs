@@ -114,6 +114,9 @@ facts! {
     ToolCallUnknown {
         /// The call; ended by this, unless a person is asked.
         pub call: CallId,
+        /// The attempt that nobody can tell of; 0 in logs of versions that did not say.
+        #[serde(default)]
+        pub attempt: Attempt,
         /// In words, for the model and for people.
         pub message: String,
         /// What follows.

@@ -61,7 +61,6 @@ async fn conforms_without_syncs() {
 }
 
 mod damage;
-mod faults;
 mod fixture;
 mod life;
 mod look;

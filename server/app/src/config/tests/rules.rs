@@ -98,6 +98,23 @@ fn a_default_above_its_limit_names_both_keys() {
 }
 
 #[test]
+fn a_default_answer_needs_a_time_at_which_it_is_given() {
+    assert_refused(
+        &[],
+        "tools.approval_default",
+        "allow",
+        "does nothing without tools.approval_timeout, since a call then waits without end; set how \
+         long it waits",
+    );
+    let both = [
+        ("tools.approval_default", "allow"),
+        ("tools.approval_timeout", "1h"),
+    ];
+    assert_eq!(by_flag(&both), [""; 0]);
+    assert_eq!(by_flag(&[("tools.approval_default", "deny")]), [""; 0]);
+}
+
+#[test]
 fn a_model_setting_that_would_do_nothing_is_refused() {
     assert_refused(
         &OPENAI,

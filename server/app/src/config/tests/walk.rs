@@ -48,6 +48,7 @@ fn companions(key: &Key) -> BTreeMap<String, String> {
         "models.<alias>.provider" => {
             map(&[("models.fast.id", "m"), ("models.fast.script", "/srv/x")])
         }
+        "tools.approval_default" => map(&[("tools.approval_timeout", "1h")]),
         path if path.starts_with("models.") => {
             map(&[("models.fast.provider", "openai"), ("models.fast.id", "m")])
         }

@@ -31,6 +31,10 @@ pub struct LoopConfig {
     /// Wall clock of one loop, after which it ends as deadline. None = no limit.
     #[schemars(extend("x-min" = "1ms", "x-max" = "365d"))]
     pub deadline: Option<Period>,
+    /// How long a loop waits for a person, with nothing else going on, before it ends as deadline.
+    /// None = no limit.
+    #[schemars(extend("x-min" = "1ms", "x-max" = "365d"))]
+    pub idle_timeout: Option<Period>,
 }
 
 impl Default for LoopConfig {
@@ -43,6 +47,7 @@ impl Default for LoopConfig {
             max_tool_calls_per_name: None,
             max_parallel_tool_calls: 8,
             deadline: None,
+            idle_timeout: None,
         }
     }
 }

@@ -59,8 +59,15 @@ pub struct ToolsConfig {
     /// any port of that host.
     #[schemars(extend("x-kind" = "urls"))]
     pub endpoints: Vec<String>,
-    /// What follows a call whose outcome cannot be known: `tell_model`, or `end` the loop.
-    pub on_unknown: OnUnknown,
+    /// What follows a call whose outcome cannot be known: `ask` a person, `tell_model`, or `end` the
+    /// loop. None = by the tool: `ask` for a destructive one, `tell_model` for others.
+    pub on_unknown: Option<OnUnknown>,
+    /// How long a call waits for a person's approval. None = without end.
+    #[schemars(extend("x-min" = "1ms", "x-max" = "365d"))]
+    pub approval_timeout: Option<Period>,
+    /// What becomes of a call that nobody answered within `tools.approval_timeout`: `deny`, or
+    /// `allow`.
+    pub approval_default: ApprovalDefault,
     /// What becomes of a tool whose description or schema is not what it was when it was first
     /// seen: `quarantine` (not offered until its sidecar is taken out by name and registers anew),
     /// or `accept`.
@@ -82,7 +89,9 @@ impl Default for ToolsConfig {
             lookup_timeout: Period::from_secs(10),
             unix_dir: None,
             endpoints: Vec::new(),
-            on_unknown: OnUnknown::TellModel,
+            on_unknown: None,
+            approval_timeout: None,
+            approval_default: ApprovalDefault::Deny,
             on_change: OnChange::Quarantine,
             lease_ttl: Period::from_secs(30),
             max_result_bytes: ByteSize::mib(1),
@@ -94,10 +103,22 @@ impl Default for ToolsConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnUnknown {
+    /// The call waits until a person says what it did.
+    Ask,
     /// The model is told that the call may or may not have run.
     TellModel,
     /// The loop ends as unknown_outcome.
     End,
+}
+
+/// What becomes of a call whose approval nobody gave or refused in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ApprovalDefault {
+    /// It is not run, and the model is told so.
+    Deny,
+    /// It is run.
+    Allow,
 }
 
 /// What becomes of a tool that changed.

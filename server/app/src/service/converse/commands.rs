@@ -37,7 +37,8 @@ pub(super) async fn answer(
     request: v1::ConverseRequest,
 ) -> Answered {
     let Some(command) = request.command else {
-        let problem = "is empty; send start, attach, message or cancel";
+        let problem = "is empty; send start, attach, message, cancel, resolve_approval or \
+                       resolve_unknown";
         return reply(
             String::new(),
             Err(status::invalid_field("command", problem)),
@@ -48,34 +49,46 @@ pub(super) async fn answer(
         Command::Attach(attach) => attach.request_id.clone(),
         Command::Message(message) => message.request_id.clone(),
         Command::Cancel(cancel) => cancel.request_id.clone(),
+        Command::ResolveApproval(answer) => answer.request_id.clone(),
+        Command::ResolveUnknown(answer) => answer.request_id.clone(),
     };
     let outcome = match (command, fixed) {
-        (Command::Start(_) | Command::Attach(_), Some(fixed)) => {
-            Err(status::already_attached(fixed.id()))
-        }
         (Command::Start(request), None) => start(&state, &order, request).await,
         (Command::Attach(request), None) => attach(&state, &order, request).await,
-        (Command::Message(_) | Command::Cancel(_), None) => Err(status::not_attached()),
-        (Command::Message(mut request), Some(fixed)) => {
-            match addressed(&mut request.session_id, &fixed) {
-                Ok(()) => state
-                    .send_message(&order, request)
-                    .await
-                    .map(|done| (done, None)),
-                Err(status) => Err(status),
-            }
-        }
-        (Command::Cancel(mut request), Some(fixed)) => {
-            match addressed(&mut request.session_id, &fixed) {
-                Ok(()) => state
-                    .cancel_loop(&order, request)
-                    .await
-                    .map(|done| (done, None)),
-                Err(status) => Err(status),
-            }
-        }
+        (_, None) => Err(status::not_attached()),
+        (command, Some(fixed)) => told(&state, &order, command, &fixed)
+            .await
+            .map(|done| (done, None)),
     };
     reply(request_id, outcome)
+}
+
+/// A command to the stream's session.
+async fn told(
+    state: &ServiceState,
+    order: &Order,
+    command: Command,
+    fixed: &StreamKey,
+) -> Result<Done, Status> {
+    match command {
+        Command::Message(mut request) => {
+            addressed(&mut request.session_id, fixed)?;
+            state.send_message(order, request).await
+        }
+        Command::Cancel(mut request) => {
+            addressed(&mut request.session_id, fixed)?;
+            state.cancel_loop(order, request).await
+        }
+        Command::ResolveApproval(mut request) => {
+            addressed(&mut request.session_id, fixed)?;
+            state.resolve_approval(order, request).await
+        }
+        Command::ResolveUnknown(mut request) => {
+            addressed(&mut request.session_id, fixed)?;
+            state.resolve_unknown(order, request).await
+        }
+        Command::Start(_) | Command::Attach(_) => Err(status::already_attached(fixed.id())),
+    }
 }
 
 async fn start(state: &ServiceState, order: &Order, request: v1::StartLoopRequest) -> Outcome {

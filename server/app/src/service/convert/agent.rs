@@ -10,7 +10,8 @@ use loopwright_proto::v1;
 
 use super::{
     fields::{self, Violations, shown},
-    limits,
+    limits::{self, Asking},
+    words,
 };
 use crate::{
     config::{Config, OnUnknown},
@@ -42,8 +43,11 @@ pub struct Terms {
 pub fn terms(agent: Option<v1::Agent>, config: &Config, all: &mut Violations) -> Terms {
     let asked = agent.unwrap_or_default();
     refuse_what_does_not_act(&asked, config, all);
-    let on_unknown = on_unknown(asked.unknown_policy, config, all);
-    let limits = limits::resolve(asked.limits.as_ref(), on_unknown, config, all);
+    let asking = Asking {
+        on_unknown: on_unknown(asked.unknown_policy, config, all),
+        ..limits::asking(asked.approval.as_ref(), config, all)
+    };
+    let limits = limits::resolve(asked.limits.as_ref(), asking, config, all);
     let agent = Agent {
         name: fields::optional_id("agent.name", &asked.name, all)
             .map(|id| id.to_string())
@@ -84,10 +88,11 @@ pub fn to_wire(agent: &Agent, limits: Option<&Limits>) -> v1::Agent {
         tools: agent.tools.clone().map(|tools| v1::ToolSelection { tools }),
         limits: limits.map(limits::to_wire),
         budgets: agent.budgets.clone(),
-        unknown_policy: limits.map_or(v1::UnknownPolicy::Unspecified, |limits| {
-            let policy = limits.on_unknown.map(super::words::unknown_policy);
-            policy.unwrap_or(v1::UnknownPolicy::Unspecified)
-        }) as i32,
+        approval: limits.map(limits::approval_to_wire),
+        unknown_policy: limits
+            .and_then(|limits| limits.on_unknown)
+            .map_or(v1::UnknownPolicy::Unspecified, words::unknown_policy)
+            as i32,
         ..v1::Agent::default()
     }
 }
@@ -107,11 +112,19 @@ fn refuse_what_does_not_act(asked: &v1::Agent, config: &Config, all: &mut Violat
         "leave it out, and ask for JSON in the system prompt",
     );
     let approval = asked.approval.as_ref();
-    refuse(
-        approval.is_some_and(|policy| policy.destructive || !policy.tools.is_empty()),
-        "agent.approval",
-        "leave it out, and offer only tools that may run by themselves",
-    );
+    for (set, field) in [
+        (
+            approval.is_some_and(|policy| policy.destructive),
+            "agent.approval.destructive",
+        ),
+        (
+            approval.is_some_and(|policy| !policy.tools.is_empty()),
+            "agent.approval.tools",
+        ),
+    ] {
+        let way_out = "leave it out, and offer only tools that may run by themselves";
+        refuse(set, field, way_out);
+    }
     refuse(
         asked
             .session_budget
@@ -148,30 +161,23 @@ fn refuse_what_does_not_act(asked: &v1::Agent, config: &Config, all: &mut Violat
     }
 }
 
-fn on_unknown(asked: i32, config: &Config, all: &mut Violations) -> UnknownPolicy {
-    let configured = match config.tools.on_unknown {
-        OnUnknown::TellModel => UnknownPolicy::TellModel,
-        OnUnknown::End => UnknownPolicy::End,
-    };
-    let field = "agent.unknown_policy";
+/// `None`: by the tool.
+fn on_unknown(asked: i32, config: &Config, all: &mut Violations) -> Option<UnknownPolicy> {
     match v1::UnknownPolicy::try_from(asked) {
-        Ok(v1::UnknownPolicy::Unspecified) => configured,
-        Ok(v1::UnknownPolicy::TellModel) => UnknownPolicy::TellModel,
-        Ok(v1::UnknownPolicy::End) => UnknownPolicy::End,
-        Ok(v1::UnknownPolicy::Ask) => {
-            let way_out = "use UNKNOWN_POLICY_TELL_MODEL or UNKNOWN_POLICY_END";
-            all.add(
-                field,
-                format!("UNKNOWN_POLICY_ASK does not act in this version yet; {way_out}"),
-            );
-            configured
-        }
+        Ok(v1::UnknownPolicy::Unspecified) => config.tools.on_unknown.map(|policy| match policy {
+            OnUnknown::Ask => UnknownPolicy::Ask,
+            OnUnknown::TellModel => UnknownPolicy::TellModel,
+            OnUnknown::End => UnknownPolicy::End,
+        }),
+        Ok(v1::UnknownPolicy::Ask) => Some(UnknownPolicy::Ask),
+        Ok(v1::UnknownPolicy::TellModel) => Some(UnknownPolicy::TellModel),
+        Ok(v1::UnknownPolicy::End) => Some(UnknownPolicy::End),
         Err(_) => {
             all.add(
-                field,
+                "agent.unknown_policy",
                 format!("{asked} is no value of this enum; leave it out"),
             );
-            configured
+            None
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Commands: requests, checked whole, as inputs of the core.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use loopwright_core::{
     What,
+    event::UnknownResolution,
     input::{Command, Mode, SendMessage},
     message::Parts,
 };
@@ -14,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     agent::{Terms, terms},
     fields::{self, Violations},
-    message::{Said, said},
+    message::{Said, given_result, said},
 };
 use crate::{config::Config, service::caller::Caller};
 
@@ -146,6 +147,105 @@ pub fn cancel(request: v1::CancelLoopRequest, caller: &Caller) -> Result<Told, V
         what: What::CancelLoop { by, guard, reason },
         may_queue: false,
     })
+}
+
+/// Checks a ResolveApproval.
+///
+/// # Errors
+/// Every violation.
+pub fn approval(request: v1::ResolveApprovalRequest, caller: &Caller) -> Result<Told, Violations> {
+    let mut all = Violations::default();
+    let request_id = fields::request_id(&request.request_id, &mut all);
+    let id = fields::id("session_id", &request.session_id, &mut all);
+    let guard = fields::optional_loop("loop_id", &request.loop_id, &mut all);
+    let call = fields::call("call", &request.call, &mut all);
+    let reason = fields::reason(&request.reason, &mut all);
+    let key = fields::key(&caller.namespace, id, all)?;
+    let by = Command {
+        request_id,
+        principal: caller.principal.clone(),
+    };
+    let what = What::ResolveApproval {
+        by,
+        guard,
+        call,
+        allow: request.allow,
+        reason,
+    };
+    Ok(Told {
+        key,
+        what,
+        may_queue: false,
+    })
+}
+
+/// Checks a ResolveUnknown.
+///
+/// # Errors
+/// Every violation.
+pub fn unknown(
+    request: v1::ResolveUnknownRequest,
+    caller: &Caller,
+    config: &Config,
+) -> Result<Told, Violations> {
+    let mut all = Violations::default();
+    let request_id = fields::request_id(&request.request_id, &mut all);
+    let id = fields::id("session_id", &request.session_id, &mut all);
+    let guard = fields::optional_loop("loop_id", &request.loop_id, &mut all);
+    let call = fields::call("call", &request.call, &mut all);
+    let reason = fields::reason(&request.reason, &mut all);
+    let resolution = resolution(request.resolution, &mut all);
+    let output = request.result.map(|result| {
+        if resolution != Some(UnknownResolution::Happened) {
+            let problem = "goes with UNKNOWN_RESOLUTION_HAPPENED alone; leave it out";
+            all.add("result", problem);
+        }
+        Arc::new(given_result(
+            result,
+            config.limits.message_bytes.get(),
+            &mut all,
+        ))
+    });
+    let key = fields::key(&caller.namespace, id, all)?;
+    let by = Command {
+        request_id,
+        principal: caller.principal.clone(),
+    };
+    let what = What::ResolveUnknown {
+        by,
+        guard,
+        call,
+        // A violation where there is none, so that it is not come to here.
+        resolution: resolution.unwrap_or(UnknownResolution::TellModel),
+        output,
+        reason,
+    };
+    Ok(Told {
+        key,
+        what,
+        may_queue: false,
+    })
+}
+
+fn resolution(asked: i32, all: &mut Violations) -> Option<UnknownResolution> {
+    let field = "resolution";
+    let way_out = "say HAPPENED, DID_NOT_HAPPEN, RUN_AGAIN or TELL_MODEL";
+    match v1::UnknownResolution::try_from(asked) {
+        Ok(v1::UnknownResolution::Happened) => return Some(UnknownResolution::Happened),
+        Ok(v1::UnknownResolution::DidNotHappen) => return Some(UnknownResolution::DidNotHappen),
+        Ok(v1::UnknownResolution::RunAgain) => return Some(UnknownResolution::RunAgain),
+        Ok(v1::UnknownResolution::TellModel) => return Some(UnknownResolution::TellModel),
+        Ok(v1::UnknownResolution::Unspecified) => all.add(field, format!("is empty; {way_out}")),
+        Ok(v1::UnknownResolution::Cancelled) => {
+            let problem = "CANCELLED is said by the server when the loop ends";
+            all.add(field, format!("{problem}; {way_out}, or cancel the loop"));
+        }
+        Err(_) => all.add(
+            field,
+            format!("{asked} is no value of this enum; {way_out}"),
+        ),
+    }
+    None
 }
 
 fn mode(asked: i32, all: &mut Violations) -> Mode {

@@ -141,7 +141,7 @@ fn cause(entry: &Entry) -> &'static str {
         Cause::CancelLoop { .. } => "cancel_loop",
         Cause::ResolveApproval { .. } => "resolve_approval",
         Cause::ResolveUnknown { .. } => "resolve_unknown",
-        Cause::Adopt(_) => "adopt",
+        Cause::Adopt(_) => "adopted",
         Cause::Attach => "attached",
         Cause::Detach => "detached",
         Cause::Tools => "tools_changed",

@@ -3,13 +3,13 @@
 //! Some of what the wire says of one event stands in another event of the same entry: the entry is
 //! the atom, so that is always at hand.
 
+mod tool;
+
 use loopwright_core::{
     event::{self as core, Event},
-    message::{CallPart, Part},
-    outcome::{DeadlineKind, EndReason, StopReason},
+    outcome::{EndReason, StopReason},
 };
 use loopwright_proto::v1::{self, event::Kind, loop_ended::Detail};
-use sha2::{Digest as _, Sha256};
 
 use super::{agent, duration, message, timestamp, words};
 
@@ -37,9 +37,15 @@ pub(super) fn kinds(event: &Event, context: &Context<'_>) -> Vec<Kind> {
             from_session_id: e.from.clone(),
             from_seq: e.from_seq,
             session_id: e.session.clone(),
+            namespace: e.namespace.clone(),
+            labels: e.labels.clone(),
         }),
-        // The wire has no kind for it yet.
-        Event::SessionImported(_) => return Vec::new(),
+        Event::SessionImported(e) => Kind::SessionImported(v1::SessionImported {
+            session_id: e.session.clone(),
+            namespace: e.namespace.clone(),
+            from: e.from.clone(),
+            from_seq: e.from_seq,
+        }),
         Event::DriverAttached(e) => Kind::DriverAttached(v1::DriverAttached {
             epoch: e.epoch,
             server_version: String::new(),
@@ -94,7 +100,7 @@ pub(super) fn kinds(event: &Event, context: &Context<'_>) -> Vec<Kind> {
         | Event::ToolCallUnknown(_)
         | Event::UnknownResolved(_)
         | Event::ToolCallResultLate(_)
-        | Event::ToolCallCancelled(_) => return tool_kind(event, context).into_iter().collect(),
+        | Event::ToolCallCancelled(_) => return tool::kind(event, context).into_iter().collect(),
         Event::LoopEnded(e) => Kind::LoopEnded(loop_ended(e, context)),
         Event::Unknown(_) => return Vec::new(),
     };
@@ -234,114 +240,6 @@ fn overruns(e: &core::BudgetOverrun) -> Vec<Kind> {
     .collect()
 }
 
-fn tool_kind(event: &Event, context: &Context<'_>) -> Option<Kind> {
-    Some(match event {
-        Event::ToolCallRequested(e) => Kind::ToolCallRequested(requested(e, context)),
-        Event::ToolCallRejected(e) => Kind::ToolCallRejected(v1::ToolCallRejected {
-            call: e.call.to_string(),
-            kind: words::rejected(e.reason) as i32,
-            message: e.message.clone(),
-        }),
-        Event::ToolCallStarted(e) => Kind::ToolCallStarted(v1::ToolCallStarted {
-            call: e.call.to_string(),
-            attempt: e.attempt,
-            deadline: None,
-        }),
-        Event::ToolCallCompleted(e) => Kind::ToolCallCompleted(v1::ToolCallCompleted {
-            call: e.call.to_string(),
-            attempt: e.attempt,
-            result: Some(message::tool_result(&e.output)),
-            latency: (e.output.latency_ms > 0).then(|| duration(e.output.latency_ms)),
-        }),
-        Event::ToolCallFailed(e) => Kind::ToolCallFailed(v1::ToolCallFailed {
-            call: e.call.to_string(),
-            attempt: e.attempt,
-            kind: words::tool_failure(e.kind) as i32,
-            message: e.message.clone(),
-            retry_at: e.retry_at.map(timestamp),
-        }),
-        Event::ToolCallInDoubt(e) => Kind::ToolCallInDoubt(v1::ToolCallInDoubt {
-            call: e.call.to_string(),
-            attempt: e.attempt,
-            reason: e.message.clone(),
-        }),
-        Event::ToolCallUnknown(e) => Kind::ToolCallUnknown(v1::ToolCallUnknown {
-            call: e.call.to_string(),
-            attempt: 0,
-            reason: e.message.clone(),
-            policy: unknown_policy(e, context) as i32,
-        }),
-        Event::ApprovalRequested(e) => Kind::ApprovalRequested(v1::ApprovalRequested {
-            call: e.call.to_string(),
-            reason: words::approval_reason(e.reason) as i32,
-            expires_at: e.expires_at.map(timestamp),
-            allow_on_expiry: e.allow_on_expiry,
-        }),
-        Event::ApprovalResolved(e) => Kind::ApprovalResolved(v1::ApprovalResolved {
-            call: e.call.to_string(),
-            outcome: words::approval_outcome(e.outcome) as i32,
-            allowed: e.allowed,
-            by: e.by.clone(),
-            reason: e.reason.clone(),
-            edited_arguments_json: String::new(),
-        }),
-        Event::UnknownResolved(e) => Kind::UnknownResolved(v1::UnknownResolved {
-            call: e.call.to_string(),
-            resolution: words::resolution(e.resolution) as i32,
-            result: e.output.as_deref().map(message::tool_result),
-            by: e.by.clone(),
-            reason: e.reason.clone(),
-        }),
-        Event::ToolCallResultLate(e) => Kind::ToolCallResultLate(v1::ToolCallResultLate {
-            call: e.call.to_string(),
-            attempt: e.attempt,
-            result: Some(message::tool_result(&e.output)),
-        }),
-        Event::ToolCallCancelled(e) => Kind::ToolCallCancelled(v1::ToolCallCancelled {
-            call: e.call.to_string(),
-            dispatched: e.dispatched,
-        }),
-        _ => return None,
-    })
-}
-
-/// The tool and its arguments stand in the reply, which is in the same entry.
-fn requested(e: &core::ToolCallRequested, context: &Context<'_>) -> v1::ToolCallRequested {
-    let reply = context.events.iter().find_map(|event| match event {
-        Event::ModelCallCompleted(reply) => Some(reply),
-        _ => None,
-    });
-    let part: Option<&CallPart> = reply.and_then(|reply| match reply.parts.get(e.index as usize) {
-        Some(Part::ToolCall(part)) => Some(part),
-        _ => None,
-    });
-    v1::ToolCallRequested {
-        call: e.call.to_string(),
-        model_call: reply
-            .map(|reply| reply.call.to_string())
-            .unwrap_or_default(),
-        provider_call_id: part
-            .map(|part| part.provider_id.clone())
-            .unwrap_or_default(),
-        tool: part.map(|part| part.tool.clone()).unwrap_or_default(),
-        arguments_json: part.map(|part| part.arguments.clone()).unwrap_or_default(),
-        arguments_sha256: part.map(|part| sha256(&part.arguments)).unwrap_or_default(),
-    }
-}
-
-/// Logs of earlier versions do not say that the loop ended over this call; the same entry does.
-fn unknown_policy(e: &core::ToolCallUnknown, context: &Context<'_>) -> v1::UnknownPolicy {
-    let ended = context.events.iter().any(|event| match event {
-        Event::LoopEnded(end) => end.reason == EndReason::UnknownOutcome { call: e.call },
-        _ => false,
-    });
-    if ended {
-        v1::UnknownPolicy::End
-    } else {
-        words::unknown_policy(e.policy)
-    }
-}
-
 fn loop_ended(e: &core::LoopEnded, context: &Context<'_>) -> v1::LoopEnded {
     v1::LoopEnded {
         loop_id: e.id.to_string(),
@@ -375,10 +273,7 @@ fn detail(reason: &EndReason, context: &Context<'_>) -> Option<Detail> {
             requested: *requested,
         }),
         EndReason::Deadline { kind } => Detail::Deadline(v1::DeadlineDetail {
-            kind: match kind {
-                DeadlineKind::Loop => v1::DeadlineKind::Loop,
-                DeadlineKind::Idle => v1::DeadlineKind::Idle,
-            } as i32,
+            kind: words::deadline(*kind) as i32,
         }),
         EndReason::Refused => Detail::Refused(v1::RefusedDetail {
             stop_reason: refusal(context) as i32,
@@ -414,14 +309,4 @@ fn refusal(context: &Context<'_>) -> v1::StopReason {
 
 fn crc(text: &str) -> Option<u32> {
     u32::from_str_radix(text, 16).ok()
-}
-
-fn sha256(text: &str) -> String {
-    use std::fmt::Write as _;
-    let mut hex = String::with_capacity(64);
-    for byte in Sha256::digest(text.as_bytes()) {
-        // Writing to a string cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-    }
-    hex
 }

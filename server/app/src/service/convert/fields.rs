@@ -14,7 +14,7 @@ pub const MAX_LABELS: usize = 32;
 pub const MAX_LABEL_CHARS: usize = 256;
 /// Characters of a request id.
 pub const MAX_REQUEST_ID: usize = 128;
-/// Characters of the reason of a cancel.
+/// Characters of the reason of a cancel or of an answer.
 pub const MAX_REASON_CHARS: usize = 1_024;
 /// Items of a page where the request does not say.
 pub const DEFAULT_PAGE: usize = 50;
@@ -134,6 +134,20 @@ pub fn optional_call(field: &str, text: &str, all: &mut Violations) -> Option<Ca
     parsed
 }
 
+/// A required tool call's id.
+pub fn call(field: &str, text: &str, all: &mut Violations) -> CallId {
+    if text.is_empty() {
+        all.add(field, "is empty; name the tool call, such as \"c7\"");
+        return CallId(0);
+    }
+    let parsed = text.parse().ok().filter(|id| *id != CallId(0));
+    parsed.unwrap_or_else(|| {
+        let problem = "is no call's id; they are \"c1\", \"c2\" and so on";
+        all.add(field, format!("{} {problem}", shown(text)));
+        CallId(0)
+    })
+}
+
 /// The client's request id; where it sent none, one of our own that nobody else has.
 pub fn request_id(text: &str, all: &mut Violations) -> String {
     if text.is_empty() {
@@ -219,7 +233,7 @@ pub fn states<E: TryFrom<i32> + Copy + PartialEq>(
     wanted
 }
 
-/// The reason of a cancel.
+/// The reason of a cancel or of an answer.
 pub fn reason(text: &str, all: &mut Violations) -> String {
     let chars = text.chars().count();
     if chars > MAX_REASON_CHARS {

@@ -9,9 +9,11 @@ use loopwright_core::{
     Event, State,
     agent::UnknownPolicy,
     event::{
-        LoopEnded, LoopStarted, MessageAdded, ModelCallCompleted, ModelCallReserving,
-        ModelCallStarted, Origin, RejectReason, SessionCreated, ToolCallCancelled,
-        ToolCallCompleted, ToolCallFailed, ToolCallRejected, ToolCallRequested, ToolCallUnknown,
+        ApprovalReason, ApprovalRequested, LoopEnded, LoopStarted, MessageAdded,
+        ModelCallCompleted, ModelCallReserving, ModelCallStarted, Origin, RejectReason,
+        SessionCreated, SessionForked, SessionImported, ToolCallCancelled, ToolCallCompleted,
+        ToolCallFailed, ToolCallRejected, ToolCallRequested, ToolCallUnknown, UnknownResolution,
+        UnknownResolved,
     },
     ids::{CallId, IdError, LoopId, Timestamp},
     message::{BlobPart, CallPart, Opaque, Part, Parts, Thinking, ToolOutput},
@@ -104,6 +106,23 @@ fn read(kind: &Kind) -> Result<Option<Event>, IdError> {
             agent: Arc::default(),
             limits: Arc::default(),
             labels: e.labels.clone(),
+        }
+        .into(),
+        Kind::SessionForked(e) => SessionForked {
+            session: e.session_id.clone(),
+            namespace: e.namespace.clone(),
+            at,
+            from: e.from_session_id.clone(),
+            from_seq: e.from_seq,
+            labels: e.labels.clone(),
+        }
+        .into(),
+        Kind::SessionImported(e) => SessionImported {
+            session: e.session_id.clone(),
+            namespace: e.namespace.clone(),
+            at,
+            from: e.from.clone(),
+            from_seq: e.from_seq,
         }
         .into(),
         Kind::MessageAdded(e) => added(e).into(),
@@ -210,12 +229,33 @@ fn read_tool(kind: &Kind) -> Result<Option<Event>, IdError> {
         .into(),
         Kind::ToolCallUnknown(e) => ToolCallUnknown {
             call: e.call.parse()?,
+            attempt: e.attempt,
             message: e.reason.clone(),
             policy: match e.policy() {
                 v1::UnknownPolicy::Ask => UnknownPolicy::Ask,
                 _ => UnknownPolicy::TellModel,
             },
             asked_at: None,
+        }
+        .into(),
+        Kind::ApprovalRequested(e) => ApprovalRequested {
+            call: e.call.parse()?,
+            reason: ApprovalReason::RepeatsUnknown,
+            at: Timestamp(0),
+            expires_at: None,
+            allow_on_expiry: e.allow_on_expiry,
+        }
+        .into(),
+        Kind::UnknownResolved(e) => UnknownResolved {
+            call: e.call.parse()?,
+            resolution: resolution(e.resolution()),
+            output: e
+                .result
+                .as_ref()
+                .map(|result| Arc::new(output(Some(result)))),
+            at: Timestamp(0),
+            by: e.by.clone(),
+            reason: e.reason.clone(),
         }
         .into(),
         Kind::ToolCallCancelled(e) => ToolCallCancelled {
@@ -225,6 +265,19 @@ fn read_tool(kind: &Kind) -> Result<Option<Event>, IdError> {
         .into(),
         _ => return Ok(None),
     }))
+}
+
+/// A word that this version does not know says nothing that the model could be told.
+fn resolution(resolution: v1::UnknownResolution) -> UnknownResolution {
+    match resolution {
+        v1::UnknownResolution::Happened => UnknownResolution::Happened,
+        v1::UnknownResolution::DidNotHappen => UnknownResolution::DidNotHappen,
+        v1::UnknownResolution::RunAgain => UnknownResolution::RunAgain,
+        v1::UnknownResolution::Cancelled => UnknownResolution::Cancelled,
+        v1::UnknownResolution::TellModel | v1::UnknownResolution::Unspecified => {
+            UnknownResolution::TellModel
+        }
+    }
 }
 
 fn parts(message: Option<&v1::Message>) -> Parts {

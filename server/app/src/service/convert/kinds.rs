@@ -61,6 +61,7 @@ kinds! {
     LoopResumed = "loop_resumed",
     LogRecovered = "log_recovered",
     LoopEnded = "loop_ended",
+    SessionImported = "session_imported",
 }
 
 impl KindSet {

@@ -10,15 +10,26 @@ use loopwright_core::{
     agent::{BudgetLimits, Limits, UnknownPolicy},
     retry::RetryPolicy,
 };
-use loopwright_proto::v1;
+use loopwright_proto::{v1, well_known};
 
 use super::{duration, fields::Violations};
-use crate::config::Config;
+use crate::config::{ApprovalDefault, Config, units::Period};
 
 /// Messages of a session that may wait.
 const MAX_WAITING_MESSAGES: u32 = 256;
-/// The longest deadline: a year.
-const MAX_DEADLINE_MS: u64 = 365 * 86_400_000;
+/// The longest deadline or wait: a year.
+const MAX_PERIOD_MS: u64 = 365 * 86_400_000;
+
+/// What is asked of a person, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asking {
+    /// What follows an unknown outcome; absent: by the tool.
+    pub on_unknown: Option<UnknownPolicy>,
+    /// How long a call waits for approval, milliseconds; absent: without end.
+    pub approval_timeout_ms: Option<u64>,
+    /// Whether a call that nobody answered in time is dispatched.
+    pub approval_default_allow: bool,
+}
 
 /// A number that a request may move either way.
 struct Movable<'a> {
@@ -40,7 +51,7 @@ struct Narrowed<'a> {
 /// The limits of a loop for this request.
 pub fn resolve(
     asked: Option<&v1::LoopLimits>,
-    on_unknown: UnknownPolicy,
+    asking: Asking,
     config: &Config,
     all: &mut Violations,
 ) -> Limits {
@@ -57,7 +68,12 @@ pub fn resolve(
         max_tool_calls_per_name: asked
             .max_tool_calls_per_name
             .or(config.loops.max_tool_calls_per_name),
-        deadline_ms: deadline(asked, config, all),
+        deadline_ms: period(
+            "agent.limits.deadline",
+            asked.deadline,
+            config.loops.deadline,
+            all,
+        ),
         max_waiting_messages: MAX_WAITING_MESSAGES,
         min_output_tokens: min_output_tokens(&budget, config, all),
         budget: budget_limits(&budget, config, all),
@@ -69,10 +85,44 @@ pub fn resolve(
             max_delay_ms: config.retry.max_delay.as_millis(),
             total_deadline_ms: config.retry.total_deadline.as_millis(),
         },
-        on_unknown: Some(on_unknown),
-        approval_timeout_ms: None,
-        approval_default_allow: false,
-        idle_timeout_ms: None,
+        on_unknown: asking.on_unknown,
+        approval_timeout_ms: asking.approval_timeout_ms,
+        approval_default_allow: asking.approval_default_allow,
+        idle_timeout_ms: period(
+            "agent.limits.idle_timeout",
+            asked.idle_timeout,
+            config.loops.idle_timeout,
+            all,
+        ),
+    }
+}
+
+/// What is asked of a person: the agent's own rules, or the configured ones where it has none.
+pub fn asking(asked: Option<&v1::ApprovalPolicy>, config: &Config, all: &mut Violations) -> Asking {
+    let tools = &config.tools;
+    Asking {
+        on_unknown: None,
+        approval_timeout_ms: period(
+            "agent.approval.expires_after",
+            asked.and_then(|asked| asked.expires_after),
+            tools.approval_timeout,
+            all,
+        ),
+        approval_default_allow: asked
+            .map_or(tools.approval_default == ApprovalDefault::Allow, |asked| {
+                asked.allow_on_expiry
+            }),
+    }
+}
+
+/// What is asked of a person, on the wire.
+#[must_use]
+pub fn approval_to_wire(limits: &Limits) -> v1::ApprovalPolicy {
+    v1::ApprovalPolicy {
+        tools: Vec::new(),
+        destructive: false,
+        expires_after: limits.approval_timeout_ms.map(duration),
+        allow_on_expiry: limits.approval_default_allow,
     }
 }
 
@@ -86,6 +136,7 @@ pub fn to_wire(limits: &Limits) -> v1::LoopLimits {
         max_parallel_tool_calls: Some(limits.max_parallel_tool_calls),
         max_tool_calls_per_name: limits.max_tool_calls_per_name,
         deadline: limits.deadline_ms.map(duration),
+        idle_timeout: limits.idle_timeout_ms.map(duration),
         budget: Some(v1::BudgetLimits {
             max_input_tokens: limits.budget.input_tokens,
             max_output_tokens: limits.budget.output_tokens,
@@ -107,7 +158,6 @@ fn refuse_what_does_not_act(asked: &v1::LoopLimits, all: &mut Violations) {
             asked.wrapup_steps.is_some_and(|steps| steps != 0),
             "wrapup_steps",
         ),
-        (asked.idle_timeout.is_some(), "idle_timeout"),
     ] {
         if set {
             let problem =
@@ -189,20 +239,25 @@ fn max_parallel(asked: &v1::LoopLimits, config: &Config, all: &mut Violations) -
     moved.resolve_u32(all)
 }
 
-fn deadline(asked: &v1::LoopLimits, config: &Config, all: &mut Violations) -> Option<u64> {
-    let configured = config.loops.deadline.map(|period| period.as_millis());
-    let Some(asked) = asked.deadline else {
-        return configured;
+/// A span of time that a request may move either way; in milliseconds.
+fn period(
+    field: &str,
+    asked: Option<well_known::Duration>,
+    configured: Option<Period>,
+    all: &mut Violations,
+) -> Option<u64> {
+    let Some(asked) = asked else {
+        return configured.map(Period::as_millis);
     };
     let millis = Duration::try_from(asked)
         .ok()
         .and_then(|span| u64::try_from(span.as_millis()).ok())
-        .filter(|millis| (1..=MAX_DEADLINE_MS).contains(millis));
+        .filter(|millis| (1..=MAX_PERIOD_MS).contains(millis));
     if millis.is_none() {
         all.add(
-            "agent.limits.deadline",
+            field,
             format!(
-                "{}s is not between 1ms and 365 days; leave it out for no deadline",
+                "{}s is not between 1ms and 365 days; leave it out for what is configured",
                 asked.seconds
             ),
         );

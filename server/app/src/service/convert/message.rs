@@ -53,6 +53,41 @@ pub fn said(said: Said, limit: u64, all: &mut Violations) -> Parts {
     Arc::new(parts)
 }
 
+/// What a person says that a tool gave back, of at most `limit` bytes.
+pub fn given_result(result: v1::ToolResult, limit: u64, all: &mut Violations) -> ToolOutput {
+    let mut text = String::new();
+    for (at, part) in result.parts.into_iter().enumerate() {
+        match part.kind {
+            Some(Kind::Text(more)) => text.push_str(&more),
+            _ => {
+                let problem = "is not text; say in words what the tool gave back";
+                all.add(format!("result.parts[{at}]"), problem);
+            }
+        }
+    }
+    let structured = Some(result.structured_json).filter(|json| !json.is_empty());
+    let bytes = (text.len() + structured.as_ref().map_or(0, String::len)) as u64;
+    if bytes > limit {
+        let problem = format!("has {bytes} bytes, and limits.message_bytes is {limit}; send less");
+        all.add("result", problem);
+    }
+    if let Some(json) = &structured
+        && let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(json)
+    {
+        all.add("result.structured_json", format!("is not JSON: {error}"));
+    }
+    if result.usage.is_some() {
+        let problem = "is told by sidecars alone; leave it out";
+        all.add("result.usage", problem);
+    }
+    ToolOutput {
+        text,
+        is_error: result.is_error,
+        structured,
+        ..ToolOutput::default()
+    }
+}
+
 /// One part on the wire; `call` is the session's id of it where it is a tool call.
 #[must_use]
 pub fn part(part: &Part, call: Option<CallId>) -> v1::Part {

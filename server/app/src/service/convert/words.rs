@@ -5,7 +5,9 @@ use loopwright_core::{
     agent::{EffectClass, ToolSpec, UnknownPolicy},
     budget::{Bound, Dimension, LOOP_BUDGET},
     event::{ApprovalOutcome, ApprovalReason, Origin, RejectReason, UnknownResolution},
-    outcome::{AbandonReason, EndReason, ModelFailureKind, StopReason, ToolFailureKind},
+    outcome::{
+        AbandonReason, DeadlineKind, EndReason, ModelFailureKind, StopReason, ToolFailureKind,
+    },
     usage::{Totals, Usage},
 };
 use loopwright_proto::v1;
@@ -84,16 +86,8 @@ pub(super) fn rejected(reason: RejectReason) -> v1::ToolRejectKind {
         RejectReason::Truncated => v1::ToolRejectKind::Truncated,
         RejectReason::TooManyCalls => v1::ToolRejectKind::CapExceeded,
         RejectReason::Budget => v1::ToolRejectKind::BudgetExceeded,
-        // The wire has no kind for these yet; the message says it.
-        RejectReason::Denied | RejectReason::Expired => v1::ToolRejectKind::Unspecified,
-    }
-}
-
-pub(super) fn unknown_policy(policy: UnknownPolicy) -> v1::UnknownPolicy {
-    match policy {
-        UnknownPolicy::Ask => v1::UnknownPolicy::Ask,
-        UnknownPolicy::TellModel => v1::UnknownPolicy::TellModel,
-        UnknownPolicy::End => v1::UnknownPolicy::End,
+        RejectReason::Denied => v1::ToolRejectKind::Denied,
+        RejectReason::Expired => v1::ToolRejectKind::Expired,
     }
 }
 
@@ -112,6 +106,14 @@ pub(super) fn approval_outcome(outcome: ApprovalOutcome) -> v1::ApprovalOutcome 
     }
 }
 
+pub(super) fn unknown_policy(policy: UnknownPolicy) -> v1::UnknownPolicy {
+    match policy {
+        UnknownPolicy::Ask => v1::UnknownPolicy::Ask,
+        UnknownPolicy::TellModel => v1::UnknownPolicy::TellModel,
+        UnknownPolicy::End => v1::UnknownPolicy::End,
+    }
+}
+
 pub(super) fn resolution(resolution: UnknownResolution) -> v1::UnknownResolution {
     match resolution {
         UnknownResolution::Happened => v1::UnknownResolution::Happened,
@@ -119,6 +121,13 @@ pub(super) fn resolution(resolution: UnknownResolution) -> v1::UnknownResolution
         UnknownResolution::RunAgain => v1::UnknownResolution::RunAgain,
         UnknownResolution::TellModel => v1::UnknownResolution::TellModel,
         UnknownResolution::Cancelled => v1::UnknownResolution::Cancelled,
+    }
+}
+
+pub(super) fn deadline(kind: DeadlineKind) -> v1::DeadlineKind {
+    match kind {
+        DeadlineKind::Loop => v1::DeadlineKind::Loop,
+        DeadlineKind::Idle => v1::DeadlineKind::Idle,
     }
 }
 

@@ -87,6 +87,7 @@ pub(super) fn samples() -> Vec<Event> {
     all.push(
         event::ToolCallUnknown {
             call,
+            attempt,
             message,
             policy: UnknownPolicy::TellModel,
             asked_at: None,
@@ -284,6 +285,7 @@ fn what_stands_in_a_neighbour_is_told() {
 
     let unknown: Event = event::ToolCallUnknown {
         call: CALL,
+        attempt: 1,
         message: String::new(),
         policy: UnknownPolicy::TellModel,
         asked_at: None,
