@@ -10,6 +10,7 @@
 //! goes to standard output, everything about how it came to be to standard error.
 
 mod amount;
+mod answer;
 mod budget;
 mod exit;
 mod log;
@@ -24,6 +25,7 @@ use std::io;
 
 use clap::{Args, Subcommand};
 
+pub use answer::{AnswerCommand, Did, ResolveCommand};
 pub use budget::BudgetCommand;
 pub use exit::Exit;
 pub use log::{FoldMessages, LogCommand, LogReplay, LogShow, NoFold};
@@ -42,6 +44,12 @@ pub enum ClientCommand {
     Run(Box<RunCommand>),
     /// Show a session from a cursor on, live
     Watch(WatchCommand),
+    /// Let a tool call that waits for approval run
+    Approve(AnswerCommand),
+    /// Refuse a tool call that waits for approval; the model is told so
+    Deny(AnswerCommand),
+    /// Say what a tool call did of which nobody could tell
+    Resolve(ResolveCommand),
     /// Sessions of the server
     #[command(subcommand)]
     Sessions(SessionsCommand),
@@ -96,6 +104,9 @@ pub async fn execute(
         Ok(client) => match &command {
             ClientCommand::Run(run) => return self::run(run, &client, terminal).await,
             ClientCommand::Watch(watch) => watch.execute(&client, terminal).await,
+            ClientCommand::Approve(answer) => answer.execute(true, &client, terminal).await,
+            ClientCommand::Deny(answer) => answer.execute(false, &client, terminal).await,
+            ClientCommand::Resolve(resolve) => resolve.execute(&client, terminal).await,
             ClientCommand::Sessions(sessions) => sessions.execute(&client, terminal).await,
             ClientCommand::Log(log) => log.execute(&client, terminal, fold).await,
             ClientCommand::Tools(tools) => tools.execute(&client, terminal).await,
@@ -139,7 +150,9 @@ impl ClientCommand {
         match self {
             Self::Run(run) => &run.connect,
             Self::Watch(watch) => &watch.connect,
-            Self::Sessions(SessionsCommand::List(list)) => &list.connect,
+            Self::Approve(answer) | Self::Deny(answer) => &answer.connect,
+            Self::Resolve(resolve) => &resolve.answer.connect,
+            Self::Sessions(sessions) => sessions.connect_args(),
             Self::Log(LogCommand::Show(show)) => &show.connect,
             Self::Log(LogCommand::Replay(replay)) => &replay.connect,
             Self::Tools(ToolsCommand::List(list)) => &list.connect,
@@ -199,6 +212,9 @@ fn with_way_out(error: &Error, server: &str) -> String {
         Error::Rejected(rejection) => match rejection.reason.as_str() {
             "NO_CREDENTIAL" => "\n  give it with `--token` or LOOPWRIGHT_TOKEN".to_owned(),
             "SESSION_NOT_FOUND" => "\n  `loopwright sessions list` shows what there is".to_owned(),
+            "CALL_NOT_FOUND" | "NO_LOOP" => {
+                "\n  `loopwright sessions show SESSION` lists the calls that wait".to_owned()
+            }
             "TOOL_NOT_FOUND" => "\n  `loopwright tools list` shows what there is".to_owned(),
             _ => String::new(),
         },

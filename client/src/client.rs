@@ -15,7 +15,8 @@ use loopwright_proto::v1::{
     CancelLoopRequest, CancelLoopResponse, GetLoopRequest, GetLoopResponse, GetSessionRequest,
     GetSessionResponse, ListLoopsRequest, ListLoopsResponse, ListSessionsRequest,
     ListSessionsResponse, ListSidecarsRequest, ListSidecarsResponse, ListToolsRequest,
-    ListToolsResponse, ReadEntriesRequest, SendMessageRequest, SendMessageResponse,
+    ListToolsResponse, ReadEntriesRequest, ResolveApprovalRequest, ResolveApprovalResponse,
+    ResolveUnknownRequest, ResolveUnknownResponse, SendMessageRequest, SendMessageResponse,
     StartLoopRequest, StartLoopResponse,
 };
 use tonic::service::interceptor::InterceptedService;
@@ -98,6 +99,40 @@ impl Client {
         fill_in(&mut request.request_id);
         self.call(request, |channel, request| async move {
             LoopServiceClient::new(channel).cancel_loop(request).await
+        })
+        .await
+    }
+
+    /// Allows or denies a tool call that waits for a person. An empty `request_id` is filled in.
+    ///
+    /// # Errors
+    /// As LoopService.ResolveApproval says.
+    pub async fn resolve_approval(
+        &self,
+        mut request: ResolveApprovalRequest,
+    ) -> Result<ResolveApprovalResponse, Error> {
+        fill_in(&mut request.request_id);
+        self.call(request, |channel, request| async move {
+            LoopServiceClient::new(channel)
+                .resolve_approval(request)
+                .await
+        })
+        .await
+    }
+
+    /// Says what a tool call did of which nobody could tell. An empty `request_id` is filled in.
+    ///
+    /// # Errors
+    /// As LoopService.ResolveUnknown says.
+    pub async fn resolve_unknown(
+        &self,
+        mut request: ResolveUnknownRequest,
+    ) -> Result<ResolveUnknownResponse, Error> {
+        fill_in(&mut request.request_id);
+        self.call(request, |channel, request| async move {
+            LoopServiceClient::new(channel)
+                .resolve_unknown(request)
+                .await
         })
         .await
     }

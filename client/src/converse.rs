@@ -17,7 +17,8 @@ use std::task::{Context, Poll, ready};
 use futures_util::{Stream, StreamExt};
 use loopwright_proto::v1::{
     CancelLoopRequest, ConverseAttach, ConverseRequest, ConverseResponse, Reply,
-    SendMessageRequest, StartLoopRequest, converse_request::Command, converse_response,
+    ResolveApprovalRequest, ResolveUnknownRequest, SendMessageRequest, StartLoopRequest,
+    converse_request::Command, converse_response,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -165,6 +166,31 @@ impl Conversation {
         fill_in(&mut request.request_id);
         let request_id = request.request_id.clone();
         self.command(request_id, Command::Cancel(request))
+    }
+
+    /// Allows or denies a tool call that waits for a person; the request_id that the reply will
+    /// carry is returned. An empty `request_id` or `session_id` is filled in.
+    ///
+    /// # Errors
+    /// As [`Self::send_message`].
+    pub fn resolve_approval(
+        &mut self,
+        mut request: ResolveApprovalRequest,
+    ) -> Result<String, Error> {
+        fill_in(&mut request.request_id);
+        let request_id = request.request_id.clone();
+        self.command(request_id, Command::ResolveApproval(request))
+    }
+
+    /// Says what a tool call did of which nobody could tell; the request_id that the reply will
+    /// carry is returned. An empty `request_id` or `session_id` is filled in.
+    ///
+    /// # Errors
+    /// As [`Self::send_message`].
+    pub fn resolve_unknown(&mut self, mut request: ResolveUnknownRequest) -> Result<String, Error> {
+        fill_in(&mut request.request_id);
+        let request_id = request.request_id.clone();
+        self.command(request_id, Command::ResolveUnknown(request))
     }
 
     /// The session; none before a start was answered or its first entry came.

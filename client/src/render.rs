@@ -14,6 +14,7 @@ mod event;
 mod log;
 mod table;
 mod view;
+mod wait;
 mod words;
 
 pub use budget::{amount_words, budget_lines};
@@ -22,7 +23,8 @@ pub use event::describe;
 pub use log::{entry_lines, message_lines};
 pub use table::table;
 pub use view::{Piece, RunView, Style};
-pub use words::{cost_words, time_words, timestamp_words, token_words};
+pub use wait::{Answering, Waits, until_words};
+pub use words::{age_words, cost_words, time_words, timestamp_words, token_words};
 
 #[cfg(test)]
 pub(crate) mod tests;

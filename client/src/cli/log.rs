@@ -10,7 +10,7 @@ use loopwright_proto::v1::{Entry, Message, ReadEntriesRequest};
 
 use super::{ConnectArgs, Exit, Failure, Terminal};
 use crate::Client;
-use crate::render::{entry_lines, message_lines};
+use crate::render::{Answering, Waits, entry_lines, message_lines};
 
 /// The log of a session.
 #[derive(Debug, Clone, Subcommand)]
@@ -115,15 +115,20 @@ impl LogCommand {
 impl LogShow {
     async fn entries(&self, client: &Client, terminal: &mut Terminal) -> Result<(), Failure> {
         let mut entries = client.read_entries(self.request());
+        let mut waits = Waits::default();
         while let Some(entry) = entries.next().await {
             let entry = entry?;
             if self.json {
                 terminal.json(&entry)?;
                 continue;
             }
+            waits.entry(&entry);
             for line in entry_lines(&entry) {
                 terminal.line(&line)?;
             }
+        }
+        for line in waits.lines(&Answering::at(&client.options().url)) {
+            terminal.note(&line)?;
         }
         Ok(())
     }

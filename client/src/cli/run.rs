@@ -17,7 +17,7 @@ use loopwright_proto::well_known;
 
 use super::watch::write_event;
 use super::{ConnectArgs, Exit, Failure, Terminal, amount, concluded};
-use crate::render::RunView;
+use crate::render::{Answering, RunView};
 use crate::{Client, Error, Watch, WatchOptions};
 
 /// A message is part of a request, which has 4 MiB at most.
@@ -105,7 +105,8 @@ impl RunCommand {
             ..WatchOptions::default()
         };
         let watch = client.watch_with(&started.session_id, options);
-        let view = RunView::new(terminal.style(), after_seq);
+        let answering = Answering::at(&client.options().url);
+        let view = RunView::new(terminal.style(), after_seq).answering(answering);
         let run = Running {
             client,
             started: &started,

@@ -7,7 +7,7 @@ use clap::Args;
 use loopwright_proto::v1::{WatchLoopResponse, watch_loop_response::Item};
 
 use super::{ConnectArgs, Exit, Failure, Terminal};
-use crate::render::{RunView, Style};
+use crate::render::{Answering, RunView, Style};
 use crate::{Client, WatchEvent};
 
 /// Show a session from a cursor on, live.
@@ -38,7 +38,8 @@ impl WatchCommand {
             user_messages: true,
             ..terminal.style()
         };
-        let mut view = RunView::new(style, self.after);
+        let answering = Answering::at(&client.options().url);
+        let mut view = RunView::new(style, self.after).answering(answering);
         loop {
             tokio::select! {
                 event = watch.next() => match event {

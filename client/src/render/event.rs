@@ -10,6 +10,7 @@ use loopwright_proto::v1::{
 };
 
 use super::ending::{budget_words, counted, summary_line};
+use super::wait;
 use super::words::{QUOTE, cost_words, duration, label, one_line, time_words, token_words};
 
 /// The event's name and what it says: `("ToolCallStarted", "c2 attempt 1")`.
@@ -107,7 +108,14 @@ fn session_event(kind: &Kind) -> Option<(&'static str, String)> {
         }
         Kind::SessionForked(e) => (
             "SessionForked",
-            format!("from {} at seq {}", e.from_session_id, e.from_seq),
+            format!(
+                "{} from {} at seq {}",
+                e.session_id, e.from_session_id, e.from_seq
+            ),
+        ),
+        Kind::SessionImported(e) => (
+            "SessionImported",
+            format!("{} from {} at seq {}", e.session_id, e.from, e.from_seq),
         ),
         Kind::DriverAttached(e) => (
             "DriverAttached",
@@ -213,9 +221,7 @@ fn tool_event(kind: &Kind) -> Option<(&'static str, String)> {
             )
         }
         Kind::ToolCallUnknown(e) => {
-            let policy = label(e.policy().as_str_name(), "UNKNOWN_POLICY_");
-            let reason = one_line(&e.reason, QUOTE);
-            let words = format!("{}: {reason}; policy: {policy}", tried(&e.call, e.attempt));
+            let words = format!("{}: {}", tried(&e.call, e.attempt), wait::unknown_words(e));
             ("ToolCallUnknown", words)
         }
         Kind::ToolCallResultLate(e) => (
@@ -240,20 +246,18 @@ fn tool_event(kind: &Kind) -> Option<(&'static str, String)> {
 
 fn wait_event(kind: &Kind) -> Option<(&'static str, String)> {
     Some(match kind {
-        Kind::ApprovalRequested(e) => {
-            let reason = label(e.reason().as_str_name(), "APPROVAL_REASON_");
-            ("ApprovalRequested", format!("{}: {reason}", e.call))
-        }
-        Kind::ApprovalResolved(e) => {
-            let outcome = label(e.outcome().as_str_name(), "APPROVAL_OUTCOME_");
-            let words = format!("{}: {outcome}", e.call);
-            ("ApprovalResolved", with("by", &e.by, &words))
-        }
-        Kind::UnknownResolved(e) => {
-            let resolution = label(e.resolution().as_str_name(), "UNKNOWN_RESOLUTION_");
-            let words = format!("{}: {resolution}", e.call);
-            ("UnknownResolved", with("by", &e.by, &words))
-        }
+        Kind::ApprovalRequested(e) => (
+            "ApprovalRequested",
+            format!("{}: {}", e.call, wait::asked_words(e)),
+        ),
+        Kind::ApprovalResolved(e) => (
+            "ApprovalResolved",
+            format!("{}: {}", e.call, wait::answered_words(e)),
+        ),
+        Kind::UnknownResolved(e) => (
+            "UnknownResolved",
+            format!("{}: {}", e.call, wait::resolved_words(e)),
+        ),
         Kind::LoopPaused(e) => {
             let reason = label(e.reason().as_str_name(), "PAUSE_REASON_");
             let words = match &e.budget {

@@ -13,13 +13,14 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use loopwright_proto::v1::{
-    Delta, Entry, LoopEnded, MessageAdded, MessageOrigin, ModelCallCompleted, delta::Content,
-    event::Kind, part,
+    Delta, Entry, LoopEnded, MessageAdded, MessageOrigin, ModelCallCompleted, PendingState,
+    UnknownPolicy, delta::Content, event::Kind, part,
 };
 use loopwright_proto::well_known::Timestamp;
 
 use super::ending::summary_line;
 use super::event::{describe, failed_words, quote, result_words, tool_failed_words};
+use super::wait::{Answering, answered_words, asked_words, resolved_words, unknown_words};
 use super::words::{QUOTE, between, duration, label, one_line, printable, time_words};
 use crate::{TextAssembler, WatchEvent};
 
@@ -66,6 +67,7 @@ pub enum Piece {
 #[derive(Debug, Clone)]
 pub struct RunView {
     style: Style,
+    answering: Answering,
     text: TextAssembler,
     tools: BTreeMap<String, ToolCall>,
     mid_line: bool,
@@ -85,12 +87,20 @@ impl RunView {
     pub fn new(style: Style, after_seq: u64) -> Self {
         Self {
             style,
+            answering: Answering::default(),
             text: TextAssembler::new(after_seq),
             tools: BTreeMap::new(),
             mid_line: false,
             loop_started_at: None,
             ended: None,
         }
+    }
+
+    /// The same view, whose commands for a person who is asked name this server.
+    #[must_use]
+    pub fn answering(mut self, answering: Answering) -> Self {
+        self.answering = answering;
+        self
     }
 
     /// How the last loop ended; none while one goes on.
@@ -172,9 +182,10 @@ impl RunView {
                 }
                 Some(Kind::LoopEnded(e)) => self.end(e, at, pieces),
                 Some(kind) => {
-                    if !self.tool(kind, at, pieces) {
+                    if !self.tool(kind, at, pieces) && !self.wait(kind, pieces) {
                         self.aside(kind, pieces);
                     }
+                    self.ask(&entry.session_id, kind, pieces);
                 }
                 None if event.ignorable => {}
                 None => {
@@ -223,14 +234,45 @@ impl RunView {
                 self.ended_tool(&e.call, took, &Mark::Bad(words), pieces);
             }
             Kind::ToolCallUnknown(e) => {
-                let reason = one_line(&e.reason, 2 * QUOTE);
-                let words = format!("it cannot be known whether it ran: {reason}");
+                let words = format!("it cannot be known whether it ran: {}", unknown_words(e));
                 let took = self.took(&e.call, at);
                 self.ended_tool(&e.call, took, &Mark::Bad(words), pieces);
             }
             _ => return false,
         }
         true
+    }
+
+    /// Events of waits for a person; false for any other.
+    fn wait(&mut self, kind: &Kind, pieces: &mut Vec<Piece>) -> bool {
+        let (call, mark, paint, words) = match kind {
+            Kind::ApprovalRequested(e) => (&e.call, "?", Paint::Yellow, asked_words(e)),
+            Kind::ApprovalResolved(e) => (&e.call, "·", Paint::Dim, answered_words(e)),
+            Kind::UnknownResolved(e) => (&e.call, "·", Paint::Dim, resolved_words(e)),
+            _ => return false,
+        };
+        let name = self.tools.get(call).cloned().unwrap_or_default().name(call);
+        let asks = if paint == Paint::Yellow {
+            " waits for approval"
+        } else {
+            ""
+        };
+        self.line(&format!("{mark} {name}{asks}: {words}"), paint, pieces);
+        true
+    }
+
+    /// How to answer what the event asks a person.
+    fn ask(&mut self, session: &str, kind: &Kind, pieces: &mut Vec<Piece>) {
+        let (call, state) = match kind {
+            Kind::ApprovalRequested(e) => (&e.call, PendingState::Approval),
+            Kind::ToolCallUnknown(e) if e.policy() == UnknownPolicy::Ask => {
+                (&e.call, PendingState::Unknown)
+            }
+            _ => return,
+        };
+        for line in self.answering.commands(session, call, state) {
+            self.line(&line, Paint::Yellow, pieces);
+        }
     }
 
     /// Events that a person should see in passing; the others are for the log alone.
@@ -240,13 +282,10 @@ impl RunView {
                 let line = format!("· taken up again by a server (epoch {})", e.epoch);
                 return self.line(&line, Paint::Dim, pieces);
             }
-            Kind::ApprovalRequested(_) => ("?", Paint::Yellow),
             Kind::BudgetWarning(_) | Kind::BudgetOverrun(_) | Kind::LoopPaused(_) => {
                 ("!", Paint::Yellow)
             }
-            Kind::ApprovalResolved(_)
-            | Kind::UnknownResolved(_)
-            | Kind::ToolCallResultLate(_)
+            Kind::ToolCallResultLate(_)
             | Kind::ContextCompacted(_)
             | Kind::LoopResumed(_)
             | Kind::LimitsUpdated(_)
@@ -406,7 +445,7 @@ enum Mark {
     Bad(String),
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Paint {
     Bold,
     Dim,

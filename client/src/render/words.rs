@@ -34,6 +34,19 @@ pub fn time_words(duration: std::time::Duration) -> String {
     }
 }
 
+/// How long ago, in one unit: `now`, `40 s`, `3 min`, `5 h`, `12 d`.
+#[must_use]
+pub fn age_words(age: std::time::Duration) -> String {
+    let seconds = age.as_secs();
+    match seconds {
+        0 => "now".to_owned(),
+        1..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86_400 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
 /// Millionths of a US dollar as dollars: `$0.0123`.
 #[must_use]
 pub fn cost_words(micro_usd: u64) -> String {

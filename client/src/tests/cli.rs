@@ -1,3 +1,5 @@
+mod answers;
+
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
@@ -296,9 +298,9 @@ async fn sessions_are_listed_over_pages() {
     assert_eq!(
         lines,
         [
-            "SESSION  STATE      LOOPS  TOKENS  SEQ  UPDATED  TITLE",
-            "s1       max steps  1      0       9             What is 2 + 3?",
-            "s2       max steps  1      0       9             What is 2 + 3?",
+            "SESSION  STATE      LOOPS  STEPS  TOKENS  SEQ  AGE  TITLE",
+            "s1       max steps  1      0      0       9         What is 2 + 3?",
+            "s2       max steps  1      0      0       9         What is 2 + 3?",
         ]
     );
 }

@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use loopwright_proto::v1::{SendMessageRequest, event::Kind};
+use loopwright_proto::v1::{
+    ResolveApprovalRequest, ResolveUnknownRequest, SendMessageRequest, event::Kind,
+};
 use tonic::{Code, Status};
 
 use super::fake::{Cut, Fake, status};
@@ -153,6 +155,37 @@ async fn commands_without_a_reply_are_given_again_with_their_ids() {
         messages.map(|c| c.1.clone()).collect()
     };
     assert_eq!(sent, [&first, &first, &first, &second].map(String::clone));
+}
+
+#[tokio::test]
+async fn answers_to_waits_are_commands_as_others_are() {
+    let (fake, client) = Fake::serve(sample()).await;
+    fake.state().unanswered = 1;
+    let mut conversation = client.converse(attach(0));
+    let approval = ResolveApprovalRequest {
+        call: "c7".into(),
+        allow: true,
+        ..ResolveApprovalRequest::default()
+    };
+    let first = conversation.resolve_approval(approval).unwrap();
+    let unknown = ResolveUnknownRequest {
+        request_id: "mine".into(),
+        ..ResolveUnknownRequest::default()
+    };
+    assert_eq!(conversation.resolve_unknown(unknown).unwrap(), "mine");
+
+    let (_, replies) = drain(&mut conversation, 3).await;
+
+    let answered: Vec<&str> = replies.iter().map(|r| r.request_id.as_str()).collect();
+    assert_eq!(answered[1..], [first.as_str(), "mine"]);
+    let commands = fake.state().commands.clone();
+    let kinds: Vec<&str> = commands.iter().map(|c| c.0).collect();
+    assert_eq!(
+        kinds,
+        ["attach", "approval", "attach", "approval", "unknown"]
+    );
+    assert_eq!(commands[1].1, first);
+    assert_eq!(commands[3].1, first);
 }
 
 #[tokio::test]

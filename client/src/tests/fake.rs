@@ -17,9 +17,11 @@ use loopwright_proto::v1::session_log_service_server::SessionLogServiceServer;
 use loopwright_proto::v1::{
     CancelLoopRequest, CancelLoopResponse, CommandStatus, ConverseRequest, ConverseResponse, Delta,
     GetLoopRequest, GetLoopResponse, Goodbye, GoodbyeReason, Heartbeat, ListLoopsRequest,
-    ListLoopsResponse, ReadEntriesResponse, Reply, SendMessageRequest, SendMessageResponse,
-    StartLoopRequest, StartLoopResponse, WatchLoopRequest, WatchLoopResponse,
-    converse_request::Command, converse_response, read_entries_response, watch_loop_response,
+    ListLoopsResponse, ListSessionsRequest, LoopSummary, ReadEntriesResponse, Reply,
+    ResolveApprovalRequest, ResolveApprovalResponse, ResolveUnknownRequest, ResolveUnknownResponse,
+    SendMessageRequest, SendMessageResponse, StartLoopRequest, StartLoopResponse, WatchLoopRequest,
+    WatchLoopResponse, converse_request::Command, converse_response, read_entries_response,
+    watch_loop_response,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
@@ -58,6 +60,14 @@ pub(crate) struct State {
     pub(crate) lost_replies: usize,
     /// Every command that came: its kind and request_id.
     pub(crate) commands: Vec<(&'static str, String)>,
+    /// The answers to approvals that came.
+    pub(crate) approvals: Vec<ResolveApprovalRequest>,
+    /// What was said of unknown calls.
+    pub(crate) resolved: Vec<ResolveUnknownRequest>,
+    /// The filters of every list of sessions that was asked for.
+    pub(crate) listed: Vec<ListSessionsRequest>,
+    /// Where the loop stands, for those who ask.
+    pub(crate) summary: Option<LoopSummary>,
     /// The cursor of every stream that began.
     pub(crate) cursors: Vec<u64>,
     /// The credential of the last command.
@@ -265,6 +275,8 @@ impl Fake {
                 Command::Attach(attach) => ("attach", attach.request_id, Some(attach.after_seq)),
                 Command::Message(message) => ("message", message.request_id, None),
                 Command::Cancel(cancel) => ("cancel", cancel.request_id, None),
+                Command::ResolveApproval(answer) => ("approval", answer.request_id, None),
+                Command::ResolveUnknown(answer) => ("unknown", answer.request_id, None),
             };
             let silent = {
                 let mut state = self.state();
@@ -401,12 +413,42 @@ impl LoopService for Fake {
         Ok(Response::new(CancelLoopResponse::default()))
     }
 
+    async fn resolve_approval(
+        &self,
+        request: Request<ResolveApprovalRequest>,
+    ) -> Result<Response<ResolveApprovalResponse>, Status> {
+        let request = request.into_inner();
+        self.command("approval", &request.request_id)?;
+        self.state().approvals.push(request);
+        Ok(Response::new(ResolveApprovalResponse {
+            seq: 7,
+            ..ResolveApprovalResponse::default()
+        }))
+    }
+
+    async fn resolve_unknown(
+        &self,
+        request: Request<ResolveUnknownRequest>,
+    ) -> Result<Response<ResolveUnknownResponse>, Status> {
+        let request = request.into_inner();
+        self.command("unknown", &request.request_id)?;
+        self.state().resolved.push(request);
+        Ok(Response::new(ResolveUnknownResponse {
+            seq: 7,
+            ..ResolveUnknownResponse::default()
+        }))
+    }
+
     async fn get_loop(
         &self,
         _request: Request<GetLoopRequest>,
     ) -> Result<Response<GetLoopResponse>, Status> {
         self.command("get", "")?;
-        Ok(Response::new(GetLoopResponse::default()))
+        let summary = self.state().summary.clone();
+        Ok(Response::new(GetLoopResponse {
+            r#loop: summary,
+            seq: 0,
+        }))
     }
 
     async fn list_loops(

@@ -63,6 +63,7 @@ impl SessionLogService for Fake {
         &self,
         request: Request<ListSessionsRequest>,
     ) -> Result<Response<ListSessionsResponse>, Status> {
+        self.state().listed.push(request.get_ref().clone());
         let first = request.get_ref().page_token.is_empty();
         let (session_id, next_page_token) = if first { ("s1", "2") } else { ("s2", "") };
         let session = SessionSummary {
@@ -86,7 +87,19 @@ impl SessionLogService for Fake {
         _request: Request<GetSessionRequest>,
     ) -> Result<Response<GetSessionResponse>, Status> {
         self.command("get", "")?;
-        Ok(Response::new(GetSessionResponse::default()))
+        let summary = self.state().summary.clone();
+        let session = summary.map(|summary| SessionSummary {
+            session_id: summary.session_id,
+            state: SessionState::Active.into(),
+            loop_state: summary.state,
+            loop_id: summary.loop_id,
+            loops: 1,
+            ..SessionSummary::default()
+        });
+        Ok(Response::new(GetSessionResponse {
+            session,
+            agent: None,
+        }))
     }
 
     async fn read_entries(
