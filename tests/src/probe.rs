@@ -24,7 +24,9 @@ use tonic::{Request, Response, Status};
 use crate::scene::PATIENCE;
 
 /// The sidecar. Its tools are `note` (answers at once), `hold` (answers once there is a permit),
-/// `flaky` (is not executed the first time) and `closed` (never is, and says that it is of no use).
+/// `flaky` (is not executed the first time) and `closed` (never is, and says that it is of no use);
+/// and two that must not run twice: `lost` (a session's first call of it ends without a word on
+/// whether it ran) and `wipe` (destroys, and answers once there is a permit).
 #[derive(Clone, Debug)]
 pub struct Probe {
     /// `http://127.0.0.1:PORT`.
@@ -104,6 +106,16 @@ impl Probe {
     }
 }
 
+impl Probe {
+    /// Calls of this tool that this session has made.
+    fn calls_of(&self, request: &CallToolRequest) -> usize {
+        let is_same = |call: &&CallToolRequest| {
+            (&call.session_id, &call.tool) == (&request.session_id, &request.tool)
+        };
+        self.calls().iter().filter(is_same).count()
+    }
+}
+
 impl Run {
     fn begin(shared: &Arc<Shared>, request: &CallToolRequest) -> Self {
         let calls = shared.calls.lock();
@@ -134,7 +146,9 @@ impl SidecarService for Probe {
         _: Request<DescribeRequest>,
     ) -> Result<Response<DescribeResponse>, Status> {
         Ok(Response::new(DescribeResponse {
-            tools: ["note", "hold", "flaky", "closed"].map(spec).to_vec(),
+            tools: ["note", "hold", "flaky", "closed", "lost", "wipe"]
+                .map(spec)
+                .to_vec(),
             ..DescribeResponse::default()
         }))
     }
@@ -146,8 +160,11 @@ impl SidecarService for Probe {
         let request = request.into_inner();
         let shared = Arc::clone(&self.shared);
         let run = Run::begin(&shared, &request);
+        if request.tool == "lost" && self.calls_of(&request) == 1 {
+            return Err(Status::internal("something broke"));
+        }
         let answer = async move {
-            if request.tool == "hold" {
+            if ["hold", "wipe"].contains(&request.tool.as_str()) {
                 let permit = shared.permits.acquire().await;
                 permit
                     .map_err(|closed| Status::internal(closed.to_string()))?
@@ -181,11 +198,16 @@ impl SidecarService for Probe {
 }
 
 fn spec(name: &str) -> ToolSpec {
+    let effect = match name {
+        "lost" | "wipe" => EffectClass::AtMostOnce,
+        _ => EffectClass::ReadOnly,
+    };
     ToolSpec {
         name: name.to_owned(),
         description: format!("Does {name}."),
         input_schema_json: r#"{"type":"object"}"#.to_owned(),
-        effect_class: EffectClass::ReadOnly.into(),
+        effect_class: effect.into(),
+        destructive: name == "wipe",
         ..ToolSpec::default()
     }
 }

@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 use anyhow::{Context as _, Result, bail, ensure};
 use loopwright_client::{Client, ClientOptions, Error, Rejection, WatchEvent, WatchOptions};
 use loopwright_proto::v1::{
-    Agent, Entry, LoopEnded, ReadEntriesRequest, StartLoopRequest, event::Kind,
-    start_loop_request::Input,
+    Agent, Entry, LoopEnded, ReadEntriesRequest, StartLoopRequest, UnknownPolicy,
+    UnknownResolution, event::Kind, start_loop_request::Input,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -291,7 +291,10 @@ fn one_answer_each(entries: &[Entry]) -> Result<()> {
             Kind::ToolCallFailed(failed) if failed.retry_at.is_none() => &failed.call,
             Kind::ToolCallRejected(rejected) => &rejected.call,
             Kind::ToolCallCancelled(cancelled) => &cancelled.call,
-            Kind::ToolCallUnknown(unknown) => &unknown.call,
+            Kind::ToolCallUnknown(unknown) if unknown.policy() != UnknownPolicy::Ask => {
+                &unknown.call
+            }
+            Kind::UnknownResolved(resolved) if is_end(resolved.resolution()) => &resolved.call,
             _ => continue,
         };
         *answers
@@ -300,4 +303,12 @@ fn one_answer_each(entries: &[Entry]) -> Result<()> {
     }
     ensure!(answers.values().all(|n| *n == 1), "answers: {answers:?}");
     Ok(())
+}
+
+/// Whether a call ends with that: a new attempt, and a cancel, are followed by an end of their own.
+fn is_end(resolution: UnknownResolution) -> bool {
+    !matches!(
+        resolution,
+        UnknownResolution::RunAgain | UnknownResolution::Cancelled
+    )
 }

@@ -13,6 +13,8 @@ const TABLE: &[(&str, [bool; 4])] = &[
     ("LoopService/StartLoop", COMMAND),
     ("LoopService/SendMessage", COMMAND),
     ("LoopService/CancelLoop", COMMAND),
+    ("LoopService/ResolveApproval", COMMAND),
+    ("LoopService/ResolveUnknown", COMMAND),
     ("LoopService/Converse", COMMAND),
     ("LoopService/GetLoop", READ),
     ("LoopService/ListLoops", READ),
