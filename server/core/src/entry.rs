@@ -203,7 +203,7 @@ impl Cause {
     clippy::trivially_copy_pass_by_ref,
     reason = "serde calls it by reference"
 )]
-fn is_zero(value: &u32) -> bool {
+pub(crate) fn is_zero(value: &u32) -> bool {
     *value == 0
 }
 

@@ -115,7 +115,7 @@ facts! {
         /// The call; ended by this, unless a person is asked.
         pub call: CallId,
         /// The attempt that nobody can tell of; 0 in logs of versions that did not say.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "crate::entry::is_zero")]
         pub attempt: Attempt,
         /// In words, for the model and for people.
         pub message: String,

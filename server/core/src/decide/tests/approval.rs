@@ -218,11 +218,18 @@ fn an_answer_to_nothing_says_what_it_found() {
     );
     let mut s = held(Limits::default());
     let running = LoopId(1);
-    let call = CallId(2);
+    let call = CallId(99);
     assert_eq!(
-        s.offer(answer("", 2, true)),
+        s.offer(answer("", 99, true)),
         Err(Rejection::NoSuchCall { call, running })
     );
+    // Of two people who answer, the second one learns that it is over, at whatever time.
+    let over = |call, phase| Rejection::NotWaiting {
+        call: CallId(call),
+        awaited: "approval",
+        phase,
+    };
+    assert_eq!(s.offer(answer("", 2, true)), Err(over(2, "it is over")));
     let guarded = |guard| What::ResolveApproval {
         by: by(""),
         guard,
@@ -236,7 +243,8 @@ fn an_answer_to_nothing_says_what_it_found() {
         Err(Rejection::LoopMismatch { named, running })
     );
     s.cancel();
-    assert_eq!(s.offer(answer("", 4, true)), Err(Rejection::NoLoopRunning));
+    let refused = s.offer(answer("", 4, true));
+    assert_eq!(refused, Err(over(4, "its loop has ended")));
 }
 
 #[test]

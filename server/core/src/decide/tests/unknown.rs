@@ -213,7 +213,7 @@ fn a_word_on_a_call_that_nobody_asks_about_is_refused() {
     let refused = s
         .offer(resolve("other", 2, Happened))
         .expect_err("it ended");
-    assert_eq!(refused.reason(), "NO_SUCH_CALL");
+    assert_eq!(refused.reason(), "CALL_NOT_WAITING");
 }
 
 #[test]
