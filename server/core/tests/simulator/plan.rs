@@ -192,6 +192,7 @@ fn limits(rng: &mut Rng, features: Features) -> Limits {
         approval_timeout_ms: rng.maybe(20, 200).filter(|_| expires),
         approval_default_allow: rng.chance(30),
         idle_timeout_ms: rng.maybe(40, 400).filter(|_| expires),
+        prices: Default::default(),
     }
 }
 
