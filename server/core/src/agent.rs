@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     budget::{Dimension, Price},
+    context::ContextTerms,
     message::is_false,
     retry::RetryPolicy,
 };
@@ -96,6 +97,9 @@ pub struct Limits {
     /// What tokens of the agent's models cost at most, where they have a price: money is reserved by it.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub prices: std::collections::BTreeMap<String, Price>,
+    /// How the conversation is kept within the model's window; absent: it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<ContextTerms>,
     /// How failed attempts are repeated.
     pub retry: RetryPolicy,
     /// What follows an unknown outcome; absent: a person is asked where the tool is destructive,
@@ -127,6 +131,7 @@ impl Default for Limits {
             min_output_tokens: 64,
             budget: BudgetLimits::default(),
             prices: std::collections::BTreeMap::new(),
+            context: None,
             retry: RetryPolicy::default(),
             on_unknown: None,
             approval_timeout_ms: None,

@@ -16,6 +16,7 @@ mod approval;
 mod attach;
 mod budget;
 mod cancel;
+mod context;
 mod message;
 mod model;
 mod step;

@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use crate::{
     agent::{Agent, Limits, ToolSet},
     budget::{Bound, Reservation},
+    context::{CompactionTrigger, Recap, Shortened},
     ids::{Attempt, CallId, Epoch, LoopId, Seq, Timestamp},
     message::Parts,
     outcome::{AbandonReason, EndReason, ModelFailureKind, StopReason},
@@ -145,6 +146,8 @@ events! {
     ModelCallReserving,
     /// Tokens were set aside for a model call.
     BudgetReserved,
+    /// The conversation was made smaller for the model; the log keeps all of it.
+    ContextCompacted,
     /// The licence to make a model call.
     ModelCallStarted,
     /// A model answered.
@@ -314,6 +317,32 @@ facts! {
         pub attempt: Attempt,
         /// So much.
         pub reserved: Reservation,
+    }
+    /// See [`Event::ContextCompacted`].
+    ContextCompacted {
+        /// Why now.
+        pub trigger: CompactionTrigger,
+        /// Turns that the model no longer sees, from the first on, an older recap among them; 0 where
+        /// only results are shortened.
+        pub dropped: u32,
+        /// The first entry of what was dropped or shortened.
+        #[serde(default)]
+        pub from_seq: Seq,
+        /// The last entry of what was dropped or shortened.
+        #[serde(default)]
+        pub through_seq: Seq,
+        /// Estimated tokens of the next prompt before.
+        pub tokens_before: u64,
+        /// Estimated tokens of the next prompt after.
+        pub tokens_after: u64,
+        /// Whether it got down to its target.
+        pub target_met: bool,
+        /// What the model is told in the place of what was dropped.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub recap: Option<Arc<Recap>>,
+        /// Results that are told shorter from now on.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pub shortened: Vec<Shortened>,
     }
     /// See [`Event::ModelCallStarted`].
     ModelCallStarted {

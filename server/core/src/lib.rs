@@ -15,6 +15,7 @@
 
 pub mod agent;
 pub mod budget;
+pub mod context;
 mod decide;
 pub mod effect;
 pub mod entry;

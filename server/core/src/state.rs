@@ -12,6 +12,7 @@ use std::{
 use crate::{
     agent::{Agent, Limits, ToolSet},
     budget::Amount,
+    context::{Ratio, Recap},
     entry::Entry,
     ids::{Attempt, CallId, Epoch, LoopId, Seq, Timestamp},
     message::Parts,
@@ -71,6 +72,12 @@ pub struct State {
     pub next_loop: u32,
     /// What the last prompt that a provider counted came to.
     pub counted: Option<Counted>,
+    /// The last count of a provider and the bytes that it was of: what estimates are scaled by.
+    pub measured: Option<Ratio>,
+    /// What stands in the place of the turns that were dropped.
+    pub recap: Option<Arc<Recap>>,
+    /// Compactions in a row that missed their target.
+    pub useless: u32,
     /// Whether the last entry was copied from another log, so that the copy is unfinished.
     pub copied: bool,
     answers: Arc<Answers>,
@@ -230,32 +237,38 @@ impl State {
     /// included. See [`crate::budget`] for why it holds.
     #[must_use]
     pub fn prompt_bound(&self) -> u64 {
-        use crate::{
-            budget::{MARGIN_PER_MESSAGE, MARGIN_PER_PROMPT, MARGIN_PER_TOOL},
-            message::content_bytes,
-        };
+        use crate::budget::{MARGIN_PER_MESSAGE, MARGIN_PER_PROMPT, MARGIN_PER_TOOL};
         let joining = self.joining();
-        let waiting: u64 = joining
-            .iter()
-            .flat_map(|p| p.parts.iter())
-            .map(content_bytes)
-            .sum();
+        let waiting = self.waiting_bytes();
         let bytes = self.conversation.bytes().saturating_add(waiting);
         let turns = (self.conversation.len() + joining.len()) as u64;
         let tool_bytes = self.tools.content_bytes();
         let tools = tool_bytes + MARGIN_PER_TOOL * self.tools.len() as u64;
-        match self.counted {
-            Some(c) => c
-                .tokens
-                .saturating_add(bytes.saturating_sub(c.bytes))
-                .saturating_add(MARGIN_PER_MESSAGE * turns.saturating_sub(c.turns))
-                .saturating_add(if tool_bytes == c.tool_bytes { 0 } else { tools }),
-            None => (self.agent.system_prompt.len() as u64)
-                .saturating_add(bytes)
-                .saturating_add(MARGIN_PER_MESSAGE * turns)
-                .saturating_add(tools)
-                .saturating_add(MARGIN_PER_PROMPT),
-        }
+        let by_bytes = (self.agent.system_prompt.len() as u64)
+            .saturating_add(bytes)
+            .saturating_add(MARGIN_PER_MESSAGE * turns)
+            .saturating_add(tools)
+            .saturating_add(MARGIN_PER_PROMPT);
+        let Some(c) = self.counted else {
+            return by_bytes;
+        };
+        let counted = c
+            .tokens
+            .saturating_add(bytes.saturating_sub(c.bytes))
+            .saturating_add(MARGIN_PER_MESSAGE * turns.saturating_sub(c.turns))
+            .saturating_add(if tool_bytes == c.tool_bytes { 0 } else { tools });
+        // After a compaction the count is of more than what is left.
+        counted.min(by_bytes)
+    }
+
+    /// Content bytes of the messages that join at the next start of a model call.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> u64 {
+        let parts = self
+            .joining()
+            .iter()
+            .flat_map(|message| message.parts.iter());
+        parts.map(crate::message::content_bytes).sum()
     }
 
     /// The waiting messages that join at the next start of a model call: none where it is a repeat,

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use figment::value::{Empty, Value};
 
-use super::schema::{Key, Kind, MAX_PRICE};
+use super::schema::{Key, Kind, MAX_MONEY, MAX_PRICE, thousandths};
 use super::units::{ByteSize, Period, SyncMode};
 
 /// A value as it was written.
@@ -69,6 +69,8 @@ pub(super) fn expectation(key: &Key) -> String {
         Kind::Period(..) => format!("a time with its unit (such as 50ms, 120s, 10m, 2h), {range}"),
         Kind::Sync(..) => format!("one of {range}"),
         Kind::Price => format!("US dollars per million tokens, {range}"),
+        Kind::Money => format!("US dollars such as 0.25, {range}"),
+        Kind::Share(..) => format!("a share such as 0.5, {range}"),
         Kind::Choice(_) => format!("one of {range}"),
         Kind::Text => "a text".to_owned(),
         Kind::Path => "a path".to_owned(),
@@ -123,6 +125,12 @@ fn checked(kind: &Kind, raw: &Raw) -> Option<Value> {
         }
         Kind::Price => real(raw)
             .filter(|n| (0.0..=f64::from(MAX_PRICE)).contains(n))
+            .map(Value::from),
+        Kind::Money => real(raw)
+            .filter(|n| (0.0..=f64::from(MAX_MONEY)).contains(n))
+            .map(Value::from),
+        Kind::Share(min, max) => real(raw)
+            .filter(|n| (thousandths(*min)..=thousandths(*max)).contains(n))
             .map(Value::from),
         Kind::Choice(words) => text(raw)
             .filter(|t| words.iter().any(|w| w == t))

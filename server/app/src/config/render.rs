@@ -149,11 +149,15 @@ fn sample(key: &Key) -> String {
         "models.<alias>.id" => r#""claude-sonnet-5-5""#.to_owned(),
         _ => match (&key.kind, key.default.as_str()) {
             (Kind::Header, _) => r#""search""#.to_owned(),
-            (Kind::Bool | Kind::Count(..) | Kind::Urls | Kind::Origins, default)
-                if default != "none" =>
-            {
-                default.to_owned()
-            }
+            (
+                Kind::Bool
+                | Kind::Count(..)
+                | Kind::Urls
+                | Kind::Origins
+                | Kind::Share(..)
+                | Kind::Money,
+                default,
+            ) if default != "none" => default.to_owned(),
             (_, default) => format!("{default:?}"),
         },
     }

@@ -43,6 +43,10 @@ pub enum Kind {
     Sync(u64, u64),
     /// US dollars per million tokens.
     Price,
+    /// US dollars.
+    Money,
+    /// A share, within bounds in thousandths.
+    Share(u64, u64),
     /// One of a few words.
     Choice(Vec<String>),
     /// Any text but an empty one.
@@ -86,6 +90,8 @@ impl Key {
                 Some(format!("always, none, {range}"))
             }
             Kind::Price => Some(format!("0 to {MAX_PRICE}")),
+            Kind::Money => Some(format!("0 to {MAX_MONEY}")),
+            Kind::Share(min, max) => Some(span(thousandths(*min), thousandths(*max))),
             Kind::Choice(words) => Some(words.join(", ")),
             Kind::Bool
             | Kind::Text
@@ -107,6 +113,9 @@ impl Key {
     }
 }
 
+/// The largest amount of money, in US dollars.
+pub(super) const MAX_MONEY: u32 = 1_000_000_000;
+
 /// The highest price, in US dollars per million tokens.
 pub(super) const MAX_PRICE: u32 = 1_000_000;
 
@@ -122,6 +131,12 @@ pub fn schema() -> &'static [Key] {
 pub(super) fn sections() -> &'static [(String, String)] {
     static SECTIONS: LazyLock<Vec<(String, String)>> = LazyLock::new(derive::sections);
     &SECTIONS
+}
+
+/// So many thousandths as people write them.
+pub(super) fn thousandths(count: u64) -> f64 {
+    // At most 1,000, which a double holds exactly.
+    count as f64 / 1_000.0
 }
 
 /// The variable that sets `path`: `loop.max_steps` is `LOOPWRIGHT_LOOP__MAX_STEPS`.

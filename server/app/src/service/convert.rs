@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod budget;
 pub mod commands;
+pub mod context;
 pub mod delta;
 pub mod entry;
 mod event;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Draft, budget, step, tool};
+use super::{Draft, budget, context, step, tool};
 use crate::{
     budget::{Amount, Bound, Dimension, LOOP_BUDGET},
     event::{MessageAdded, ModelCallCompleted, ModelCallFailed, Origin, RejectReason},
@@ -163,6 +163,12 @@ pub(super) fn failed(
         .as_ref()
         .map_or(0, |active| active.model_index)
         + 1;
+    let overflows = failure.kind == ModelFailureKind::ContextTooLong;
+    let may_shrink = !model.overflowed && draft.state.limits.context.is_some();
+    let smaller = overflows && may_shrink && due.is_some();
+    if smaller {
+        retry_at = Some(draft.at);
+    }
     let mut fallback = None;
     if retry_at.is_none() && (next_model as usize) <= draft.state.agent.fallbacks.len() {
         retry_at = Some(draft.at);
@@ -186,7 +192,10 @@ pub(super) fn failed(
         None,
         failure.kind.may_have_run(),
     );
-    if fallback.is_some() {
+    if smaller && !context::make_more_room(draft) {
+        return step::end(draft, EndReason::ContextExhausted);
+    }
+    if smaller || fallback.is_some() {
         return step::start_call(draft, call, attempt.saturating_add(1));
     }
     if retry_at.is_none() {

@@ -1,6 +1,6 @@
 //! One step: the limits in order, then the model call; and the one place where a loop ends.
 
-use super::{Draft, cancel, message};
+use super::{Draft, cancel, context, message};
 use crate::{
     budget::Grant,
     event::{BudgetReserved, LoopEnded, ModelCallReserving, ModelCallStarted},
@@ -48,8 +48,13 @@ pub(super) fn next(draft: &mut Draft) {
 
 /// Starts an attempt of a model call: asks named budgets first where there are some.
 pub(super) fn start_call(draft: &mut Draft, call: CallId, attempt: Attempt) {
+    if is_late(draft) {
+        return end(draft, LATE);
+    }
+    if attempt == 1 && !context::make_room(draft) {
+        return;
+    }
     match draft.state.own_grant() {
-        _ if is_late(draft) => end(draft, LATE),
         Err(reason) => end(draft, reason),
         Ok(_) if !draft.state.agent.budgets.is_empty() => {
             draft.emit(ModelCallReserving { call, attempt });

@@ -6,6 +6,7 @@ mod approval;
 mod attach;
 mod budget;
 mod cancel;
+mod context;
 mod cut;
 mod ends;
 mod kit;

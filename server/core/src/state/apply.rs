@@ -7,11 +7,12 @@ use super::{
     State, Turn,
 };
 use crate::{
-    budget,
+    budget::{self, MARGIN_PER_PROMPT},
+    context::{CompactionTrigger, Ratio},
     event::{
-        BudgetSettled, Event, LoopEnded, LoopStarted, MessageAdded, ModelCallCompleted,
-        ModelCallFailed, ModelCallReserving, ModelCallStarted, Origin, SessionCreated,
-        SessionForked, SessionImported,
+        BudgetSettled, ContextCompacted, Event, LoopEnded, LoopStarted, MessageAdded,
+        ModelCallCompleted, ModelCallFailed, ModelCallReserving, ModelCallStarted, Origin,
+        SessionCreated, SessionForked, SessionImported,
     },
     ids::CallId,
     message::Part,
@@ -38,6 +39,7 @@ impl State {
                     active.reserved = Some(e.reserved);
                 }
             }
+            Event::ContextCompacted(e) => self.compacted(e),
             Event::ModelCallStarted(e) => self.model_started(e),
             Event::ModelCallCompleted(e) => self.model_completed(e),
             Event::ModelCallFailed(e) => self.model_failed(e),
@@ -177,6 +179,7 @@ impl State {
             failures: 0,
             first_at: None,
             joining,
+            overflowed: false,
             phase: ModelPhase::Reserving,
         });
         active.model = Some(ModelCall {
@@ -197,7 +200,7 @@ impl State {
                 .as_ref()
                 .map_or(self.pending.len(), |model| model.joining);
             for message in self.pending.drain(..joining.min(self.pending.len())) {
-                self.conversation.push(Turn::User(message.parts));
+                self.conversation.push(Turn::User(message.parts), self.seq);
             }
             active.totals.steps = active.totals.steps.saturating_add(1);
             self.totals.steps = self.totals.steps.saturating_add(1);
@@ -209,6 +212,7 @@ impl State {
             call: e.call,
             attempt: e.attempt,
             failures: before.as_ref().map_or(0, |model| model.failures),
+            overflowed: before.as_ref().is_some_and(|model| model.overflowed),
             first_at: before.and_then(|model| model.first_at).or(Some(e.at)),
             joining: 0,
             phase: ModelPhase::Running {
@@ -249,6 +253,11 @@ impl State {
             }),
         ) = (e.usage, model)
         {
+            let fixed = self.agent.system_prompt.len() as u64 + MARGIN_PER_PROMPT;
+            self.measured = Some(Ratio {
+                tokens: usage.prompt().max(1),
+                bytes: bytes.saturating_add(tool_bytes).saturating_add(fixed),
+            });
             self.counted = Some(Counted {
                 tokens: usage.prompt(),
                 bytes,
@@ -271,10 +280,9 @@ impl State {
             active.said = Arc::clone(&e.parts);
         }
         if !e.parts.is_empty() {
-            self.conversation.push(Turn::Assistant {
-                parts: Arc::clone(&e.parts),
-                first_call,
-            });
+            let parts = Arc::clone(&e.parts);
+            let turn = Turn::Assistant { parts, first_call };
+            self.conversation.push(turn, self.seq);
         }
         let unreserved = active.reserved.is_none();
         for totals in [&mut active.totals, &mut self.totals] {
@@ -328,6 +336,41 @@ impl State {
             if e.estimated {
                 totals.estimated = totals.estimated.saturating_add(e.usage.total());
             }
+        }
+    }
+
+    fn compacted(&mut self, e: &ContextCompacted) {
+        let told = e.recap.as_ref().map(|recap| {
+            let parts = Arc::new(vec![Part::Text(recap.text())]);
+            (Turn::User(parts), self.seq)
+        });
+        let added = told.as_ref().map_or(0, |(turn, _)| turn.bytes());
+        let turns = u64::from(told.is_some());
+        let (bytes, len) = (self.conversation.bytes(), self.conversation.len() as u64);
+        self.conversation
+            .compact(e.dropped as usize, told, &e.shortened);
+        if e.recap.is_some() {
+            self.recap.clone_from(&e.recap);
+        }
+        self.useless = if e.target_met {
+            0
+        } else {
+            self.useless.saturating_add(1)
+        };
+        if let Some(counted) = &mut self.counted {
+            // What is left was part of what was counted, but for the recap and what came since.
+            let since = bytes.saturating_sub(counted.bytes);
+            let turns_since = len.saturating_sub(counted.turns);
+            let (bytes, len) = (self.conversation.bytes(), self.conversation.len() as u64);
+            counted.bytes = bytes.saturating_sub(added).saturating_sub(since);
+            counted.turns = len.saturating_sub(turns).saturating_sub(turns_since);
+        }
+        if let Some(model) = self
+            .active
+            .as_mut()
+            .and_then(|active| active.model.as_mut())
+        {
+            model.overflowed |= e.trigger == CompactionTrigger::Provider;
         }
     }
 

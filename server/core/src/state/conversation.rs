@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    ids::CallId,
+    context::{Shortened, shorten},
+    ids::{CallId, Seq},
     message::{Parts, ToolOutput, content_bytes},
 };
 
@@ -57,10 +58,20 @@ pub struct Conversation {
 #[derive(Debug)]
 struct Node {
     turn: Arc<Turn>,
+    /// The entry that it came with.
+    seq: Seq,
     before: Option<Arc<Node>>,
 }
 
 impl Conversation {
+    /// A conversation of these turns.
+    #[cfg(test)]
+    pub(crate) fn of(turns: &[Arc<Turn>]) -> Self {
+        let mut all = Self::default();
+        turns.iter().for_each(|turn| all.put(Arc::clone(turn), 1));
+        all
+    }
+
     /// How many turns there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -104,14 +115,83 @@ impl Conversation {
         self.since(0)
     }
 
-    pub(super) fn push(&mut self, turn: Turn) {
+    /// The entries that the first and the `count`th turn came with.
+    #[must_use]
+    pub fn entries_of(&self, count: usize) -> Option<(Seq, Seq)> {
+        let mut node = self.last.as_ref();
+        let (mut at, mut last) = (self.len, None);
+        while let Some(this) = node {
+            if at == count {
+                last = Some(this.seq);
+            }
+            if at == 1 {
+                return Some((this.seq, last?));
+            }
+            at -= 1;
+            node = this.before.as_ref();
+        }
+        None
+    }
+
+    pub(super) fn push(&mut self, turn: Turn, seq: Seq) {
+        self.put(Arc::new(turn), seq);
+    }
+
+    /// The same conversation with its first `dropped` turns replaced by one, and results told shorter.
+    pub(super) fn compact(
+        &mut self,
+        dropped: usize,
+        recap: Option<(Turn, Seq)>,
+        shortened: &[Shortened],
+    ) {
+        let mut kept = Vec::new();
+        let mut node = self.last.as_ref();
+        while let Some(this) = node.filter(|_| kept.len() + dropped < self.len) {
+            kept.push((Arc::clone(&this.turn), this.seq));
+            node = this.before.as_ref();
+        }
+        let mut whole = Self::default();
+        if let Some((turn, seq)) = recap {
+            whole.push(turn, seq);
+        }
+        for (turn, seq) in kept.into_iter().rev() {
+            whole.put(shorter(turn, shortened), seq);
+        }
+        *self = whole;
+    }
+
+    fn put(&mut self, turn: Arc<Turn>, seq: Seq) {
         self.len += 1;
         self.bytes = self.bytes.saturating_add(turn.bytes());
         self.last = Some(Arc::new(Node {
-            turn: Arc::new(turn),
+            turn,
+            seq,
             before: self.last.take(),
         }));
     }
+}
+
+/// A turn of results with those shortened that are to be.
+fn shorter(turn: Arc<Turn>, shortened: &[Shortened]) -> Arc<Turn> {
+    let Turn::Results(results) = &*turn else {
+        return turn;
+    };
+    let of = |result: &ToolResult| shortened.iter().find(|one| one.call == result.call);
+    if results.iter().all(|result| of(result).is_none()) {
+        return turn;
+    }
+    let told = results.iter().map(|result| match of(result) {
+        None => result.clone(),
+        Some(one) => ToolResult {
+            call: result.call,
+            output: Arc::new(ToolOutput {
+                text: shorten(&result.output.text, one.chars),
+                structured: None,
+                ..(*result.output).clone()
+            }),
+        },
+    });
+    Arc::new(Turn::Results(Arc::new(told.collect())))
 }
 
 impl PartialEq for Conversation {
@@ -142,9 +222,9 @@ mod tests {
     #[test]
     fn a_clone_does_not_see_later_turns() {
         let mut now = Conversation::default();
-        now.push(said("one"));
+        now.push(said("one"), 1);
         let then = now.clone();
-        now.push(said("two"));
+        now.push(said("two"), 1);
         assert_eq!(then.len(), 1);
         assert_eq!(now.since(1), vec![Arc::new(said("two"))]);
         assert_eq!(now.turns().len(), 2);
@@ -156,7 +236,7 @@ mod tests {
     fn a_long_conversation_is_dropped_without_recursion() {
         let mut long = Conversation::default();
         for _ in 0..300_000 {
-            long.push(said("x"));
+            long.push(said("x"), 1);
         }
         drop(long);
     }

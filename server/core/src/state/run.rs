@@ -61,6 +61,8 @@ pub struct ModelCall {
     pub first_at: Option<Timestamp>,
     /// Waiting messages that join when it starts.
     pub joining: usize,
+    /// Whether the provider has said that its prompt did not fit.
+    pub overflowed: bool,
     /// How far it is.
     pub phase: ModelPhase,
 }

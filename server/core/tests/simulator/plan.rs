@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use loopwright_core::{
     agent::{Agent, BudgetLimits, EffectClass, Limits, ToolSet, ToolSpec, UnknownPolicy},
+    context::ContextTerms,
     input::Mode,
     retry::RetryPolicy,
 };
@@ -192,8 +193,22 @@ fn limits(rng: &mut Rng, features: Features) -> Limits {
         approval_timeout_ms: rng.maybe(20, 200).filter(|_| expires),
         approval_default_allow: rng.chance(30),
         idle_timeout_ms: rng.maybe(40, 400).filter(|_| expires),
-        prices: Default::default(),
+        context: context(rng),
+        ..Limits::default()
     }
+}
+
+/// A window that a few steps fill.
+fn context(rng: &mut Rng) -> Option<ContextTerms> {
+    let small = |rng: &mut Rng, low, high| u32::try_from(rng.between(low, high)).expect("small");
+    let terms = ContextTerms {
+        max_tokens: rng.between(900, 3_000),
+        threshold_permille: small(rng, 300, 900),
+        check_every: small(rng, 1, 3),
+        target_permille: small(rng, 100, 600),
+        min_recent_messages: small(rng, 0, 4),
+    };
+    rng.chance(30).then_some(terms)
 }
 
 fn budget(rng: &mut Rng, features: Features) -> BudgetLimits {

@@ -102,6 +102,11 @@ fn kind(node: &Value) -> Kind {
             )
         }
         "number" => Kind::Price,
+        "money" => Kind::Money,
+        "share" => {
+            let (min, max) = bounds(node, &permille);
+            Kind::Share(min, max)
+        }
         "size" => {
             let (min, max) = bounds(node, &|text| ByteSize::parse(text).map(ByteSize::get));
             Kind::Size(min, max)
@@ -131,6 +136,12 @@ fn kind(node: &Value) -> Kind {
             }
         }
     }
+}
+
+/// A share in thousandths; schemas write it as text.
+fn permille(text: &str) -> Option<u64> {
+    let share: f64 = text.parse().ok()?;
+    Some((share * 1_000.0).round() as u64)
 }
 
 fn bounds(node: &Value, parse: &dyn Fn(&str) -> Option<u64>) -> (u64, u64) {

@@ -20,6 +20,8 @@ fn sample(key: &Key) -> (String, Value) {
         (Kind::Period(..), "tools.absolute_cap") => text("2h"),
         (Kind::Period(min, _), _) => text(&units::Period::from_millis(min + 1000).to_string()),
         (Kind::Sync(..), _) => text("50ms"),
+        (Kind::Money, _) => ("0.25".to_owned(), json!(0.25)),
+        (Kind::Share(..), _) => ("0.75".to_owned(), json!(0.75)),
         (Kind::Price, _) => ("1.5".to_owned(), json!(1.5)),
         (Kind::Choice(words), _) => text(words.iter().find(|word| **word != key.default).unwrap()),
         (Kind::Text, "loop.model") => text("openai/m-1"),

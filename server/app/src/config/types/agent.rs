@@ -66,6 +66,10 @@ pub struct BudgetConfig {
     pub max_model_calls: Option<u64>,
     /// Tool calls of one loop.
     pub max_tool_calls: Option<u64>,
+    /// US dollars that one loop may cost, by the prices of its models; a model without a price is then
+    /// refused.
+    #[schemars(extend("x-kind" = "money"))]
+    pub max_cost_usd: Option<f64>,
     /// No model call is made when less than this many output tokens are left.
     #[schemars(extend("x-min" = 1, "x-max" = 1_000_000))]
     pub min_output_tokens: u64,
@@ -79,6 +83,7 @@ impl Default for BudgetConfig {
             max_total_tokens: None,
             max_model_calls: None,
             max_tool_calls: None,
+            max_cost_usd: None,
             min_output_tokens: 64,
         }
     }
@@ -91,12 +96,33 @@ pub struct ContextConfig {
     /// Characters of one tool result that the model sees: the head (2/3), a notice, the tail (1/3).
     #[schemars(extend("x-min" = 200, "x-max" = 1_000_000))]
     pub max_tool_output_chars: u32,
+    /// Tokens of the model's window that may be used, the reply included; none = the smaller of 180000
+    /// and the window.
+    #[schemars(extend("x-min" = 1_000, "x-max" = 100_000_000))]
+    pub max_tokens: Option<u64>,
+    /// Share of those tokens above which the regular check compacts the conversation.
+    #[schemars(extend("x-kind" = "share", "x-min" = "0.1", "x-max" = "1"))]
+    pub compaction_threshold: f64,
+    /// Steps between regular checks. That the next prompt fits is checked at every step.
+    #[schemars(extend("x-min" = 1, "x-max" = 10_000))]
+    pub compaction_check_every: u32,
+    /// Share of those tokens to compact down to.
+    #[schemars(extend("x-kind" = "share", "x-min" = "0.05", "x-max" = "1"))]
+    pub compaction_target: f64,
+    /// Latest messages that are kept whole, unless the prompt would not fit.
+    #[schemars(extend("x-max" = 10_000))]
+    pub min_recent_messages: u32,
 }
 
 impl Default for ContextConfig {
     fn default() -> Self {
         Self {
             max_tool_output_chars: 30_000,
+            max_tokens: None,
+            compaction_threshold: 0.6,
+            compaction_check_every: 5,
+            compaction_target: 0.5,
+            min_recent_messages: 10,
         }
     }
 }

@@ -9,6 +9,7 @@ use loopwright_core::{
 use loopwright_proto::v1;
 
 use super::{
+    context,
     fields::{self, Violations, shown},
     limits::{self, Asking},
     words,
@@ -65,6 +66,10 @@ pub fn terms(agent: Option<v1::Agent>, config: &Config, all: &mut Violations) ->
         tools: asked.tools.map(|selection| tools(selection.tools, all)),
         budgets: budgets(&asked.budgets, all),
     };
+    let limits = Limits {
+        context: Some(context::resolve(asked.context.as_ref(), config, all)),
+        ..limits
+    };
     Terms {
         agent,
         limits: Arc::new(limits),
@@ -87,6 +92,7 @@ pub fn to_wire(agent: &Agent, limits: Option<&Limits>) -> v1::Agent {
         output_schema_json: agent.output_schema.clone().unwrap_or_default(),
         tools: agent.tools.clone().map(|tools| v1::ToolSelection { tools }),
         limits: limits.map(limits::to_wire),
+        context: limits.and_then(|limits| limits.context.as_ref().map(context::to_wire)),
         budgets: agent.budgets.clone(),
         approval: limits.map(limits::approval_to_wire),
         unknown_policy: limits
@@ -143,22 +149,6 @@ fn refuse_what_does_not_act(asked: &v1::Agent, config: &Config, all: &mut Violat
         "agent.context.max_tool_output_chars",
         "leave it out; context.max_tool_output_chars of the server holds",
     );
-    for (set, field) in [
-        (context.max_tokens.is_some(), "max_tokens"),
-        (
-            context.compaction_threshold.is_some(),
-            "compaction_threshold",
-        ),
-        (
-            context.compaction_check_every.is_some(),
-            "compaction_check_every",
-        ),
-        (context.compaction_target.is_some(), "compaction_target"),
-        (context.min_recent_messages.is_some(), "min_recent_messages"),
-    ] {
-        let way_out = "leave it out; conversations are not compacted";
-        refuse(set, &format!("agent.context.{field}"), way_out);
-    }
 }
 
 /// `None`: by the tool.

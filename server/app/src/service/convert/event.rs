@@ -11,7 +11,7 @@ use loopwright_core::{
 };
 use loopwright_proto::v1::{self, event::Kind, loop_ended::Detail};
 
-use super::{agent, duration, message, timestamp, words};
+use super::{agent, context as compaction, duration, message, timestamp, words};
 
 /// What an event's neighbours and its record tell of it.
 pub(super) struct Context<'a> {
@@ -76,6 +76,7 @@ pub(super) fn kinds(event: &Event, context: &Context<'_>) -> Vec<Kind> {
             call: e.call.to_string(),
             attempt: e.attempt,
         }),
+        Event::ContextCompacted(e) => Kind::ContextCompacted(compaction::compacted(e)),
         Event::ModelCallStarted(e) => Kind::ModelCallStarted(model_started(e, context)),
         Event::ModelCallCompleted(e) => Kind::ModelCallCompleted(model_completed(e, context)),
         Event::ModelCallFailed(e) => Kind::ModelCallFailed(model_failed(e)),

@@ -79,6 +79,8 @@ pub fn resolve(
         budget: budget_limits(&budget, config, all),
         // Of the models that are called: known once they are.
         prices: std::collections::BTreeMap::new(),
+        // The agent's own.
+        context: None,
         retry: RetryPolicy {
             max_attempts: config.retry.max_attempts,
             base_delay_ms: config.retry.base_delay.as_millis(),
@@ -280,6 +282,12 @@ fn min_output_tokens(asked: &v1::BudgetLimits, config: &Config, all: &mut Violat
     tokens
 }
 
+/// US dollars in millionths: the nearest, exact for what people write.
+fn micro_usd(dollars: f64) -> u64 {
+    // Not negative and at most 1e9, as the configuration checks.
+    (dollars * 1e6).round() as u64
+}
+
 fn budget_limits(asked: &v1::BudgetLimits, config: &Config, all: &mut Violations) -> BudgetLimits {
     let mut narrow = |field, asked, configured| {
         Narrowed {
@@ -316,7 +324,11 @@ fn budget_limits(asked: &v1::BudgetLimits, config: &Config, all: &mut Violations
             asked.max_tool_calls,
             budget.max_tool_calls,
         ),
-        cost_micro_usd: asked.max_cost_micro_usd,
+        cost_micro_usd: narrow(
+            "max_cost_micro_usd",
+            asked.max_cost_micro_usd,
+            budget.max_cost_usd.map(micro_usd),
+        ),
         wall_ms: None,
     }
 }

@@ -174,6 +174,12 @@ impl ServiceState {
         if terms.agent.model.is_empty() {
             terms.agent.model = facts.name;
         }
+        if let Some((window, context)) = facts
+            .context_window
+            .zip(Arc::make_mut(&mut terms.limits).context.as_mut())
+        {
+            context.max_tokens = context.max_tokens.min(window);
+        }
         let asked = terms.limits.max_output_tokens;
         let most = [facts.max_output, facts.context_window];
         let most = most.into_iter().flatten().min();

@@ -150,7 +150,8 @@ impl State {
             .filter_map(result)
             .collect();
         active.asked = 0;
-        self.conversation.push(Turn::Results(Arc::new(results)));
+        self.conversation
+            .push(Turn::Results(Arc::new(results)), self.seq);
     }
 
     fn approval_requested(&mut self, e: &ApprovalRequested) {

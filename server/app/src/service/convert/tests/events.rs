@@ -43,6 +43,7 @@ pub(super) fn samples() -> Vec<Event> {
         event::SettlementAcknowledged { call, attempt }.into(),
         model_failed(),
     ];
+    all.extend([compacted(), forked(), imported()]);
     let reason = AbandonReason::DriverLost;
     all.push(
         event::ModelCallAbandoned {
@@ -156,6 +157,44 @@ fn model_failed() -> Event {
         body_crc: String::new(),
     };
     failed.into()
+}
+
+fn compacted() -> Event {
+    let compacted = event::ContextCompacted {
+        trigger: loopwright_core::context::CompactionTrigger::Ceiling,
+        dropped: 2,
+        from_seq: 3,
+        through_seq: 9,
+        tokens_before: 100,
+        tokens_after: 40,
+        target_met: true,
+        recap: None,
+        shortened: Vec::new(),
+    };
+    compacted.into()
+}
+
+fn forked() -> Event {
+    let forked = event::SessionForked {
+        session: "s2".into(),
+        namespace: "n".into(),
+        at: Timestamp(1),
+        from: "s1".into(),
+        from_seq: 4,
+        labels: Default::default(),
+    };
+    forked.into()
+}
+
+fn imported() -> Event {
+    let imported = event::SessionImported {
+        session: "s2".into(),
+        namespace: "n".into(),
+        at: Timestamp(1),
+        from: "n/s1".into(),
+        from_seq: 4,
+    };
+    imported.into()
 }
 
 fn budgets() -> [Event; 4] {

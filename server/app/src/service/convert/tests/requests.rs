@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use loopwright_core::agent::{Agent, BudgetLimits, Limits, UnknownPolicy};
+use loopwright_core::agent::{Agent, BudgetLimits, Limits};
 use loopwright_core::message::Part;
 use loopwright_proto::v1;
 
@@ -55,19 +55,13 @@ fn every_field_of_an_agent_that_does_not_act_is_refused_by_name() {
             max_tool_calls: Some(1),
             ..Default::default()
         }),
-        unknown_policy: v1::UnknownPolicy::Ask as i32,
         context: Some(v1::ContextOptions {
-            max_tokens: Some(1),
-            compaction_threshold: Some(0.5),
-            compaction_check_every: Some(1),
-            compaction_target: Some(0.5),
-            min_recent_messages: Some(1),
             max_tool_output_chars: Some(7),
+            ..Default::default()
         }),
         ..limited(v1::LoopLimits {
             no_progress_limit: Some(3),
             wrapup_steps: Some(2),
-            idle_timeout: Some(v1_duration(1, 0)),
             budget: Some(v1::BudgetLimits {
                 max_wall_time: Some(v1_duration(1, 0)),
                 warn_at: Some(0.5),
@@ -78,29 +72,21 @@ fn every_field_of_an_agent_that_does_not_act_is_refused_by_name() {
         })
     };
     let no = "does not act in this version yet; leave it out";
-    let compaction = "; conversations are not compacted";
     let steps = ", and use max_steps or deadline";
     assert_eq!(
         refusals(agent, &Config::default()),
         [
             format!("agent.output_schema_json: {no}, and ask for JSON in the system prompt"),
-            format!("agent.approval: {no}, and offer only tools that may run by themselves"),
+            format!(
+                "agent.approval.destructive: {no}, and offer only tools that may run by themselves"
+            ),
             format!("agent.session_budget: {no}, and use agent.limits.budget"),
             format!(
                 "agent.context.max_tool_output_chars: {no}; context.max_tool_output_chars of the \
                  server holds"
             ),
-            format!("agent.context.max_tokens: {no}{compaction}"),
-            format!("agent.context.compaction_threshold: {no}{compaction}"),
-            format!("agent.context.compaction_check_every: {no}{compaction}"),
-            format!("agent.context.compaction_target: {no}{compaction}"),
-            format!("agent.context.min_recent_messages: {no}{compaction}"),
-            "agent.unknown_policy: UNKNOWN_POLICY_ASK does not act in this version yet; use \
-             UNKNOWN_POLICY_TELL_MODEL or UNKNOWN_POLICY_END"
-                .to_owned(),
             format!("agent.limits.no_progress_limit: {no}{steps}"),
             format!("agent.limits.wrapup_steps: {no}{steps}"),
-            format!("agent.limits.idle_timeout: {no}{steps}"),
             format!("agent.limits.budget.max_wall_time: {no}, and use agent.limits.deadline"),
             format!("agent.limits.budget.warn_at: {no}"),
             format!("agent.limits.budget.on_exhausted: {no}, or send ON_EXHAUSTED_END"),
@@ -110,6 +96,27 @@ fn every_field_of_an_agent_that_does_not_act_is_refused_by_name() {
 
 fn is(agent: v1::Agent, expected: &[&str]) {
     assert_eq!(refusals(agent, &Config::default()), expected);
+}
+
+#[test]
+fn how_a_conversation_is_compacted_has_its_bounds() {
+    let context = Some(v1::ContextOptions {
+        max_tokens: Some(999),
+        compaction_threshold: Some(0.09),
+        compaction_check_every: Some(0),
+        compaction_target: Some(f64::NAN),
+        ..Default::default()
+    });
+    let nothing = v1::Agent::default();
+    is(
+        v1::Agent { context, ..nothing },
+        &[
+            "agent.context.max_tokens: 999 is less than 1000, which no conversation fits",
+            "agent.context.compaction_check_every: 0 is no cadence; send 1 for every step",
+            "agent.context.compaction_threshold: 0.09 is not a share from 0.1 to 1",
+            "agent.context.compaction_target: NaN is not a share from 0.05 to 1",
+        ],
+    );
 }
 
 #[test]
@@ -248,8 +255,8 @@ fn limits_move_up_to_the_servers_and_budgets_only_narrow() {
              loop.max_output_retries = 2",
             "agent.limits.max_parallel_tool_calls: 0 is not between 1 and 1024; leave it out for \
              loop.max_parallel_tool_calls = 8",
-            "agent.limits.deadline: -1s is not between 1ms and 365 days; leave it out for no \
-             deadline",
+            "agent.limits.deadline: -1s is not between 1ms and 365 days; leave it out for what is \
+             configured",
             "agent.limits.budget.min_output_tokens: 63 is not between budget.min_output_tokens = \
              64 of the server and 1000000",
             "agent.limits.budget.max_total_tokens: 50001 is wider than budget.max_total_tokens = \
@@ -279,7 +286,7 @@ fn what_is_left_out_is_as_configured() {
             max_attempts: 3,
             ..Default::default()
         },
-        on_unknown: Some(UnknownPolicy::TellModel),
+        context: Some(loopwright_core::context::ContextTerms::default()),
         ..Limits::default()
     };
     assert_eq!(*defaults.limits, expected);
@@ -329,6 +336,9 @@ fn an_agent_is_shown_as_it_was_asked_for() {
     let limits = shown.limits.take().unwrap();
     assert_eq!(limits.budget, asked.limits.as_ref().unwrap().budget.clone());
     assert_eq!(limits.deadline, Some(v1_duration(60, 0)));
+    let context = shown.context.take().unwrap();
+    assert_eq!(context.max_tokens, Some(180_000));
+    assert_eq!(shown.approval.take(), Some(v1::ApprovalPolicy::default()));
     assert_eq!(
         shown,
         v1::Agent {
