@@ -70,12 +70,16 @@ fn compact(draft: &mut Draft, trigger: CompactionTrigger, target: u64, ceiling: 
     let Some(plan) = plan(&turns, state.recap.as_deref(), goal) else {
         return false;
     };
+    // An older recap is of an entry that came after those that it stands for.
+    let first = usize::from(state.recap.is_some());
     let touched = if plan.dropped > 0 {
         plan.dropped
     } else {
         turns.len()
     };
-    let entries = state.conversation.entries_of(touched);
+    let entries = state
+        .conversation
+        .entries_of(first, touched.saturating_sub(1));
     let (from_seq, through_seq) = entries.unwrap_or_default();
     let tokens_after = ratio.tokens_of(plan.bytes.saturating_add(beside));
     draft.emit(ContextCompacted {

@@ -115,19 +115,19 @@ impl Conversation {
         self.since(0)
     }
 
-    /// The entries that the first and the `count`th turn came with.
+    /// The entries that the turns number `first` and `last` (counted from 0) came with.
     #[must_use]
-    pub fn entries_of(&self, count: usize) -> Option<(Seq, Seq)> {
+    pub fn entries_of(&self, first: usize, last: usize) -> Option<(Seq, Seq)> {
         let mut node = self.last.as_ref();
-        let (mut at, mut last) = (self.len, None);
+        let (mut at, mut ends) = (self.len, None);
         while let Some(this) = node {
-            if at == count {
-                last = Some(this.seq);
-            }
-            if at == 1 {
-                return Some((this.seq, last?));
-            }
             at -= 1;
+            if at == last {
+                ends = Some(this.seq);
+            }
+            if at == first {
+                return Some((this.seq, ends?));
+            }
             node = this.before.as_ref();
         }
         None
