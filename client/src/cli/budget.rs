@@ -326,6 +326,8 @@ fn dimension_word(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use clap::Parser;
 
     use super::*;

@@ -1,5 +1,7 @@
 //! The task of a ledger over a real log: durable answers, one append for many, a failure in between.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::sync::Arc;
 
 use loopwright_core::{

@@ -1,5 +1,7 @@
 //! Plans and recaps, over conversations made up here.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

@@ -1,5 +1,7 @@
 //! The ledger's rules as tables, and its invariant over random histories.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,5 +1,7 @@
 //! BudgetService over a log in memory.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::time::Duration;
 
 use futures_util::StreamExt as _;

@@ -40,9 +40,11 @@ fn step(s: &mut Session, bytes: usize) -> Vec<Event> {
 }
 
 fn compaction(events: &[Event]) -> Option<&ContextCompacted> {
-    events.iter().find_map(|event| match event {
-        Event::ContextCompacted(e) => Some(e),
-        _ => None,
+    events.iter().find_map(|event| {
+        if let Event::ContextCompacted(e) = event {
+            return Some(e);
+        }
+        None
     })
 }
 
