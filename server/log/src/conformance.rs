@@ -97,7 +97,7 @@ async fn read_all(log: &dyn Log, key: &StreamKey, after: Seq) -> (Vec<Arc<Record
 
 /// The next item, within a time that only a hang exceeds.
 async fn next(reader: &mut ReadStream) -> Result<ReadItem, LogError> {
-    tokio::time::timeout(Duration::from_secs(20), reader.next())
+    tokio::time::timeout(Duration::from_secs(60), reader.next())
         .await
         .expect("the reader was not woken")
         .expect("the reader ended")

@@ -200,15 +200,43 @@ pub(crate) fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Bytes> {
     read_range(&*file, 0, size)
 }
 
+/// Why something was not put in place durably.
+#[derive(Debug)]
+pub(crate) enum Unkept {
+    /// Nothing is in place; trying again may help.
+    Write(io::Error),
+    /// A sync failed; trying again proves nothing.
+    Sync(io::Error),
+}
+
+impl From<Unkept> for io::Error {
+    fn from(unkept: Unkept) -> io::Error {
+        let (Unkept::Write(error) | Unkept::Sync(error)) = unkept;
+        error
+    }
+}
+
+/// Whether a file is as it was left: so long, and not in the midst of a line. A file that is not
+/// is another writer's, too, and wants recovery before anything is added.
+pub(crate) fn is_as_left(file: &dyn DiskFile, bytes: u64) -> io::Result<bool> {
+    if file.size()? != bytes {
+        return Ok(false);
+    }
+    let Some(last) = bytes.checked_sub(1) else {
+        return Ok(true);
+    };
+    Ok(*read_range(file, last, 1)? == *b"\n")
+}
+
 /// Puts a file in place so that a crash leaves the old one or the new one, whole and durable.
-pub(crate) fn replace_file(disk: &dyn Disk, path: &Path, content: &[u8]) -> io::Result<()> {
+pub(crate) fn replace_file(disk: &dyn Disk, path: &Path, content: &[u8]) -> Result<(), Unkept> {
     let draft = path.with_extension("draft");
-    let file = disk.open(&draft, OpenAs::Fresh)?;
-    append_all(&*file, &[content])?;
-    file.sync()?;
-    disk.rename(&draft, path)?;
+    let file = disk.open(&draft, OpenAs::Fresh).map_err(Unkept::Write)?;
+    append_all(&*file, &[content]).map_err(Unkept::Write)?;
+    file.sync().map_err(Unkept::Sync)?;
+    disk.rename(&draft, path).map_err(Unkept::Write)?;
     match path.parent() {
-        Some(parent) => disk.sync_dir(parent),
+        Some(parent) => disk.sync_dir(parent).map_err(Unkept::Sync),
         None => Ok(()),
     }
 }

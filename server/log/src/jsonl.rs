@@ -20,6 +20,7 @@ mod repair;
 mod report;
 mod segment;
 mod session_file;
+pub mod simulation;
 mod stream;
 mod threads;
 mod verify;

@@ -48,6 +48,7 @@ use futures_util::stream::BoxStream;
 
 pub use blob::{BlobRef, MAX_BLOB_BYTES};
 pub use error::{AppendError, BlobError, Corruption, Failure, LogError};
+pub use jsonl::simulation;
 pub use jsonl::{
     Found, JsonlLog, JsonlOptions, OpenError, RecoveryReport, Repaired, SetAside, SyncPolicy,
     Verdict, repair_stream, verify_stream,

@@ -22,7 +22,7 @@ pub struct SimDisk(Arc<Mutex<State>>);
 pub struct Plan {
     /// The power goes at this operation: it and all later ones fail.
     pub power_cut_at: Option<u64>,
-    /// This sync (counted alone) fails once.
+    /// This sync, of a file or a directory (counted alone), fails once.
     pub failing_sync: Option<u64>,
     /// This append (counted alone) writes a part and fails once.
     pub failing_append: Option<u64>,
@@ -241,6 +241,10 @@ impl Disk for SimDisk {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.step()?;
+        state.syncs += 1;
+        if state.plan.failing_sync == Some(state.syncs) {
+            return Err(io::Error::other("input/output error"));
+        }
         let inside = |name: &PathBuf| name.parent() == Some(path);
         let now: Vec<_> = state
             .names

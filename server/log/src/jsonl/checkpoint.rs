@@ -9,7 +9,7 @@ use std::io;
 
 use super::path::Layout;
 use super::stream::Mark;
-use crate::disk::{Disk, read_file, replace_file};
+use crate::disk::{Disk, Unkept, read_file, replace_file};
 use crate::key::StreamKey;
 use crate::record::parse_hex8;
 
@@ -52,7 +52,7 @@ pub(crate) fn write(
     layout: &Layout,
     manifest: &Manifest,
     next_segment: u64,
-) -> io::Result<()> {
+) -> Result<(), Unkept> {
     let mut text = format!("{{\"v\":1,\"next_segment\":{next_segment},\"streams\":[");
     for (key, mark) in manifest {
         let comma = if text.ends_with('[') { "" } else { "," };

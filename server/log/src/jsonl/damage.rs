@@ -46,5 +46,6 @@ pub(crate) fn write(disk: &dyn Disk, layout: &Layout, corruption: &Corruption) -
     };
     let mut text = serde_json::to_vec(&note).map_err(io::Error::other)?;
     text.push(b'\n');
-    replace_file(disk, &layout.damage(stream), &text)
+    replace_file(disk, &layout.damage(stream), &text)?;
+    Ok(())
 }

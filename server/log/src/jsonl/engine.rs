@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -20,7 +20,7 @@ use super::queue::{Filing, Queue};
 use super::session_file;
 use super::stream::Stream;
 use crate::blob::BlobRef;
-use crate::disk::{Disk, DiskFile, OpenAs, append_all, read_file};
+use crate::disk::{Disk, DiskFile, OpenAs, Unkept, append_all, read_file};
 use crate::error::{BlobError, Corruption, Failure, LogError};
 use crate::key::{Id, KeyPage, KeyQuery, StreamKey};
 use crate::live::lock;
@@ -247,37 +247,49 @@ impl Engine {
                 reason: format!("{key} is being removed"),
             });
         }
-        self.keep_blob(key, &blob, payload)
-            .map_err(|error| BlobError::Unavailable {
-                reason: format!("cannot keep a blob of {key}: {error}"),
-            })?;
-        Ok(blob)
+        match self.keep_blob(key, &blob, payload) {
+            Ok(()) => Ok(blob),
+            Err(unkept) => {
+                if let Unkept::Sync(error) = &unkept {
+                    self.fail(format!("a blob of {key} cannot be synced: {error}"));
+                }
+                let error = io::Error::from(unkept);
+                let reason = format!("cannot keep a blob of {key}: {error}");
+                Err(BlobError::Unavailable { reason })
+            }
+        }
     }
 
-    fn keep_blob(&self, key: &StreamKey, blob: &BlobRef, payload: Bytes) -> io::Result<()> {
+    fn keep_blob(&self, key: &StreamKey, blob: &BlobRef, payload: Bytes) -> Result<(), Unkept> {
         let (disk, path, dir) = (
             &*self.disk,
             self.layout.blob(key, blob),
             self.layout.blobs(key),
         );
-        if disk.exists(&path)? {
-            return Ok(());
+        if !disk.exists(&path).map_err(Unkept::Write)? {
+            let made = self.layout.create_dirs(disk, &dir);
+            made.map_err(Unkept::Write)?;
+            self.write_blob(&dir, &path, &payload)?;
         }
-        self.layout.create_dirs(disk, &dir)?;
+        // One that is there already, too: who has put it there may have died before this.
+        let mut chain = self.layout.chain(&dir);
+        chain.try_for_each(|at| disk.sync_dir(&at).map_err(Unkept::Sync))
+    }
+
+    fn write_blob(&self, dir: &Path, path: &Path, payload: &[u8]) -> Result<(), Unkept> {
+        let disk = &*self.disk;
         let number = self.drafts.fetch_add(1, Ordering::Relaxed);
         let draft = dir.join(format!("draft-{number}"));
-        let file = disk.open(&draft, OpenAs::Fresh)?;
-        let written = append_all(&*file, &[&payload])
-            .and_then(|()| file.sync())
-            .and_then(|()| disk.rename(&draft, &path));
-        if let Err(error) = written {
+        let file = disk.open(&draft, OpenAs::Fresh).map_err(Unkept::Write)?;
+        let written = append_all(&*file, &[payload])
+            .map_err(Unkept::Write)
+            .and_then(|()| file.sync().map_err(Unkept::Sync))
+            .and_then(|()| disk.rename(&draft, path).map_err(Unkept::Write));
+        if written.is_err() {
             // Best effort: a draft that stays takes room and harms nothing.
             let _ = disk.remove(&draft);
-            return Err(error);
         }
-        self.layout
-            .chain(&dir)
-            .try_for_each(|at| disk.sync_dir(&at))
+        written
     }
 
     pub(crate) fn get_blob(&self, key: &StreamKey, blob: &BlobRef) -> Result<Bytes, BlobError> {

@@ -17,7 +17,7 @@ use super::queue::Work;
 use super::recover::Recovered;
 use super::remove::Doomed;
 use super::stream::{Mark, Stream};
-use crate::disk::{DiskFile, OpenAs, append_all};
+use crate::disk::{DiskFile, OpenAs, Unkept, append_all, is_as_left};
 use crate::key::StreamKey;
 use crate::stats::Counters;
 
@@ -146,6 +146,14 @@ impl Engine {
             return Ok(());
         }
         let file = self.open_file(filer, stream, mark)?;
+        if !is_as_left(&*file, mark.bytes)? {
+            // Recovery sorts it out; going on would let the journal go that it needs.
+            return Err(Trouble::Final(format!(
+                "the file of {} does not end at byte {}, where it was left: something else writes \
+                 to it",
+                stream.key, mark.bytes
+            )));
+        }
         let lines: Vec<&[u8]> = records.iter().map(|record| record.raw()).collect();
         if let Err(error) = append_all(&*file, &lines) {
             return Err(match file.cut(mark.bytes) {
@@ -169,7 +177,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The stream's file, open, with the size that it ought to have.
+    /// The stream's file, open.
     fn open_file(
         &self,
         filer: &mut Filer,
@@ -188,15 +196,6 @@ impl Engine {
             filer.unsynced_dirs.extend(self.layout.chain(&dir));
         }
         let file = disk.open(&self.layout.file(key), OpenAs::Append)?;
-        let size = file.size()?;
-        if size != mark.bytes {
-            // Recovery sorts it out; going on would let the journal go that it needs.
-            return Err(Trouble::Final(format!(
-                "the file of {key} has {size} bytes where {} were written: something else writes \
-                 to it",
-                mark.bytes
-            )));
-        }
         if filer.files.len() >= OPEN_FILES {
             filer.close_oldest();
         }
@@ -240,7 +239,11 @@ impl Engine {
             .iter()
             .map(|n| n + 1)
             .fold(filer.next_segment, u64::max);
-        checkpoint::write(&*self.disk, &self.layout, &manifest, filer.next_segment)?;
+        let written = checkpoint::write(&*self.disk, &self.layout, &manifest, filer.next_segment);
+        written.map_err(|unkept| match unkept {
+            Unkept::Write(error) => error.into(),
+            Unkept::Sync(error) => last("the checkpoint cannot be synced", error),
+        })?;
         filer.manifest = manifest;
         filer.dirty = BTreeMap::new();
         filer.unsynced_dirs.clear();

@@ -7,7 +7,6 @@
 //! one that was acknowledged. Invariant: a batch is acknowledged as a whole after its sync, or not
 //! at all.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -19,7 +18,7 @@ use super::path::Layout;
 use super::queue::Pending;
 use super::segment::BARRIER;
 use super::stream::{Mark, Stream};
-use crate::disk::{Disk, DiskFile, OpenAs, append_all};
+use crate::disk::{Disk, DiskFile, OpenAs, Unkept, append_all, is_as_left};
 use crate::error::AppendError;
 use crate::progress::ProgressTopic;
 use crate::record::{Record, Seq};
@@ -56,9 +55,10 @@ struct Admitted {
 
 impl Segment {
     /// Makes a segment, durable by name.
-    pub(crate) fn create(disk: &dyn Disk, layout: &Layout, number: u64) -> io::Result<Segment> {
-        let file = disk.open(&layout.segment(number), OpenAs::Fresh)?;
-        disk.sync_dir(&layout.journal())?;
+    pub(crate) fn create(disk: &dyn Disk, layout: &Layout, number: u64) -> Result<Segment, Unkept> {
+        let file = disk.open(&layout.segment(number), OpenAs::Fresh);
+        let file = file.map_err(Unkept::Write)?;
+        disk.sync_dir(&layout.journal()).map_err(Unkept::Sync)?;
         Ok(Segment { number, file })
     }
 }
@@ -157,6 +157,22 @@ impl Engine {
         parts.extend(lines);
         let bytes: u64 = parts.iter().map(|part| part.len() as u64).sum();
         let file = &*writer.segment.file;
+        match is_as_left(file, writer.size) {
+            Ok(true) => {}
+            Ok(false) => {
+                let reason = format!(
+                    "the journal does not end at byte {}, where it was left: something else \
+                     writes to it",
+                    writer.size
+                );
+                self.fail(reason.clone());
+                return Err(AppendError::unavailable(reason));
+            }
+            Err(error) => {
+                let reason = format!("the journal cannot be read: {error}");
+                return Err(AppendError::unavailable(reason));
+            }
+        }
         if let Err(error) = append_all(file, &parts) {
             let reason = format!("the journal cannot be written: {error}");
             if let Err(cut) = file.cut(writer.size) {
@@ -233,7 +249,12 @@ impl Engine {
                 self.set_journal(writer.segment.file.clone());
                 self.filing.push_segment(closed);
             }
-            Err(error) => tracing::warn!(%error, "no new journal segment can be made"),
+            Err(Unkept::Write(error)) => {
+                tracing::warn!(%error, "no new journal segment can be made");
+            }
+            Err(Unkept::Sync(error)) => {
+                self.fail(format!("the journal's directory cannot be synced: {error}"));
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ mod refile;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
@@ -29,6 +29,10 @@ use crate::record::{Record, Seq};
 
 /// Files that are synced at once: each is an open descriptor.
 const AT_ONCE: usize = 128;
+
+/// Segments that are left for the next checkpoint. With more, as after many starts that did not get
+/// that far, the checkpoint is made at once: each start would read all of them again.
+const MANY_SEGMENTS: usize = 8;
 
 /// What recovery hands to the log that opens.
 pub(crate) struct Recovered {
@@ -107,7 +111,7 @@ pub(crate) fn recover(
     }
     recovery.keep_journal().map_err(failed)?;
     for key in &recovery.removed {
-        remove::erase(disk, layout, key).map_err(failed)?;
+        remove::erase(disk, layout, key).map_err(|unkept| failed(unkept.into()))?;
     }
     let replay = std::mem::take(&mut recovery.replay);
     let named: BTreeSet<StreamKey> = replay
@@ -123,7 +127,7 @@ pub(crate) fn recover(
     recovery.report.corrupt = recovery.condemned.values().cloned().collect();
     recovery.report.streams = recovery.marks.len() + recovery.condemned.len();
     // A tombstone must not be read twice: its stream's name may be in use again by then.
-    let settle = settle || !recovery.tombstones.is_empty();
+    let settle = settle || !recovery.tombstones.is_empty() || segments.len() > MANY_SEGMENTS;
     if recovery.report.is_clean() && !segments.is_empty() && !settle {
         return Ok(recovery.into_unsettled(segments));
     }
@@ -141,16 +145,18 @@ pub(crate) fn recover(
 /// Makes the data directory and what it always holds, durable by name.
 pub(crate) fn make_root(disk: &dyn Disk, layout: &Layout) -> io::Result<()> {
     let root = layout.root();
-    let missing = root
-        .ancestors()
-        .take_while(|at| !matches!(disk.exists(at), Ok(true)));
-    for dir in missing.collect::<Vec<_>>().into_iter().rev() {
-        if dir.as_os_str().is_empty() {
-            continue;
-        }
-        disk.create_dir(dir)?;
-        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            disk.sync_dir(parent)?;
+    let above = root.ancestors().filter(|at| !at.as_os_str().is_empty());
+    for dir in above.collect::<Vec<_>>().into_iter().rev() {
+        let new = !disk.exists(dir)? && disk.create_dir(dir)?;
+        let parent = match dir.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => continue,
+        };
+        // One that is there already, too: who has made it may have died before the sync.
+        match disk.sync_dir(parent) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !new => {}
+            synced => synced?,
         }
     }
     disk.create_dir(&layout.journal())?;
@@ -381,9 +387,12 @@ impl Recovery<'_> {
     /// must not outlive it. Written anew, for another sync of the same bytes would prove nothing.
     fn keep_journal(&mut self) -> io::Result<()> {
         match self.last_segment.take() {
-            Some((path, bytes)) if !bytes.is_empty() => replace_file(self.disk, &path, &bytes),
-            _ => Ok(()),
+            Some((path, bytes)) if !bytes.is_empty() => {
+                replace_file(self.disk, &path, &bytes)?;
+            }
+            _ => {}
         }
+        Ok(())
     }
 
     fn into_unsettled(self, segments: Vec<u64>) -> Recovered {

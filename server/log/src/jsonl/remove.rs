@@ -19,7 +19,7 @@ use super::filer::{Filer, Trouble};
 use super::journal::Writer;
 use super::path::Layout;
 use super::stream::{Removing, Stream};
-use crate::disk::Disk;
+use crate::disk::{Disk, Unkept};
 use crate::error::LogError;
 use crate::key::StreamKey;
 use crate::record::Record;
@@ -114,8 +114,13 @@ impl Engine {
                     .write()
                     .unwrap_or_else(PoisonError::into_inner);
                 let erased = erase(&*self.disk, &self.layout, key);
-                erased.map_err(|error| {
-                    Trouble::Later(format!("the folder of {key} cannot be removed: {error}"))
+                erased.map_err(|unkept| match unkept {
+                    Unkept::Write(error) => {
+                        Trouble::Later(format!("the folder of {key} cannot be removed: {error}"))
+                    }
+                    Unkept::Sync(error) => Trouble::Final(format!(
+                        "the removal of the folder of {key} cannot be synced: {error}"
+                    )),
                 })?;
             }
             self.unfiled.fetch_sub(stream.abandon(), Ordering::Relaxed);
@@ -167,12 +172,11 @@ impl Filer {
 
 /// Removes the folder of a stream, durably; one that is gone already, too, for whoever removed it
 /// may have died before the sync.
-pub(super) fn erase(disk: &dyn Disk, layout: &Layout, key: &StreamKey) -> io::Result<()> {
-    let folder = layout.stream(key);
-    remove_tree(disk, &folder)?;
+pub(super) fn erase(disk: &dyn Disk, layout: &Layout, key: &StreamKey) -> Result<(), Unkept> {
+    remove_tree(disk, &layout.stream(key)).map_err(Unkept::Write)?;
     let above = layout.kind(key.namespace(), key.kind());
-    if disk.exists(&above)? {
-        disk.sync_dir(&above)?;
+    if disk.exists(&above).map_err(Unkept::Write)? {
+        disk.sync_dir(&above).map_err(Unkept::Sync)?;
     }
     Ok(())
 }

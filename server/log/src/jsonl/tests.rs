@@ -61,6 +61,7 @@ async fn conforms_without_syncs() {
 }
 
 mod damage;
+mod faults;
 mod fixture;
 mod life;
 mod look;

@@ -66,7 +66,8 @@ impl Parts {
         recover::make_root(disk, layout).map_err(failed)?;
         let lock = take_lock(disk, layout)?;
         let recovered = recover::recover(disk, layout, engine.options.accept_damage, false)?;
-        let segment = Segment::create(disk, layout, recovered.next_segment).map_err(failed)?;
+        let segment = Segment::create(disk, layout, recovered.next_segment);
+        let segment = segment.map_err(|unkept| failed(unkept.into()))?;
         engine.set_journal(segment.file.clone());
         let report = recovered.report.clone();
         let (writer, filer) = (Writer::new(segment), Filer::new(recovered));
