@@ -21,7 +21,7 @@ use loopwright_core::{
     ledger::{Answer, Ledger, Refusal, Request},
 };
 use loopwright_log::{Id, Log, StreamKey, StreamKind};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::driver::Clock;
 use keeper::Asked;
@@ -51,7 +51,13 @@ pub enum LedgerError {
 pub struct Ledgers {
     log: Arc<dyn Log>,
     clock: Clock,
-    open: Mutex<HashMap<Id, mpsc::Sender<Asked>>>,
+    open: Mutex<HashMap<Id, Open>>,
+}
+
+/// A ledger's task, and the last seq that it wrote.
+struct Open {
+    keeper: mpsc::Sender<Asked>,
+    changes: Arc<watch::Sender<u64>>,
 }
 
 impl Ledgers {
@@ -104,6 +110,13 @@ impl Ledgers {
         seen.await.unwrap_or_else(|_| Err(gone()))
     }
 
+    /// Moves with every entry that is written to a namespace's ledger.
+    #[must_use]
+    pub fn changes(&self, namespace: &Id) -> watch::Receiver<u64> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        self.opened(&mut open, namespace).changes.subscribe()
+    }
+
     async fn send(&self, namespace: &Id, mut asked: Asked) {
         loop {
             let keeper = self.keeper(namespace);
@@ -117,14 +130,23 @@ impl Ledgers {
 
     fn keeper(&self, namespace: &Id) -> mpsc::Sender<Asked> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(keeper) = open.get(namespace).filter(|keeper| !keeper.is_closed()) {
-            return keeper.clone();
+        self.opened(&mut open, namespace).keeper.clone()
+    }
+
+    /// The task of a namespace, started where there is none or where it has ended.
+    fn opened<'a>(&self, open: &'a mut HashMap<Id, Open>, namespace: &Id) -> &'a Open {
+        let known = open.entry(namespace.clone()).or_insert_with(|| Open {
+            keeper: mpsc::channel(1).0,
+            changes: Arc::new(watch::Sender::new(0)),
+        });
+        if known.keeper.is_closed() {
+            let (keeper, inbox) = mpsc::channel(WAITING);
+            let (log, key) = (Arc::clone(&self.log), Self::key(namespace));
+            let changes = Arc::clone(&known.changes);
+            tokio::spawn(keeper::run(log, key, self.clock, inbox, changes));
+            known.keeper = keeper;
         }
-        let (keeper, inbox) = mpsc::channel(WAITING);
-        let (log, key) = (Arc::clone(&self.log), Self::key(namespace));
-        tokio::spawn(keeper::run(log, key, self.clock, inbox));
-        open.insert(namespace.clone(), keeper.clone());
-        keeper
+        known
     }
 }
 

@@ -134,7 +134,7 @@ pub struct Grant {
 }
 
 /// Why a budget does not cover what is asked of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shortfall {
     /// In which dimension.
     pub dimension: Dimension,

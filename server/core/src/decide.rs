@@ -80,6 +80,7 @@ pub fn decide(state: &State, input: Input) -> Result<Vec<Event>, Rejection> {
         | What::ToolFailed { .. }
         | What::LookedUp { .. }
         | What::BudgetGranted { .. }
+        | What::BudgetWaits { .. }
         | What::BudgetRefused { .. }
         | What::BudgetSettled { .. }) => outcome(&mut draft, what),
         What::TimerFired(why) => timer::fired(&mut draft, why),
@@ -128,6 +129,11 @@ fn outcome(draft: &mut Draft, what: What) {
         } => {
             budget::granted(draft, call, attempt, max_output_tokens);
         }
+        What::BudgetWaits {
+            call,
+            attempt,
+            waits_for,
+        } => budget::waits(draft, call, attempt, waits_for),
         What::BudgetRefused {
             call,
             attempt,

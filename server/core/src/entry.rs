@@ -119,6 +119,13 @@ pub enum Cause {
         /// The output cap that they allow.
         max_output_tokens: u64,
     },
+    /// Named budgets do not cover a reservation now.
+    BudgetWaits {
+        /// The call.
+        call: CallId,
+        /// Its attempt.
+        attempt: Attempt,
+    },
     /// Named budgets refused a reservation.
     BudgetRefused {
         /// The call.
@@ -168,6 +175,7 @@ impl Cause {
             | Self::Tool { .. }
             | Self::Lookup { .. }
             | Self::BudgetGranted { .. }
+            | Self::BudgetWaits { .. }
             | Self::BudgetRefused { .. }
             | Self::BudgetSettled { .. }
             | Self::Timer(_) => None,
@@ -192,6 +200,7 @@ impl Cause {
             Self::Tool { .. } => "tool",
             Self::Lookup { .. } => "lookup",
             Self::BudgetGranted { .. } => "budget_granted",
+            Self::BudgetWaits { .. } => "budget_waits",
             Self::BudgetRefused { .. } => "budget_refused",
             Self::BudgetSettled { .. } => "budget_settled",
             Self::Timer(_) => "timer",

@@ -18,7 +18,7 @@ use crate::{
     context::{CompactionTrigger, Recap, Shortened},
     ids::{Attempt, CallId, Epoch, LoopId, Seq, Timestamp},
     message::Parts,
-    outcome::{AbandonReason, EndReason, ModelFailureKind, StopReason},
+    outcome::{AbandonReason, EndReason, ModelFailureKind, StopReason, WaitsFor},
     usage::{Totals, Usage},
 };
 
@@ -188,6 +188,10 @@ events! {
     ToolCallResultLate,
     /// A tool call was cancelled.
     ToolCallCancelled,
+    /// The loop waits for something that is not its own to bring about.
+    LoopPaused,
+    /// A loop that waited goes on.
+    LoopResumed,
     /// The loop ended.
     LoopEnded,
 }
@@ -464,6 +468,20 @@ facts! {
         pub reserved: Reservation,
         /// What was used.
         pub usage: Usage,
+    }
+    /// See [`Event::LoopPaused`].
+    LoopPaused {
+        /// The loop.
+        #[serde(rename = "loop")]
+        pub id: LoopId,
+        /// What it waits for.
+        pub waits_for: WaitsFor,
+    }
+    /// See [`Event::LoopResumed`].
+    LoopResumed {
+        /// The loop.
+        #[serde(rename = "loop")]
+        pub id: LoopId,
     }
     /// See [`Event::LoopEnded`].
     LoopEnded {

@@ -11,7 +11,7 @@ use crate::{
     event::UnknownResolution,
     ids::{Attempt, CallId, Epoch, LoopId, Seq, Timestamp},
     message::{Parts, ToolOutput},
-    outcome::{EndReason, LookupAnswer, ModelFailure, ModelReply, ToolFailure},
+    outcome::{EndReason, LookupAnswer, ModelFailure, ModelReply, ToolFailure, WaitsFor},
 };
 
 /// Who asks, and under which request: a repeat of the request gets the same answer.
@@ -256,6 +256,15 @@ pub enum What {
         attempt: Attempt,
         /// The output cap that they allow, tokens.
         max_output_tokens: u64,
+    },
+    /// Named budgets do not cover a reservation now, and the one that is short says to wait.
+    BudgetWaits {
+        /// The call.
+        call: CallId,
+        /// Its attempt.
+        attempt: Attempt,
+        /// Which one, and how it stands.
+        waits_for: WaitsFor,
     },
     /// Named budgets refused a reservation.
     BudgetRefused {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    budget::Dimension,
+    budget::{Dimension, Shortfall},
     ids::CallId,
     message::{Parts, ToolOutput},
     usage::Usage,
@@ -265,6 +265,19 @@ pub enum EndReason {
     Error {
         /// In words.
         message: String,
+    },
+}
+
+/// What a paused loop waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitsFor {
+    /// A shared budget that covers its next call: it is raised, or begins anew.
+    Budget {
+        /// The budget.
+        budget: String,
+        /// How it stood.
+        short: Shortfall,
     },
 }
 

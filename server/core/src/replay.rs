@@ -155,6 +155,7 @@ impl Input {
                 attempt,
                 max_output_tokens,
             },
+            &What::BudgetWaits { call, attempt, .. } => Cause::BudgetWaits { call, attempt },
             &What::BudgetRefused { call, attempt, .. } => Cause::BudgetRefused { call, attempt },
             &What::BudgetSettled { call, attempt } => Cause::BudgetSettled { call, attempt },
             &What::TimerFired(why) => Cause::Timer(why),
@@ -256,6 +257,11 @@ fn what_of(entry: &Entry) -> Option<What> {
             call,
             attempt,
             max_output_tokens,
+        },
+        &Cause::BudgetWaits { call, attempt } => What::BudgetWaits {
+            call,
+            attempt,
+            waits_for: find!(entry, LoopPaused)?.waits_for.clone(),
         },
         &Cause::BudgetRefused { call, attempt } => {
             let reason = find!(entry, LoopEnded)?.reason.clone();

@@ -1,7 +1,9 @@
 //! `loopwright budget`, as a person uses it, and what a loop says that meets such a budget.
 
 use anyhow::{Context as _, Result, ensure};
-use loopwright_proto::v1::{Agent, EndReason, StartLoopRequest, loop_ended::Detail};
+use loopwright_proto::v1::{
+    Agent, EndReason, GetLoopRequest, LoopState, StartLoopRequest, event::Kind, loop_ended::Detail,
+};
 use loopwright_tests::scene::{self, Scene, Stage, ask, end_of, refusal};
 use tonic::Code;
 
@@ -140,5 +142,50 @@ async fn money_is_reserved_at_the_dearest_price_and_settled_at_the_real_one() ->
         .settled
         .unwrap_or_default();
     ensure!(settled.cost_micro_usd <= Some(10_000), "{settled:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loop_waits_for_a_budget_that_says_so_and_goes_on_when_it_is_raised() -> Result<()> {
+    let mut scene = Stage::new(&[("m", SCRIPT)])?.start()?;
+    let made = [
+        "create",
+        "team",
+        "--max-tokens",
+        "100",
+        "--on-exhausted",
+        "pause",
+    ];
+    let (code, shown, _) = budget(&scene, &made)?;
+    ensure!(code == 0 && shown.contains("loops wait for it"), "{shown}");
+    let started = scene.client.start_loop(charged(&["team"])).await?;
+    let session = started.session_id.clone();
+    let paused = |kind: &Kind| matches!(kind, Kind::LoopPaused(_));
+    scene::until(&scene.client, &session, |entry| scene::has(entry, paused)).await?;
+    let state = async |client: &loopwright_client::Client| {
+        let request = GetLoopRequest {
+            session_id: session.clone(),
+            ..GetLoopRequest::default()
+        };
+        let shown = client.get_loop(request).await?.r#loop.unwrap_or_default();
+        anyhow::Ok(shown.state())
+    };
+    assert_eq!(state(&scene.client).await?, LoopState::Paused);
+    scene.server.kill()?;
+    scene.server.restart()?;
+    assert_eq!(
+        state(&scene.client).await?,
+        LoopState::Paused,
+        "after a crash too"
+    );
+    budget(&scene, &["set", "team", "--max-tokens", "10k"])?;
+    let entries = scene::to_end(&scene.client, &started.session_id, &started.loop_id).await?;
+    assert_eq!(end_of(&entries)?.reason(), EndReason::Completed);
+    let resumed = |kind: &&Kind| matches!(kind, Kind::LoopPaused(_) | Kind::LoopResumed(_));
+    assert_eq!(
+        scene::kinds(&entries).filter(resumed).count(),
+        2,
+        "each is said once"
+    );
     Ok(())
 }

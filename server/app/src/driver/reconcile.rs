@@ -18,7 +18,11 @@ use super::{
     run::Driver,
 };
 use crate::{
-    effects::{CallTrace, budget::Charged, progress::ProgressSink},
+    effects::{
+        CallTrace,
+        budget::{Charged, Refused},
+        progress::ProgressSink,
+    },
     sidecars::SessionRef,
 };
 
@@ -70,10 +74,14 @@ impl Driver {
     fn start_reserve(&self, call: CallId, attempt: Attempt) -> Work {
         let ask = self.state.budget_request();
         let ask = ask.expect("a wanted reservation has its request");
+        let active = self.state.active.as_ref();
+        let waits = active.is_some_and(|active| active.paused.is_some());
         let names = self.state.agent.budgets.iter();
-        let granted = self
-            .charged(call, attempt)
-            .reserve(names.map(|name| name.as_str().into()).collect(), ask);
+        let granted = self.charged(call, attempt).reserve(
+            names.map(|name| name.as_str().into()).collect(),
+            ask,
+            waits,
+        );
         let answered = async move {
             match granted.await {
                 Ok(max_output_tokens) => What::BudgetGranted {
@@ -81,7 +89,12 @@ impl Driver {
                     attempt,
                     max_output_tokens,
                 },
-                Err(reason) => What::BudgetRefused {
+                Err(Refused::ForNow(waits_for)) => What::BudgetWaits {
+                    call,
+                    attempt,
+                    waits_for,
+                },
+                Err(Refused::ForGood(reason)) => What::BudgetRefused {
                     call,
                     attempt,
                     reason,

@@ -8,16 +8,28 @@ use std::{sync::Arc, time::Duration};
 use loopwright_core::{
     budget::Ask,
     ids::{Attempt, CallId},
-    ledger::{Answer, HoldId, Name, Refusal, Request},
-    outcome::EndReason,
+    ledger::{Answer, HoldId, Name, OnExhausted, Refusal, Request},
+    outcome::{EndReason, WaitsFor},
     state::Settlement,
 };
 use loopwright_log::{Id, StreamKey};
 
+use tokio::sync::watch;
+
 use crate::ledger::{LedgerError, Ledgers};
 
+/// How often a loop looks that waits for a budget whose ledger does not change: a new period needs none.
+const PERIOD_CHECK: Duration = Duration::from_secs(15);
 /// First and longest wait before a ledger that could not be reached is asked again.
 const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// Why a reservation is not granted.
+pub(crate) enum Refused {
+    /// A budget is short that says to wait.
+    ForNow(WaitsFor),
+    /// The loop ends like this.
+    ForGood(EndReason),
+}
 
 /// One attempt of a model call, as the ledger of its namespace knows it.
 pub(crate) struct Charged {
@@ -41,20 +53,41 @@ impl Charged {
         }
     }
 
-    /// Reserves; the output cap that is granted.
+    /// Reserves; the output cap that is granted. A loop that `waits` already is answered once there is
+    /// another answer than that it has to.
     ///
     /// # Errors
-    /// How the loop ends instead.
-    pub(crate) async fn reserve(self, budgets: Vec<Name>, ask: Ask) -> Result<u64, EndReason> {
+    /// What the loop does instead.
+    pub(crate) async fn reserve(
+        self,
+        budgets: Vec<Name>,
+        ask: Ask,
+        waits: bool,
+    ) -> Result<u64, Refused> {
         let hold = self.hold.clone();
         let request = Request::ReserveCall { hold, budgets, ask };
-        match self.until_answered(request).await {
-            Ok(Answer::Granted(granted)) => Ok(granted.amount.output),
-            Ok(Answer::Done) => Err(error("the ledger granted nothing")),
-            Err(LedgerError::Refused(Refusal::Exhausted { budget, short, .. })) => {
-                Err(short.of(&budget))
+        // Before the question: what changes after the answer is seen.
+        let mut changes = self.namespace.as_ref().map(|ns| self.ledgers.changes(ns));
+        loop {
+            match self.until_answered(request.clone()).await {
+                Ok(Answer::Granted(granted)) => return Ok(granted.amount.output),
+                Ok(Answer::Done) => return Err(error("the ledger granted nothing").into()),
+                Err(LedgerError::Refused(Refusal::Exhausted {
+                    budget,
+                    short,
+                    on_exhausted: OnExhausted::Pause,
+                })) => {
+                    let budget = budget.to_string();
+                    if !waits {
+                        return Err(Refused::ForNow(WaitsFor::Budget { budget, short }));
+                    }
+                    changed(changes.as_mut()).await;
+                }
+                Err(LedgerError::Refused(Refusal::Exhausted { budget, short, .. })) => {
+                    return Err(short.of(&budget).into());
+                }
+                Err(refused) => return Err(error(refused).into()),
             }
-            Err(refused) => Err(error(refused)),
         }
     }
 
@@ -93,6 +126,24 @@ impl Charged {
                 answer => return answer,
             }
         }
+    }
+}
+
+/// Ends when the ledger has changed, or a period may have ended.
+async fn changed(changes: Option<&mut watch::Receiver<u64>>) {
+    let moved = async {
+        match changes {
+            Some(changes) => drop(changes.changed().await),
+            None => std::future::pending().await,
+        }
+    };
+    // Either way it is asked again.
+    let _ = tokio::time::timeout(PERIOD_CHECK, moved).await;
+}
+
+impl From<EndReason> for Refused {
+    fn from(reason: EndReason) -> Self {
+        Self::ForGood(reason)
     }
 }
 

@@ -67,6 +67,8 @@ pub struct Standing {
     pub wake_at: Option<Timestamp>,
     /// Nothing of it runs, and a tool call waits for a person.
     pub waiting: bool,
+    /// It waits for a budget.
+    pub paused: bool,
     /// It is a copy that was not brought to its end: no session yet.
     pub unfinished: bool,
 }
@@ -123,6 +125,10 @@ impl Standing {
             runnable: wanted(state).iter().any(|key| !key.is_timer()),
             wake_at: state.wake_at(),
             waiting: state.active.as_ref().is_some_and(LoopRun::waits_for_person),
+            paused: state
+                .active
+                .as_ref()
+                .is_some_and(|active| active.paused.is_some()),
             unfinished: state.copied,
         }
     }

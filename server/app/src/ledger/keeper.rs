@@ -8,7 +8,7 @@ use loopwright_core::{
     ledger::{Answer, Ledger, LedgerEntry, LedgerEvent, Request, decide},
 };
 use loopwright_log::{Log, LogError, NewRecord, ReadItem, ReadMode, StreamKey};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::LedgerError;
 use crate::driver::Clock;
@@ -42,9 +42,10 @@ pub(super) async fn run(
     key: StreamKey,
     clock: Clock,
     mut inbox: mpsc::Receiver<Asked>,
+    changes: Arc<watch::Sender<u64>>,
 ) {
     let failed = match fold(&*log, &key).await {
-        Ok(ledger) => keep(&*log, &key, clock, ledger, &mut inbox).await,
+        Ok(ledger) => keep(&*log, &key, clock, ledger, &mut inbox, &changes).await,
         Err(error) => Some(error),
     };
     let Some(error) = failed else { return };
@@ -72,6 +73,7 @@ async fn keep(
     clock: Clock,
     mut ledger: Ledger,
     inbox: &mut mpsc::Receiver<Asked>,
+    changes: &watch::Sender<u64>,
 ) -> Option<LedgerError> {
     let mut waiting = Vec::with_capacity(BATCH);
     loop {
@@ -100,6 +102,7 @@ async fn keep(
             looks.into_iter().for_each(|look| look(Err(error.clone())));
             return Some(error);
         }
+        changes.send_if_modified(|seq| std::mem::replace(seq, ledger.seq) != ledger.seq);
         looks.into_iter().for_each(|look| look(Ok((&ledger, at))));
     }
 }

@@ -3,9 +3,9 @@
 use super::{Draft, step};
 use crate::{
     budget::{Bound, Grant, Reservation},
-    event::{BudgetOverrun, BudgetSettled, SettlementAcknowledged},
+    event::{BudgetOverrun, BudgetSettled, LoopPaused, LoopResumed, SettlementAcknowledged},
     ids::{Attempt, CallId},
-    outcome::EndReason,
+    outcome::{EndReason, WaitsFor},
     state::ModelPhase,
     usage::Usage,
 };
@@ -14,6 +14,9 @@ use crate::{
 pub(super) fn granted(draft: &mut Draft, call: CallId, attempt: Attempt, cap: u64) {
     if !is_reserving(draft, call, attempt) {
         return;
+    }
+    if let Some(active) = draft.state.active.as_ref().filter(|a| a.paused.is_some()) {
+        draft.emit(LoopResumed { id: active.id });
     }
     match draft.state.own_grant() {
         Err(reason) => step::end(draft, reason),
@@ -33,6 +36,19 @@ pub(super) fn granted(draft: &mut Draft, call: CallId, attempt: Attempt, cap: u6
             );
         }
         Ok(own) => step::license(draft, call, attempt, own),
+    }
+}
+
+/// Named budgets say no for now: the loop waits, and says so once.
+pub(super) fn waits(draft: &mut Draft, call: CallId, attempt: Attempt, waits_for: WaitsFor) {
+    if !is_reserving(draft, call, attempt) {
+        return;
+    }
+    if let Some(active) = draft.state.active.as_ref().filter(|a| a.paused.is_none()) {
+        draft.emit(LoopPaused {
+            id: active.id,
+            waits_for,
+        });
     }
 }
 

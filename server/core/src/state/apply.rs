@@ -16,7 +16,7 @@ use crate::{
     },
     ids::CallId,
     message::Part,
-    outcome::StopReason,
+    outcome::{StopReason, WaitsFor},
 };
 
 mod tool;
@@ -64,6 +64,8 @@ impl State {
             | Event::UnknownResolved(_)
             | Event::ToolCallResultLate(_)
             | Event::ToolCallCancelled(_) => self.apply_tool(event),
+            Event::LoopPaused(e) => self.paused(Some(&e.waits_for)),
+            Event::LoopResumed(_) => self.paused(None),
             Event::LoopEnded(e) => self.loop_ended(e),
             Event::DriverDetached(_)
             | Event::LogRecovered(_)
@@ -161,6 +163,7 @@ impl State {
             per_name: Arc::default(),
             cuts: 0,
             model_index: 0,
+            paused: None,
             over_tool_budget: false,
             asked_at: None,
         });
@@ -371,6 +374,12 @@ impl State {
             .and_then(|active| active.model.as_mut())
         {
             model.overflowed |= e.trigger == CompactionTrigger::Provider;
+        }
+    }
+
+    fn paused(&mut self, waits_for: Option<&WaitsFor>) {
+        if let Some(active) = &mut self.active {
+            active.paused = waits_for.cloned();
         }
     }
 

@@ -8,6 +8,7 @@ use crate::{
     event::ApprovalReason,
     ids::{Attempt, CallId, LoopId, Timestamp},
     message::{CallPart, Part, Parts, ToolOutput},
+    outcome::WaitsFor,
     usage::Totals,
 };
 
@@ -42,6 +43,8 @@ pub struct LoopRun {
     pub cuts: u32,
     /// Which model is called: 0 the agent's, then its fallbacks.
     pub model_index: u32,
+    /// What it waits for, where it is paused.
+    pub paused: Option<WaitsFor>,
     /// Whether a tool call of the last reply was refused by a budget.
     pub over_tool_budget: bool,
     /// When a person was last asked something, or last answered.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use loopwright_core::{
-    budget::Dimension,
+    budget::{Dimension, Shortfall},
     ids::{Attempt, CallId},
-    outcome::EndReason,
+    outcome::{EndReason, WaitsFor},
     usage::Usage,
 };
 
@@ -59,6 +59,27 @@ impl Ledger {
                 self.slots.insert(key, Slot::Reserved { input, cap });
                 Ok(cap)
             }
+        }
+    }
+
+    /// Lets more in than was refused for this reason: what a loop that waits for it is told.
+    pub(crate) fn raise(&mut self, refusal: &EndReason) -> WaitsFor {
+        let EndReason::BudgetExceeded {
+            requested, used, ..
+        } = *refusal
+        else {
+            panic!("refused for {refusal:?}");
+        };
+        let short = Shortfall {
+            dimension: Dimension::TotalTokens,
+            limit: self.limit,
+            used,
+            requested,
+        };
+        self.limit += 2 * requested + 100;
+        WaitsFor::Budget {
+            budget: "team".to_owned(),
+            short,
         }
     }
 

@@ -157,6 +157,7 @@ fn cause(entry: &Entry) -> &'static str {
         }
         Cause::Lookup { .. } => "looked_up",
         Cause::BudgetGranted { .. } => "budget_granted",
+        Cause::BudgetWaits { .. } => "budget_waits",
         Cause::BudgetRefused { .. } => "budget_refused",
         Cause::BudgetSettled { .. } => "budget_settled",
         Cause::Timer(_) => "timer_fired",

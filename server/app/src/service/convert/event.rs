@@ -7,7 +7,7 @@ mod tool;
 
 use loopwright_core::{
     event::{self as core, Event},
-    outcome::{EndReason, StopReason},
+    outcome::{EndReason, StopReason, WaitsFor},
 };
 use loopwright_proto::v1::{self, event::Kind, loop_ended::Detail};
 
@@ -102,10 +102,31 @@ pub(super) fn kinds(event: &Event, context: &Context<'_>) -> Vec<Kind> {
         | Event::UnknownResolved(_)
         | Event::ToolCallResultLate(_)
         | Event::ToolCallCancelled(_) => return tool::kind(event, context).into_iter().collect(),
+        Event::LoopPaused(e) => Kind::LoopPaused(loop_paused(e)),
+        Event::LoopResumed(e) => Kind::LoopResumed(v1::LoopResumed {
+            loop_id: e.id.to_string(),
+            by: String::new(),
+        }),
         Event::LoopEnded(e) => Kind::LoopEnded(loop_ended(e, context)),
         Event::Unknown(_) => return Vec::new(),
     };
     vec![kind]
+}
+
+fn loop_paused(e: &core::LoopPaused) -> v1::LoopPaused {
+    let WaitsFor::Budget { budget, short } = &e.waits_for;
+    v1::LoopPaused {
+        loop_id: e.id.to_string(),
+        reason: v1::PauseReason::Budget.into(),
+        by: String::new(),
+        budget: Some(v1::BudgetExceededDetail {
+            budget: Some(words::budget_ref(budget)),
+            dimension: words::dimension(short.dimension).into(),
+            limit: short.limit,
+            used: short.used,
+            requested: short.requested,
+        }),
+    }
 }
 
 fn loop_started(e: &core::LoopStarted) -> v1::LoopStarted {

@@ -81,6 +81,8 @@ pub fn of_session(key: &StreamKey, brief: &Brief) -> v1::SessionSummary {
 pub fn loop_state(brief: &Brief, one: &LoopDigest) -> v1::LoopState {
     if one.ended.is_some() {
         v1::LoopState::Ended
+    } else if brief.standing.paused {
+        v1::LoopState::Paused
     } else if brief.standing.waiting {
         v1::LoopState::Waiting
     } else {

@@ -4,13 +4,13 @@ use super::kit::{Session, call_with, completed, kinds, nothing, said, specs, sta
 use crate::{
     What,
     agent::{Agent, BudgetLimits, Limits},
-    budget::{Bound, Dimension, Reservation},
+    budget::{Bound, Dimension, Reservation, Shortfall},
     effect::{EffectKey, wanted},
     event::Event,
     ids::CallId,
     input::Mode,
     message::Part,
-    outcome::{EndReason, ModelFailureKind, StopReason},
+    outcome::{EndReason, ModelFailureKind, StopReason, WaitsFor},
 };
 
 fn limited(budget: BudgetLimits) -> Limits {
@@ -352,4 +352,66 @@ fn a_change_of_tools_while_reserving_asks_again() {
         max_output_tokens: 4_096,
     };
     assert_eq!(s.go(stale), nothing());
+}
+
+#[test]
+fn a_budget_that_says_to_wait_pauses_the_loop_until_it_grants() {
+    let mut s = named(Limits::default());
+    let (call, attempt) = (CallId(1), 1);
+    let waits = |used| What::BudgetWaits {
+        call,
+        attempt,
+        waits_for: WaitsFor::Budget {
+            budget: "team".to_owned(),
+            short: Shortfall {
+                dimension: Dimension::TotalTokens,
+                limit: 10,
+                used,
+                requested: 5,
+            },
+        },
+    };
+    assert_eq!(kinds(&s.go(waits(8))), ["LoopPaused"]);
+    assert_eq!(s.go(waits(9)), nothing(), "it is said once");
+    assert!(
+        wanted(&s.state).contains(&EffectKey::Reserve { call, attempt }),
+        "it is asked again"
+    );
+    s.attach();
+    assert_eq!(
+        kinds(&s.granted(100)),
+        ["LoopResumed", "BudgetReserved", "ModelCallStarted"]
+    );
+    assert_eq!(
+        s.state
+            .active
+            .as_ref()
+            .and_then(|active| active.paused.clone()),
+        None
+    );
+    assert_eq!(s.go(waits(9)), nothing(), "an answer that comes too late");
+}
+
+#[test]
+fn a_paused_loop_is_cancelled_like_any_other() {
+    let mut s = named(Limits::default());
+    let (call, attempt) = (CallId(1), 1);
+    let short = Shortfall {
+        dimension: Dimension::TotalTokens,
+        limit: 0,
+        used: 0,
+        requested: 1,
+    };
+    let budget = "team".to_owned();
+    let waits_for = WaitsFor::Budget { budget, short };
+    s.go(What::BudgetWaits {
+        call,
+        attempt,
+        waits_for,
+    });
+    assert_eq!(
+        kinds(&s.cancel()),
+        ["ModelCallAbandoned", "BudgetSettled", "LoopEnded"],
+        "what was not granted is given back"
+    );
 }

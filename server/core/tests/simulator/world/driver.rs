@@ -370,9 +370,9 @@ pub(super) fn outcome_of(what: &What) -> Option<EffectKey> {
             Some(EffectKey::Tool { call, attempt })
         }
         What::LookedUp { call, .. } => Some(EffectKey::Lookup { call }),
-        What::BudgetGranted { call, attempt, .. } | What::BudgetRefused { call, attempt, .. } => {
-            Some(EffectKey::Reserve { call, attempt })
-        }
+        What::BudgetGranted { call, attempt, .. }
+        | What::BudgetWaits { call, attempt, .. }
+        | What::BudgetRefused { call, attempt, .. } => Some(EffectKey::Reserve { call, attempt }),
         What::BudgetSettled { call, attempt } => Some(EffectKey::Settle { call, attempt }),
         What::Create(_)
         | What::StartLoop(_)

@@ -252,6 +252,12 @@ impl World {
                 attempt,
                 max_output_tokens,
             },
+            // This budget says to wait, and somebody raises it.
+            Err(reason) if self.rng.chance(40) => What::BudgetWaits {
+                call,
+                attempt,
+                waits_for: self.ledger.raise(&reason),
+            },
             Err(reason) => What::BudgetRefused {
                 call,
                 attempt,
@@ -357,6 +363,7 @@ fn attempt_of(what: &mut What) -> Option<&mut Attempt> {
         | What::ToolsChanged(_)
         | What::LookedUp { .. }
         | What::BudgetGranted { .. }
+        | What::BudgetWaits { .. }
         | What::BudgetRefused { .. }
         | What::BudgetSettled { .. }
         | What::TimerFired(_) => None,

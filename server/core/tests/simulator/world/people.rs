@@ -129,6 +129,7 @@ impl World {
             | What::ToolFailed { .. }
             | What::LookedUp { .. }
             | What::BudgetGranted { .. }
+            | What::BudgetWaits { .. }
             | What::BudgetRefused { .. }
             | What::BudgetSettled { .. }
             | What::TimerFired(_) => true,
