@@ -8,6 +8,7 @@ pub mod goal;
 pub mod journal;
 pub mod mock;
 pub mod process;
+pub mod resume;
 pub mod rig;
 
 /// One workload: `loops` at once, each of `steps` steps with a tool call, and a last reply of text.

@@ -21,7 +21,10 @@ use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::Notify};
 use tonic::{Request, Response, Status};
 
-use super::goal::percentile;
+use super::{
+    goal::percentile,
+    resume::{Since, Standing, Which},
+};
 
 /// What the mock saw of a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -41,19 +44,21 @@ pub struct Seen {
 }
 
 #[derive(Default)]
-struct Loops {
-    by_number: HashMap<u32, OneLoop>,
+pub(super) struct Loops {
+    pub(super) by_number: HashMap<u32, OneLoop>,
+    pub(super) marked: Option<Instant>,
 }
 
 #[derive(Default)]
-struct OneLoop {
-    step: u32,
+pub(super) struct OneLoop {
+    pub(super) step: u32,
+    pub(super) since: Since,
     first: Option<Instant>,
     ready: Option<Instant>,
     tool_ms: f64,
     tool_calls: u32,
     overheads_ms: Vec<f64>,
-    done: bool,
+    pub(super) done: bool,
 }
 
 #[derive(Clone, Default)]
@@ -74,6 +79,8 @@ pub async fn run() -> Result<()> {
     let router = Router::new()
         .route("/v1/chat/completions", routing::post(chat))
         .route("/seen", routing::get(seen))
+        .route("/mark", routing::post(mark))
+        .route("/standing", routing::get(standing))
         .layer(axum::extract::DefaultBodyLimit::disable())
         .with_state(mock.clone());
     let incoming = tonic::transport::server::TcpIncoming::from(sidecar).with_nodelay(Some(true));
@@ -125,6 +132,7 @@ async fn chat(State(mock): State<Mock>, body: Bytes) -> impl IntoResponse {
         let mut loops = mock.loops.lock().unwrap_or_else(PoisonError::into_inner);
         let one = loops.by_number.entry(order.number).or_default();
         one.first.get_or_insert(read);
+        one.since.first.get_or_insert(read);
         if let Some(ready) = one.ready {
             let whole = read.duration_since(ready).as_secs_f64() * 1e3;
             one.overheads_ms
@@ -198,10 +206,16 @@ impl Order {
     }
 }
 
-#[derive(Deserialize)]
-struct Which {
-    base: u32,
-    loops: u32,
+async fn mark(State(mock): State<Mock>) {
+    mock.loops
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .mark();
+}
+
+async fn standing(State(mock): State<Mock>, Query(which): Query<Which>) -> axum::Json<Standing> {
+    let loops = mock.loops.lock().unwrap_or_else(PoisonError::into_inner);
+    axum::Json(loops.standing(which))
 }
 
 /// Waits until every loop of a run has had its last reply, and tells what was seen.
@@ -295,6 +309,7 @@ impl SidecarService for Mock {
         let mut loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner);
         let one = loops.by_number.entry(args.number).or_default();
         one.tool_calls += 1;
+        one.since.first.get_or_insert(began);
         one.tool_ms += began.elapsed().as_secs_f64() * 1e3;
         Ok(Response::new(tokio_stream::once(Ok(response))))
     }

@@ -10,6 +10,7 @@ use super::{
     Workload, floor,
     mock::{self, Seen},
     process::{Role, cpu_ms, rss_kib},
+    resume::Witness,
 };
 use crate::kit::{self, Build, Server};
 
@@ -136,15 +137,7 @@ impl Rig {
         let before = cpu_ms(pid)?;
         let mut last = None;
         for _ in 0..times {
-            let base = self.take(work);
-            let starts = (base..base + work.loops).map(|number| {
-                let client = loaded.client.clone();
-                let request = start(work, number);
-                tokio::spawn(async move { client.start_loop(request).await })
-            });
-            for started in starts.collect::<Vec<_>>() {
-                started.await??;
-            }
+            let base = self.begin(loaded, work).await?.base;
             last = Some(self.seen(base, work).await?);
         }
         let cpu = cpu_ms(pid)? - before;
@@ -154,6 +147,28 @@ impl Rig {
             work,
             times,
         ))
+    }
+
+    /// Starts the loops of a load, and waits for none; the witness tells how they stand.
+    ///
+    /// # Errors
+    /// Where a loop cannot be started.
+    pub async fn begin(&mut self, loaded: &Loaded, work: Workload) -> Result<Witness> {
+        let base = self.take(work);
+        let starts = (base..base + work.loops).map(|number| {
+            let client = loaded.client.clone();
+            let request = start(work, number);
+            tokio::spawn(async move { client.start_loop(request).await })
+        });
+        for started in starts.collect::<Vec<_>>() {
+            started.await??;
+        }
+        Ok(Witness {
+            model: self.model.clone(),
+            http: self.http.clone(),
+            base,
+            work,
+        })
     }
 
     /// A run of the floor, in a process of its own.
