@@ -14,7 +14,7 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use crate::{
     config::{Config, tokens::Tokens, units::SyncMode},
     drain::Drain,
-    driver::{Clock, Drivers, World},
+    driver::{Clock, CutTails, Drivers, FIRST_WAIT, World},
     effects::model::{Models, ModelsOptions},
     index::Index,
     ledger::Ledgers,
@@ -34,10 +34,14 @@ use crate::{
 /// the outcomes of what was under way.
 const ROOM_TO_END: u64 = 64 << 20;
 
+/// The file of the index, in the folder of the log: a cache, which may be deleted at any time.
+const INDEX_FILE: &str = "index.redb";
+
 /// A running server.
 pub struct App {
     addr: SocketAddr,
     log: Arc<dyn Log>,
+    index: Arc<Index>,
     drain: Drain,
     drivers: Arc<Drivers>,
     stop: oneshot::Sender<()>,
@@ -62,16 +66,25 @@ impl App {
             .as_deref()
             .map(Tokens::read)
             .transpose()?;
-        let log = open_log(&config).await?;
+        let (log, report) = open_log(&config).await?;
         let seen = Arc::downgrade(&log);
         let read = move || seen.upgrade().map(|log| log.stats()).unwrap_or_default();
         telemetry.metrics().show_log(read);
+        let path = config.session_log.dir.join(INDEX_FILE);
+        let index = Index::open(Arc::clone(&log), &path).await;
+        // What a brief says of it may be from before the damage.
+        report
+            .corrupt
+            .iter()
+            .for_each(|one| index.forget(&one.stream));
         let (drain, draining) = Drain::new();
         let models = Models::new(&config, env, ModelsOptions::default())?;
         let sidecars = Sidecars::new(&config, Arc::clone(&log), telemetry.clone());
         let ledgers = Ledgers::new(Arc::clone(&log), Clock);
         let drivers = Drivers::new(Arc::new(World {
             log: Arc::clone(&log),
+            index: Arc::clone(&index),
+            cut: CutTails::of(&report),
             models: Arc::clone(&models),
             sidecars: Arc::clone(&sidecars),
             ledgers: Arc::clone(&ledgers),
@@ -80,6 +93,7 @@ impl App {
             drain: draining.clone(),
             max_active: config.limits.sessions as usize,
             session_bytes: config.limits.session_bytes.get(),
+            first_wait: FIRST_WAIT,
         }));
         let state = ServiceState {
             config: Arc::clone(&config),
@@ -88,7 +102,7 @@ impl App {
             models,
             sidecars: Arc::clone(&sidecars),
             ledgers,
-            index: Index::new(Arc::clone(&log)),
+            index: Arc::clone(&index),
             seats: Seats::new(config.limits.watchers, telemetry.clone()),
             transfers: Arc::default(),
             drain: draining,
@@ -111,6 +125,7 @@ impl App {
         Ok(Self {
             addr,
             log,
+            index,
             drain,
             drivers,
             stop,
@@ -142,6 +157,7 @@ impl App {
             self.drivers.drained().await;
             // A task that was cancelled or panicked is over as well.
             let _ = self.serving.await;
+            self.index.close().await;
             if let Err(error) = self.log.close().await {
                 tracing::warn!(%error, "the log did not close in order; the next start recovers");
             }
@@ -181,7 +197,7 @@ async fn serve_all(
     serve(listener, router, settings, stop, grace)
 }
 
-async fn open_log(config: &Config) -> anyhow::Result<Arc<dyn Log>> {
+async fn open_log(config: &Config) -> anyhow::Result<(Arc<dyn Log>, RecoveryReport)> {
     let settings = &config.session_log;
     let options = JsonlOptions {
         sync: match settings.sync {
@@ -203,7 +219,7 @@ async fn open_log(config: &Config) -> anyhow::Result<Arc<dyn Log>> {
     let opened = tokio::task::spawn_blocking(move || JsonlLog::open(options)).await?;
     let (log, report) = opened.with_context(|| in_dir(&settings.dir))?;
     tell(&report);
-    Ok(log)
+    Ok((log, report))
 }
 
 fn in_dir(dir: &Path) -> String {

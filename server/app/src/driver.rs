@@ -21,8 +21,8 @@ mod run;
 mod wake;
 mod world;
 
-pub use drivers::{Drivers, Hold, ReleaseError};
-pub use world::{Clock, World};
+pub use drivers::{Drivers, FIRST_WAIT, Hold, ReleaseError};
+pub use world::{Clock, CutTails, World};
 
 /// What became of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +99,8 @@ enum End {
     Drained,
     /// The session does not exist.
     NotCreated,
+    /// An invariant is broken: the next driver may fare the same.
+    Panicked { payload: String },
     /// The fence was lost, or an invariant is broken: the next driver may fare the same.
     Lost { reason: String },
     /// The log does nothing now, or could not say whether it did: a disk is full, say.

@@ -11,6 +11,7 @@ mod clerk;
 mod digest;
 mod shelf;
 mod survey;
+mod trouble;
 
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use crate::service::convert::entry::{self, Unreadable};
 pub use brief::{Brief, PendingCall, Standing, Waits};
 pub use digest::{Digest, LOOPS_KEPT, LoopDigest};
 pub use survey::Survey;
+pub use trouble::{MAX_LOSSES, Trouble, Troubles};
 
 use clerk::Clerk;
 use shelf::{Change, Kept, Shelf};
@@ -62,6 +64,7 @@ pub struct Index {
     shelf: Option<Arc<Shelf>>,
     clerk: Clerk,
     folds: AtomicU64,
+    troubles: Troubles,
 }
 
 /// The digests in memory.
@@ -90,6 +93,7 @@ impl Index {
             shelf: None,
             clerk: Clerk::none(),
             folds: AtomicU64::new(0),
+            troubles: Troubles::default(),
         })
     }
 
@@ -107,6 +111,7 @@ impl Index {
             clerk: Clerk::employ(index.clone(), Arc::clone(&shelf)),
             shelf: Some(shelf),
             folds: AtomicU64::new(0),
+            troubles: Troubles::default(),
         })
     }
 
@@ -125,7 +130,7 @@ impl Index {
     ///
     /// # Errors
     /// As [`Index::digest`].
-    pub async fn brief(&self, key: &StreamKey) -> Result<Option<Arc<Brief>>, IndexError> {
+    pub async fn brief(&self, key: &StreamKey) -> Result<Option<Brief>, IndexError> {
         if let Some(shelf) = self.shelf.clone()
             && let Ok(tail) = self.log.tail(key).await
         {
@@ -134,16 +139,24 @@ impl Index {
             let kept = kept.ok().flatten().map(|kept| kept.brief);
             let current = |brief: &Brief| Some(brief.seq) == tail && !brief.damaged;
             if let Some(brief) = kept.filter(current) {
-                return Ok((!brief.standing.unfinished).then(|| Arc::new(brief)));
+                let is_session = !brief.standing.unfinished;
+                return Ok(is_session.then(|| self.with_trouble(key, brief)));
             }
         }
         let digest = self.digest(key).await?;
-        Ok(digest.map(|digest| Arc::new(digest.brief())))
+        Ok(digest.map(|digest| self.shown(key, &digest)))
+    }
+
+    /// What lists show of a session with this digest.
+    #[must_use]
+    pub fn shown(&self, key: &StreamKey, digest: &Digest) -> Brief {
+        self.with_trouble(key, digest.brief())
     }
 
     /// Forgets a session that has been removed from the log.
     pub fn forget(&self, key: &StreamKey) {
         self.lock().digests.remove(key);
+        self.troubles.over(key);
         self.clerk.forget(key);
     }
 
@@ -156,6 +169,12 @@ impl Index {
     /// Writes what waits to be written, and closes the file. From here on nothing is kept.
     pub async fn close(&self) {
         self.clerk.dismiss().await;
+    }
+
+    /// The sessions whose drivers were lost.
+    #[must_use]
+    pub fn troubles(&self) -> &Troubles {
+        &self.troubles
     }
 
     /// Digests in memory.
@@ -210,7 +229,7 @@ impl Index {
                 let matched = self.matched(Some(&namespace)).await?;
                 for (key, brief) in matched.known {
                     if !brief.standing.unfinished {
-                        picked.extend(pick(&key, &brief));
+                        picked.extend(pick(&key, &self.with_trouble(&key, brief)));
                     }
                 }
                 matched.unknown
@@ -222,7 +241,7 @@ impl Index {
         while let Some((digest, key, size)) = folds.next().await {
             match digest {
                 Ok(Some(digest)) => {
-                    let brief = digest.brief();
+                    let brief = self.shown(&key, &digest);
                     picked.extend(pick(&key, &brief));
                     // A damaged stream takes no appends: it stays as large as it was listed.
                     let bytes = digest.damage.as_ref().map_or(digest.bytes, |_| size);
@@ -263,6 +282,11 @@ impl Index {
         let digest = Arc::new(digest);
         self.lock().put(key, Arc::clone(&digest));
         Ok(Some(digest))
+    }
+
+    fn with_trouble(&self, key: &StreamKey, mut brief: Brief) -> Brief {
+        brief.trouble = self.troubles.of(key);
+        brief
     }
 
     /// Lets go of a digest that a driver has no more use for.

@@ -5,7 +5,7 @@
 //! records get in. A reader holds no place here: what it has not read is in the file or in `recent`.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -24,8 +24,6 @@ pub(crate) struct Live {
     state: Mutex<LiveState>,
     moved: Notify,
     readers: AtomicUsize,
-    /// Whether the state says why; spares every append the look.
-    condemned: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -75,15 +73,7 @@ impl Live {
             (state.tail, state.crc, state.epoch) = (record.seq, record.crc, record.epoch);
             state.recent.push_back(record);
         }
-        self.wake_readers();
-    }
-
-    /// A reader counts itself before it looks: one that is not seen here has yet to take the
-    /// state's lock, and finds what was put there before.
-    fn wake_readers(&self) {
-        if self.readers.load(Ordering::Relaxed) > 0 {
-            self.moved.notify_waiters();
-        }
+        self.moved.notify_waiters();
     }
 
     /// Takes a piece of progress and wakes the readers if it is news.
@@ -91,7 +81,7 @@ impl Live {
         let mut state = lock(&self.state);
         if !state.removed && state.board.publish(progress) {
             drop(state);
-            self.wake_readers();
+            self.moved.notify_waiters();
         }
     }
 
@@ -112,13 +102,11 @@ impl Live {
     /// Refuses the stream from here on: readers get its good prefix, then this.
     pub(crate) fn condemn(&self, corruption: Corruption) {
         lock(&self.state).corrupt.get_or_insert(corruption);
-        self.condemned.store(true, Ordering::Release);
         self.moved.notify_waiters();
     }
 
     pub(crate) fn corrupt(&self) -> Option<Corruption> {
-        let condemned = self.condemned.load(Ordering::Acquire);
-        condemned.then(|| lock(&self.state).corrupt.clone())?
+        lock(&self.state).corrupt.clone()
     }
 
     /// The last acknowledged record's seq and checksum; (0, 0) without one.

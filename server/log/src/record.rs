@@ -43,10 +43,8 @@ const REMOVED: &[u8] = b"{\"removed\":true}";
 
 /// `,"prev":"7a01c3de","crc":"9f3c1a2b"}`
 const TAIL: usize = 36;
-/// `{"v":1,"stream":"","seq":,"at":"2026-11-22T11:11:39.123Z","epoch":`
-const HEAD: usize = 17 + 8 + 7 + 24 + 10;
 /// Head without stream and body, at its longest, and tail and newline.
-const FRAME: usize = HEAD + 2 * 20 + TAIL + 1;
+const FRAME: usize = 7 + 12 + 7 + 20 + 7 + 24 + 10 + 20 + TAIL + 1;
 
 /// A record that is to be appended.
 #[derive(Clone, Debug)]
@@ -167,11 +165,7 @@ impl Record {
     /// Makes the bytes of a record: one allocation, one copy of the body. `new` has been checked.
     pub(crate) fn encode(key: &StreamKey, seq: Seq, new: &NewRecord, prev: u32) -> Record {
         let inner = &new.body[1..new.body.len() - 1];
-        let blank = inner.iter().all(u8::is_ascii_whitespace);
-        let body_len = if blank { 0 } else { inner.len() + 1 };
-        let head_len = HEAD + key.as_str().len() + decimal_len(seq) + decimal_len(new.epoch);
-        // To the byte: then the bytes can be shared without another allocation.
-        let mut raw = Vec::with_capacity(head_len + body_len + TAIL + 1);
+        let mut raw = BytesMut::with_capacity(FRAME + key.as_str().len() + inner.len());
         raw.put_slice(b"{\"v\":1,\"stream\":\"");
         raw.put_slice(key.as_str().as_bytes());
         raw.put_slice(b"\",\"seq\":");
@@ -181,6 +175,7 @@ impl Record {
         raw.put_slice(b"\",\"epoch\":");
         put_decimal(&mut raw, new.epoch);
         let start = raw.len() + 1;
+        let blank = inner.iter().all(u8::is_ascii_whitespace);
         if !blank {
             raw.put_u8(b',');
             raw.put_slice(inner);
@@ -193,9 +188,8 @@ impl Record {
         raw.put_slice(b",\"crc\":\"");
         raw.put_slice(&hex8(crc));
         raw.put_slice(b"\"}\n");
-        debug_assert_eq!(raw.len(), raw.capacity(), "the length was foreseen");
         let at = new.at;
-        let (raw, memo) = (Bytes::from(raw), OnceLock::new());
+        let (raw, memo) = (raw.freeze(), OnceLock::new());
         Record {
             key: key.clone(),
             seq,
@@ -332,11 +326,7 @@ fn hex8(value: u32) -> [u8; 8] {
     std::array::from_fn(|i| b"0123456789abcdef"[(value >> (28 - 4 * i)) as usize & 15])
 }
 
-fn decimal_len(value: u64) -> usize {
-    value.checked_ilog10().map_or(1, |log| log as usize + 1)
-}
-
-fn put_decimal(out: &mut Vec<u8>, mut value: u64) {
+fn put_decimal(out: &mut BytesMut, mut value: u64) {
     let mut digits = [0u8; 20];
     let mut start = digits.len();
     loop {

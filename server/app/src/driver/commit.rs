@@ -1,10 +1,10 @@
 //! One transition: decide, append behind the fence, apply. Law 5 is here: whatever the log answers
 //! but `Ok` ends the driver.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use loopwright_core::{
-    Entry, Event, What, decide,
+    Cause, Entry, Event, What, decide,
     ids::{Attempt, CallId},
     message::ToolOutput,
     outcome::{ModelFailure, ModelFailureKind},
@@ -92,6 +92,7 @@ impl Driver {
                 self.before_apply();
                 self.state.apply_entry(seq, &entry);
                 self.observe(&entry);
+                self.note_progress(&entry.cause);
                 Ok(Committed::Appended)
             }
             Err(error @ AppendError::TooLarge { .. }) => {
@@ -108,6 +109,14 @@ impl Driver {
             Err(error) => Err(End::Lost {
                 reason: error.to_string(),
             }),
+        }
+    }
+
+    /// A driver that wrote more than that it is there got somewhere.
+    fn note_progress(&self, cause: &Cause) {
+        let is_own = matches!(cause, Cause::Attach | Cause::Detach | Cause::Tools);
+        if !is_own && !self.progressed.swap(true, Ordering::Relaxed) {
+            self.world.index.troubles().over(&self.key);
         }
     }
 
@@ -193,6 +202,7 @@ impl End {
         let reason = match self {
             Self::Idle { .. } | Self::NotCreated => "the driver let go".to_owned(),
             Self::Drained => return CommandError::Draining,
+            Self::Panicked { payload } => format!("the driver panicked: {payload}"),
             Self::Lost { reason } | Self::Unavailable { reason } | Self::Undrivable { reason } => {
                 reason.clone()
             }

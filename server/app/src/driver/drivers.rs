@@ -1,16 +1,16 @@
 //! The register: who drives which session, and when one is attached again.
 
 mod hold;
+mod losses;
+mod start;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use futures_util::StreamExt;
-use loopwright_core::{Entry, Event, What, input::Create, input::StartLoop};
-use loopwright_log::{AppendError, KeyQuery, LogError, Seq, StreamKey, StreamKind};
+use loopwright_core::{What, input::Create, input::StartLoop};
+use loopwright_log::{AppendError, StreamKey};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
@@ -20,21 +20,14 @@ use super::{
 };
 
 pub use hold::{Hold, ReleaseError};
+pub use losses::FIRST_WAIT;
+
+use losses::Loss;
 
 /// Commands that wait for one driver before their senders do.
 const INBOX: usize = 64;
 /// Deliveries that a command survives being handed back; each means that a driver let go just then.
 const DELIVERIES: usize = 8;
-/// Attempts in a row to attach a session whose driver was lost; after that it waits for a command. A
-/// log that is not available is waited for without end.
-const MAX_RESTARTS: u32 = 8;
-/// First wait before a lost driver is replaced; doubles each time, up to the longest.
-const RESTART_WAIT: Duration = Duration::from_millis(200);
-const LONGEST_RESTART_WAIT: Duration = Duration::from_secs(30);
-/// Sessions looked at together at start.
-const RECOVERED_AT_ONCE: usize = 16;
-/// Keys listed together at start.
-const PAGE: usize = 1_000;
 
 /// The sessions that this server drives.
 pub struct Drivers {
@@ -47,8 +40,10 @@ pub struct Drivers {
 #[derive(Default)]
 struct Slots {
     by_key: HashMap<StreamKey, Slot>,
-    /// Drivers lost in a row, by session; gone once one ended in order.
-    restarts: HashMap<StreamKey, u32>,
+    /// Sessions that have something to do and found no room, in the order in which they came.
+    waiting: VecDeque<StreamKey>,
+    /// What is in `waiting`.
+    is_waiting: HashSet<StreamKey>,
     /// Sessions that nobody may drive now.
     held: HashMap<StreamKey, hold::Held>,
     next_id: u64,
@@ -124,43 +119,17 @@ impl Drivers {
         self.slots().by_key.len()
     }
 
+    /// Whether this session is driven here now.
+    #[must_use]
+    pub fn is_driven(&self, key: &StreamKey) -> bool {
+        self.slots().by_key.contains_key(key)
+    }
+
     /// Drivers of a session lost in a row; 0 for one that is well.
     #[must_use]
     pub fn restarts(&self, key: &StreamKey) -> u32 {
-        self.slots().restarts.get(key).copied().unwrap_or(0)
-    }
-
-    /// Attaches every session whose loop had not ended, at once and in parallel.
-    ///
-    /// # Errors
-    /// Where the log cannot list its sessions; one that cannot be read is reported and left alone.
-    pub async fn recover(self: &Arc<Self>) -> Result<usize, LogError> {
-        let mut found = 0;
-        let mut after = None;
-        loop {
-            let kind = StreamKind::Session;
-            let query = KeyQuery {
-                namespace: None,
-                kind,
-                after: after.take(),
-                limit: PAGE,
-            };
-            let page = self.world.log.keys(query).await?;
-            let last = page.keys.last().cloned();
-            let open = futures_util::stream::iter(page.keys)
-                .map(|key| async move { self.has_open_loop(&key).await.then_some(key) })
-                .buffer_unordered(RECOVERED_AT_ONCE)
-                .filter_map(std::future::ready);
-            let mut open = std::pin::pin!(open);
-            while let Some(key) = open.next().await {
-                found += 1;
-                self.attach(&key);
-            }
-            if !page.more {
-                return Ok(found);
-            }
-            after = last;
-        }
+        let trouble = self.world.index.troubles().of(key);
+        trouble.map_or(0, |trouble| trouble.losses)
     }
 
     /// Waits until every driver has let go. The drain signal must have fired.
@@ -169,7 +138,7 @@ impl Drivers {
         self.tasks.wait().await;
     }
 
-    /// Sees to it that a driver has the session.
+    /// Sees to it that a driver has the session, once there is room for one.
     pub(super) fn attach(self: &Arc<Self>, key: &StreamKey) {
         if self.world.drain.is_draining() {
             return;
@@ -177,7 +146,12 @@ impl Drivers {
         let mut slots = self.slots();
         if let Some(held) = slots.held.get_mut(key) {
             held.wanted = true;
-        } else if !slots.by_key.contains_key(key) {
+        } else if slots.by_key.contains_key(key) {
+        } else if slots.by_key.len() >= self.world.max_active {
+            if slots.is_waiting.insert(key.clone()) {
+                slots.waiting.push_back(key.clone());
+            }
+        } else {
             self.spawn(&mut slots, key, None);
         }
     }
@@ -274,70 +248,53 @@ impl Drivers {
         slots.by_key.insert(key.clone(), Slot { id, inbox });
         let (drivers, world, key) = (Arc::clone(self), Arc::clone(&self.world), key.clone());
         self.tasks.spawn(async move {
-            let end = Box::pin(drive(world, key.clone(), receiver)).await;
-            drivers.ended(&key, id, end);
+            let life = Box::pin(drive(world, key.clone(), receiver));
+            let (end, progressed) = life.await;
+            drivers.ended(&key, id, end, progressed);
         });
     }
 
-    fn ended(self: &Arc<Self>, key: &StreamKey, id: u64, end: End) {
-        let mut slots = self.slots();
-        if slots.by_key.get(key).is_some_and(|slot| slot.id == id) {
-            slots.by_key.remove(key);
-        }
+    fn ended(self: &Arc<Self>, key: &StreamKey, id: u64, end: End, progressed: bool) {
+        let next = {
+            let mut slots = self.slots();
+            if slots.by_key.get(key).is_some_and(|slot| slot.id == id) {
+                slots.by_key.remove(key);
+            }
+            let next = slots.waiting.pop_front();
+            if let Some(next) = &next {
+                slots.is_waiting.remove(next);
+            }
+            next
+        };
+        let index = &self.world.index;
         match end {
             End::Idle { wake_at } => {
-                slots.restarts.remove(key);
+                index.troubles().over(key);
+                index.refresh(key);
                 if let Some(at) = wake_at {
                     self.wake.set(key.clone(), at);
                 }
             }
-            End::Drained | End::NotCreated => {
-                slots.restarts.remove(key);
+            End::Drained => {
+                index.troubles().over(key);
+                index.refresh(key);
             }
+            End::NotCreated => index.troubles().over(key),
             End::Undrivable { reason } => {
                 tracing::error!(session = name_of(key), %reason, "the session cannot be driven");
             }
-            End::Lost { reason } => self.restart(&mut slots, key, &reason, MAX_RESTARTS),
-            End::Unavailable { reason } => self.restart(&mut slots, key, &reason, u32::MAX),
-        }
-    }
-
-    /// Has the session looked at again after a while, unless its drivers were lost `most` times.
-    fn restart(&self, slots: &mut Slots, key: &StreamKey, reason: &str, most: u32) {
-        let restarts = slots.restarts.entry(key.clone()).or_default();
-        *restarts = restarts.saturating_add(1);
-        let restarts = *restarts;
-        tracing::warn!(session = name_of(key), %reason, restarts, "a driver was lost");
-        if restarts <= most && self.world.log.failed().is_none() {
-            let wait = RESTART_WAIT.saturating_mul(1 << restarts.min(16));
-            let wait = wait.min(LONGEST_RESTART_WAIT);
-            let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            let now = self.world.clock.now();
-            self.wake.set(key.clone(), now.plus(wait));
-        }
-    }
-
-    /// Whether a loop of the session has begun and not ended, read from its tail back.
-    async fn has_open_loop(&self, key: &StreamKey) -> bool {
-        let mut records = self.world.log.read_back(key, Seq::MAX);
-        while let Some(record) = records.next().await {
-            let entry = record.map_err(|error| error.to_string()).and_then(|r| {
-                serde_json::from_slice::<Entry>(&r.body()).map_err(|e| e.to_string())
-            });
-            match entry {
-                Err(reason) => {
-                    tracing::error!(session = name_of(key), %reason, "the session cannot be read");
-                    return false;
-                }
-                // An unfinished copy is nobody's to drive, whatever was open where it was copied.
-                Ok(entry) if entry.copied => return false,
-                Ok(entry) => match entry.events.iter().rev().find_map(opens_or_ends) {
-                    Some(open) => return open,
-                    None => continue,
-                },
+            End::Panicked { payload } => {
+                let reason = format!("its driver panicked: {payload}");
+                self.replace(key, Loss::Panicked, &reason, progressed);
+            }
+            End::Lost { reason } => self.replace(key, Loss::Lost, &reason, progressed),
+            End::Unavailable { reason } => {
+                self.replace(key, Loss::Unavailable, &reason, progressed);
             }
         }
-        false
+        if let Some(next) = next {
+            self.attach(&next);
+        }
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
@@ -345,18 +302,5 @@ impl Drivers {
     }
 }
 
-/// Whether an event says that a loop is open, or that it has ended; most say neither.
-fn opens_or_ends(event: &Event) -> Option<bool> {
-    match event {
-        Event::LoopEnded(_) => Some(false),
-        Event::LoopStarted(_)
-        | Event::ModelCallStarted(_)
-        | Event::ModelCallCompleted(_)
-        | Event::ToolCallStarted(_)
-        | Event::ToolCallCompleted(_) => Some(true),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

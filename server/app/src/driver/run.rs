@@ -1,6 +1,14 @@
 //! One driver: from the fold of the log to its end.
 
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use loopwright_core::{
@@ -40,33 +48,45 @@ pub(super) struct Driver {
     pub(super) anchors: BTreeMap<(CallId, Attempt), Seq>,
     /// Bytes of the session's log, as near as the driver can tell.
     pub(super) bytes: u64,
+    /// Whether it wrote anything but that it is there.
+    pub(super) progressed: Arc<AtomicBool>,
     pub(super) spans: LoopSpans,
     /// The running loop's trace, to be written when it ends.
     pub(super) traceparent: Option<String>,
 }
 
-/// Runs a driver until it ends; a broken invariant ends this driver alone.
+/// Runs a driver until it ends; a broken invariant ends this driver alone. Says whether it wrote
+/// anything but that it was there.
 pub(super) async fn drive(
     world: Arc<World>,
     key: StreamKey,
     mut inbox: mpsc::Receiver<Delivery>,
-) -> End {
-    let life = AssertUnwindSafe(live(world, key, &mut inbox)).catch_unwind();
-    let end = match life.await {
+) -> (End, bool) {
+    let progressed = Arc::new(AtomicBool::new(false));
+    let life = live(world, key, &mut inbox, Arc::clone(&progressed));
+    let end = match AssertUnwindSafe(life).catch_unwind().await {
         Ok(end) => end,
         Err(panic) => {
             let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            End::Lost {
-                reason: format!("the driver panicked: {}", text.unwrap_or_default()),
-            }
+            let payload = text.unwrap_or_default();
+            End::Panicked { payload }
         }
     };
-    hand_back(&mut inbox);
-    end
+    match &end {
+        // The next driver might panic over the same command.
+        End::Panicked { .. } => refuse_all(&mut inbox, &end.as_command_error()),
+        _ => hand_back(&mut inbox),
+    }
+    (end, progressed.load(Ordering::Relaxed))
 }
 
-async fn live(world: Arc<World>, key: StreamKey, inbox: &mut mpsc::Receiver<Delivery>) -> End {
+async fn live(
+    world: Arc<World>,
+    key: StreamKey,
+    inbox: &mut mpsc::Receiver<Delivery>,
+    progressed: Arc<AtomicBool>,
+) -> End {
     let (state, bytes) = match fold(&world, &key).await {
         Ok(folded) => folded,
         Err(error) => {
@@ -90,19 +110,13 @@ async fn live(world: Arc<World>, key: StreamKey, inbox: &mut mpsc::Receiver<Deli
         effects: FuturesUnordered::new(),
         anchors: BTreeMap::new(),
         bytes,
+        progressed,
     };
     let first = match driver.first_delivery(inbox).await {
         Ok(first) => first,
         Err(end) => return end,
     };
-    let epoch = driver.state.epoch.saturating_add(1);
-    if let Err(end) = driver
-        .commit(What::Attach {
-            epoch,
-            cut_bytes: None,
-        })
-        .await
-    {
+    if let Err(end) = driver.attach().await {
         if let Some(delivery) = first {
             let _ = delivery
                 .reply
@@ -114,6 +128,19 @@ async fn live(world: Arc<World>, key: StreamKey, inbox: &mut mpsc::Receiver<Deli
 }
 
 impl Driver {
+    /// Takes the session. A loop that goes on is offered what the catalog has come to hold while
+    /// nobody drove it.
+    async fn attach(&mut self) -> Result<(), End> {
+        let epoch = self.state.epoch.saturating_add(1);
+        let cut_bytes = self.world.cut.get(&self.key);
+        self.commit(What::Attach { epoch, cut_bytes }).await?;
+        self.world.cut.told(&self.key);
+        if self.state.active.is_some() {
+            self.offer_new_tools().await?;
+        }
+        Ok(())
+    }
+
     async fn main_loop(
         &mut self,
         inbox: &mut mpsc::Receiver<Delivery>,
@@ -179,6 +206,16 @@ impl Driver {
         .await
     }
 
+    /// Whether there is something to do now: a session that only waits is left alone.
+    fn has_work(&self) -> bool {
+        let now = self.world.clock.now();
+        let is_now = |key: &EffectKey| match key {
+            EffectKey::Timer { at, .. } => *at <= now,
+            _ => true,
+        };
+        wanted(&self.state).iter().any(is_now)
+    }
+
     fn idle_end(&self) -> End {
         End::Idle {
             wake_at: self.state.wake_at(),
@@ -192,7 +229,7 @@ impl Driver {
         inbox: &mut mpsc::Receiver<Delivery>,
     ) -> Result<Option<Order>, End> {
         loop {
-            if self.state.session.is_some() && !wanted(&self.state).is_empty() {
+            if self.state.session.is_some() && self.has_work() {
                 return Ok(None);
             }
             let Ok(Delivery::Command(mut delivery)) = inbox.try_recv() else {

@@ -1,6 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
 use loopwright_core::{
@@ -12,77 +12,89 @@ use loopwright_core::{
 };
 use loopwright_log::{AppendError, Log, MemoryLog, NewRecord, ReadItem, ReadMode, StreamKey};
 
-use super::{CommandError, Drivers, World, world::Clock};
+use super::{CommandError, CutTails, Drivers, World, world::Clock};
 use crate::{
     config::Config,
-    drain::{Drain, DrainSignal},
+    drain::Drain,
     effects::model::{Models, ModelsOptions},
+    index::Index,
     sidecars::Sidecars,
     telemetry::Telemetry,
 };
 
+mod leaks;
+mod losses;
 mod offers;
+mod starts;
 
 pub(super) const QUICK: &str = "turns:\n- text: one\n- text: two\n";
 pub(super) const SLOW: &str = "at_end: repeat\nturns:\n- text: late\n  delay_ms: 3600000\n";
 
 pub(super) struct Rig {
     pub(super) log: Arc<dyn Log>,
+    pub(super) index: Arc<Index>,
     sidecars: Arc<Sidecars>,
     pub(super) drivers: Arc<Drivers>,
     telemetry: Telemetry,
     pub(super) drain: Drain,
 }
 
-fn rig_on(log: Arc<dyn Log>, script: &str) -> Rig {
-    let (drain, signal) = Drain::new();
-    let sidecars = Sidecars::new(&Config::default(), Arc::clone(&log), Telemetry::off());
-    let telemetry = Telemetry::off();
-    let drivers = drivers_on(&log, &sidecars, &telemetry, script, signal);
-    Rig {
-        log,
-        sidecars,
-        drivers,
-        telemetry,
-        drain,
+impl Rig {
+    /// Starts a loop of a session, which is made where there is none.
+    pub(super) async fn begin(&self, id: &str, request_id: &str) {
+        let (key, create) = (key(id), create(id));
+        let started = self.drivers.start_loop(&key, create, start(request_id));
+        started.await.unwrap();
     }
+}
+
+fn rig_on(log: Arc<dyn Log>, script: &str) -> Rig {
+    rig_with(log, script, |_| {})
 }
 
 pub(super) fn rig(script: &str) -> Rig {
     rig_on(MemoryLog::new(), script)
 }
 
-fn drivers_on(
-    log: &Arc<dyn Log>,
-    sidecars: &Arc<Sidecars>,
-    telemetry: &Telemetry,
-    script: &str,
-    drain: DrainSignal,
-) -> Arc<Drivers> {
+/// A register on this log, in a world that `change` makes another one; two sessions have room in it.
+pub(super) fn rig_with(log: Arc<dyn Log>, script: &str, change: impl FnOnce(&mut World)) -> Rig {
+    let (drain, signal) = Drain::new();
     let config = Config::default();
     let scripts = BTreeMap::from([("m".to_owned(), script.to_owned())]);
     let options = ModelsOptions {
         scripts,
         ..ModelsOptions::default()
     };
-    Drivers::new(Arc::new(World {
-        log: Arc::clone(log),
+    let mut world = World {
+        log: Arc::clone(&log),
+        index: Index::new(Arc::clone(&log)),
+        cut: CutTails::default(),
         models: Models::new(&config, &BTreeMap::new(), options).unwrap(),
-        sidecars: Arc::clone(sidecars),
-        ledgers: crate::ledger::Ledgers::new(Arc::clone(log), Clock),
-        telemetry: telemetry.clone(),
+        ledgers: crate::ledger::Ledgers::new(Arc::clone(&log), Clock),
+        sidecars: Sidecars::new(&config, Arc::clone(&log), Telemetry::off()),
+        telemetry: Telemetry::off(),
         clock: Clock,
-        drain,
+        drain: signal,
         max_active: 2,
         session_bytes: 20_000,
-    }))
+        first_wait: Duration::from_millis(1),
+    };
+    change(&mut world);
+    Rig {
+        log,
+        index: Arc::clone(&world.index),
+        sidecars: Arc::clone(&world.sidecars),
+        telemetry: world.telemetry.clone(),
+        drivers: Drivers::new(Arc::new(world)),
+        drain,
+    }
 }
 
 pub(super) fn key(id: &str) -> StreamKey {
     StreamKey::session(&"default".parse().unwrap(), &id.parse().unwrap())
 }
 
-fn by(request_id: &str) -> Command {
+pub(super) fn by(request_id: &str) -> Command {
     Command {
         request_id: request_id.to_owned(),
         principal: "ann".to_owned(),
@@ -148,7 +160,7 @@ pub(super) async fn until_ended(log: &Arc<dyn Log>, key: &StreamKey, ends: usize
     }
 }
 
-fn reasons(events: &[Event]) -> Vec<EndReason> {
+pub(super) fn reasons(events: &[Event]) -> Vec<EndReason> {
     let reason = |event: &Event| match event {
         Event::LoopEnded(ended) => Some(ended.reason.clone()),
         _ => None,
@@ -156,7 +168,7 @@ fn reasons(events: &[Event]) -> Vec<EndReason> {
     events.iter().filter_map(reason).collect()
 }
 
-fn epochs(events: &[Event]) -> Vec<u64> {
+pub(super) fn epochs(events: &[Event]) -> Vec<u64> {
     let epoch = |event: &Event| match event {
         Event::DriverAttached(attached) => Some(attached.epoch),
         _ => None,
@@ -401,11 +413,11 @@ async fn a_session_that_only_waits_is_let_go_and_woken_when_its_time_has_come() 
         .unwrap();
     let key = key("a");
     let ended = until_ended(&rig.log, &key, 1);
-    let events = tokio::time::timeout(std::time::Duration::from_secs(100_000_000), ended);
+    let events = tokio::time::timeout(Duration::from_secs(100_000_000), ended);
     let events = events.await.unwrap();
     assert_eq!(reasons(&events), [EndReason::Completed]);
     assert_eq!(epochs(&events), [1, 2], "let go once, and woken once");
-    assert!(began.elapsed() >= std::time::Duration::from_millis(200));
+    assert!(began.elapsed() >= Duration::from_millis(200));
 }
 
 #[tokio::test]

@@ -1,15 +1,16 @@
 //! What drivers share: the log, the outside that effects reach, and the clock.
 
 use std::{
-    sync::Arc,
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use loopwright_core::{ids::Timestamp, retry::JITTER_ONE};
-use loopwright_log::Log;
+use loopwright_log::{Log, RecoveryReport, StreamKey};
 
 use crate::{
-    drain::DrainSignal, effects::model::Models, ledger::Ledgers, sidecars::Sidecars,
+    drain::DrainSignal, effects::model::Models, index::Index, ledger::Ledgers, sidecars::Sidecars,
     telemetry::Telemetry,
 };
 
@@ -42,10 +43,44 @@ impl Clock {
     }
 }
 
+/// Bytes of sessions' logs that the start found torn and set aside, until somebody has told the
+/// sessions.
+#[derive(Debug, Default)]
+pub struct CutTails(Mutex<HashMap<StreamKey, u64>>);
+
+impl CutTails {
+    /// Those that a recovery reports.
+    #[must_use]
+    pub fn of(report: &RecoveryReport) -> Self {
+        let streams = report.set_aside.iter().flat_map(|aside| &aside.streams);
+        let cut = streams.filter_map(|(key, _)| Some((key.clone(), report.cut_bytes(key)?)));
+        Self(Mutex::new(cut.collect()))
+    }
+
+    /// What was cut from this session and not told yet.
+    #[must_use]
+    pub fn get(&self, key: &StreamKey) -> Option<u64> {
+        self.lock().get(key).copied()
+    }
+
+    /// The session's log says it now.
+    pub fn told(&self, key: &StreamKey) {
+        self.lock().remove(key);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<StreamKey, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What every driver works with.
 pub struct World {
     /// The log.
     pub log: Arc<dyn Log>,
+    /// What lists show of sessions, and which of them are in trouble.
+    pub index: Arc<Index>,
+    /// What the start cut from sessions.
+    pub cut: CutTails,
     /// The models.
     pub models: Arc<Models>,
     /// The tools.
@@ -60,6 +95,9 @@ pub struct World {
     pub drain: DrainSignal,
     /// Sessions that may be driven at once.
     pub max_active: usize,
+    /// How long a session whose driver was lost waits for another one; it doubles with each loss in
+    /// a row, up to a minute.
+    pub first_wait: Duration,
     /// Bytes of a session's log at which it takes no more messages and its loop is ended.
     pub session_bytes: u64,
 }

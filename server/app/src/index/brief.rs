@@ -15,7 +15,10 @@ use loopwright_core::{
 use loopwright_log::Seq;
 use serde::{Deserialize, Serialize};
 
-use super::digest::{Digest, LoopDigest};
+use super::{
+    digest::{Digest, LoopDigest},
+    trouble::Trouble,
+};
 
 /// A session in short, as of `seq`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,6 +53,9 @@ pub struct Brief {
     pub standing: Standing,
     /// Whether the log is damaged after `seq`.
     pub damaged: bool,
+    /// How it stands with its drivers, where one was lost.
+    #[serde(skip)]
+    pub trouble: Option<Trouble>,
     /// Agents of all loops.
     agents: Vec<String>,
     /// All loops, oldest first: when each began, and which of `agents` it has.
@@ -165,6 +171,7 @@ impl Digest {
             pending: pending(&self.state),
             standing: Standing::of(&self.state),
             damaged: self.damage.is_some(),
+            trouble: None,
             agents,
             starts,
         }

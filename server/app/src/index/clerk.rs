@@ -59,11 +59,12 @@ impl Clerk {
         self.send(Job::Change(Change::Keep(key, Box::new(kept))));
     }
 
-    /// As `refresh`, but waits for room; `false` where there is no clerk any more.
-    pub(super) async fn refresh_in_turn(&self, key: StreamKey) -> bool {
-        match &self.0 {
-            Some(jobs) => jobs.send(Job::Refresh(key)).await.is_ok(),
-            None => false,
+    /// Keeps what lists show of a digest, once there is room; `false` where the clerk has gone. Without
+    /// a file there is nothing to keep.
+    pub(super) async fn keep_in_turn(&self, key: StreamKey, digest: &Digest) -> bool {
+        match (&self.0, kept(key, digest)) {
+            (Some(jobs), Some(change)) => jobs.send(Job::Change(change)).await.is_ok(),
+            _ => true,
         }
     }
 
@@ -130,12 +131,15 @@ async fn refreshed(index: &Weak<Index>, key: StreamKey) -> Option<Change> {
         return Some(Change::Forget(key));
     };
     index.let_go(&key, &digest);
-    let bytes = whole(&digest)?;
-    let brief = digest.brief();
-    Some(Change::Keep(key, Box::new(Kept { bytes, brief })))
+    kept(key, &digest)
 }
 
-/// The bytes of a stream that were all folded; `None` of a damaged one, of which more is there.
-pub(super) fn whole(digest: &Digest) -> Option<u64> {
-    digest.damage.is_none().then_some(digest.bytes)
+/// What is kept of a digest; nothing of a damaged session, of which more is there than was folded.
+fn kept(key: StreamKey, digest: &Digest) -> Option<Change> {
+    let kept = Kept {
+        bytes: digest.bytes,
+        brief: digest.brief(),
+    };
+    let whole = digest.damage.is_none();
+    whole.then(|| Change::Keep(key, Box::new(kept)))
 }

@@ -1,7 +1,7 @@
 //! Which briefs on disk are as of their log, which are not: one listing of the log against one
 //! reading of the file, and no log is opened.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use loopwright_log::{Id, KeyQuery, LogError, StreamKey, StreamKind};
 use tokio::time::Instant;
@@ -50,13 +50,20 @@ impl Index {
     }
 
     /// Makes briefs of these sessions, one after the other, while others work; says now and then
-    /// how far it is.
-    pub async fn catch_up(self: Arc<Self>, keys: Vec<StreamKey>) {
+    /// how far it is. Answers which of them a driver has to see to.
+    pub async fn catch_up(&self, keys: Vec<StreamKey>) -> Vec<StreamKey> {
         let (all, began) = (keys.len(), Instant::now());
-        let mut said = began;
+        let (mut said, mut runnable) = (began, Vec::new());
         for (done, key) in keys.into_iter().enumerate() {
-            if !self.clerk.refresh_in_turn(key).await {
-                return;
+            // One that cannot be read is told of where it is asked for.
+            if let Ok(Some(digest)) = self.folded(&key).await {
+                self.let_go(&key, &digest);
+                if Standing::of(&digest.state).runnable {
+                    runnable.push(key.clone());
+                }
+                if !self.clerk.keep_in_turn(key, &digest).await {
+                    return runnable;
+                }
             }
             if said.elapsed() >= SAY_EVERY {
                 said = Instant::now();
@@ -65,6 +72,7 @@ impl Index {
         }
         let took = began.elapsed();
         tracing::info!(all, ?took, "the index of sessions is up to the log");
+        runnable
     }
 
     pub(super) async fn matched(&self, namespace: Option<&Id>) -> Result<Matched, LogError> {

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     config::Config,
     drain::{Drain, DrainSignal},
-    driver::{Clock, Drivers, World},
+    driver::{Clock, CutTails, Drivers, FIRST_WAIT, World},
     effects::model::{Models, ModelsOptions},
     index::Index,
     ledger::Ledgers,
@@ -109,8 +109,11 @@ pub(crate) fn state(script: &str) -> (ServiceState, Drain) {
     let models = Models::new(&config, &BTreeMap::new(), options).unwrap();
     let sidecars = Sidecars::new(&config, Arc::clone(&log), Telemetry::off());
     let ledgers = Ledgers::new(Arc::clone(&log), Clock);
+    let index = Index::new(Arc::clone(&log));
     let drivers = Drivers::new(Arc::new(World {
         log: Arc::clone(&log),
+        index: Arc::clone(&index),
+        cut: CutTails::default(),
         models: Arc::clone(&models),
         sidecars: Arc::clone(&sidecars),
         ledgers: Arc::clone(&ledgers),
@@ -119,8 +122,8 @@ pub(crate) fn state(script: &str) -> (ServiceState, Drain) {
         drain: signal.clone(),
         max_active: 10,
         session_bytes: u64::MAX,
+        first_wait: FIRST_WAIT,
     }));
-    let index = Index::new(Arc::clone(&log));
     let seats = Seats::new(config.limits.watchers, Telemetry::off());
     let state = ServiceState {
         config,

@@ -82,7 +82,10 @@ impl SessionLogService for SessionLogs {
         let state = &digest.state;
         let whole = digest.damage.is_none() && state.session.is_some();
         Ok(Response::new(v1::GetSessionResponse {
-            session: Some(summary::of_session(&key, &digest.brief())),
+            session: Some(summary::of_session(
+                &key,
+                &self.0.index.shown(&key, &digest),
+            )),
             agent: whole.then(|| agent::to_wire(&state.agent, Some(&state.limits))),
         }))
     }

@@ -41,6 +41,7 @@ pub struct Metrics {
     tool_calls: Counter<u64>,
     tool_latency: Histogram<f64>,
     drivers: UpDownCounter<i64>,
+    drivers_lost: Counter<u64>,
     watchers: UpDownCounter<i64>,
     sidecars: UpDownCounter<i64>,
 }
@@ -106,6 +107,7 @@ impl Metrics {
                 "Attempts of tool calls, in seconds",
             ),
             drivers: gauge("loopwright.drivers", "Sessions driven now"),
+            drivers_lost: counter("loopwright.drivers.lost", "Drivers lost, by cause"),
             watchers: gauge("loopwright.watchers", "Watch streams open now"),
             sidecars: gauge("loopwright.sidecars", "Sidecars registered now"),
             meter,
@@ -165,6 +167,12 @@ impl Metrics {
             .record(took.as_secs_f64(), std::slice::from_ref(&tool));
         self.tool_calls
             .add(1, &[tool, KeyValue::new("outcome", outcome.to_owned())]);
+    }
+
+    /// A driver was lost; `cause` is `panicked`, `lost` (the fence, or a refusal of the log), or
+    /// `unavailable` (the log).
+    pub fn driver_lost(&self, cause: &'static str) {
+        self.drivers_lost.add(1, &[KeyValue::new("cause", cause)]);
     }
 
     /// Counts a driver while the tally lives.

@@ -40,8 +40,6 @@ pub(crate) struct Engine {
     streams: Mutex<HashMap<StreamKey, Arc<Stream>>>,
     failure: watch::Sender<Option<Failure>>,
     started: Instant,
-    /// Seconds since then, as of the last look over the streams.
-    now: AtomicU64,
     drafts: AtomicU64,
     /// The segment that takes records now, for syncs outside the writer.
     journal: Mutex<Option<Arc<dyn DiskFile>>>,
@@ -60,7 +58,6 @@ impl Engine {
             streams: Mutex::default(),
             failure: watch::Sender::new(None),
             started: Instant::now(),
-            now: AtomicU64::new(0),
             drafts: AtomicU64::new(0),
             journal: Mutex::default(),
         }
@@ -77,7 +74,7 @@ impl Engine {
                 stream
             }
         };
-        stream.touch(self.now.load(Ordering::Relaxed));
+        stream.touch(self.started.elapsed().as_secs());
         stream
     }
 
@@ -116,6 +113,7 @@ impl Engine {
             });
         }
         let found = fault.map(|found| format!("at byte {}: {}", found.offset, found.fault));
+        stream.load(mark, epoch);
         if let Some(reason) = condemned.or(found) {
             let good_through = mark.seq;
             stream.live.condemn(Corruption {
@@ -124,15 +122,12 @@ impl Engine {
                 reason,
             });
         }
-        // Last: from here on, others take it as it is.
-        stream.load(mark, epoch);
         Ok(())
     }
 
     /// Lets go of streams that nobody holds and nobody has asked for lately.
     pub(crate) fn evict(&self) {
         let now = self.started.elapsed().as_secs();
-        self.now.store(now, Ordering::Relaxed);
         let patience = self.options.idle.as_secs();
         lock(&self.streams)
             .retain(|_, stream| Arc::strong_count(stream) > 1 || !stream.is_idle(now, patience));

@@ -3,7 +3,7 @@
 //! Invariant: `filed <= acked <= written`, each a prefix of the one after it. There is at most one
 //! `Stream` for a key: the map hands out clones, and lets go only of one that nobody holds.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use crate::error::AppendError;
@@ -31,14 +31,13 @@ pub(crate) struct Stream {
     /// Read by who puts a blob into the stream's folder, written by who removes the folder.
     pub(crate) folder: RwLock<()>,
     marks: Mutex<Marks>,
-    /// Whether the marks and the tail are what the disk says; set under the marks' lock.
-    loaded: AtomicBool,
     /// Seconds of the engine's clock when somebody last asked for it.
     touched: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Marks {
+    loaded: bool,
     written: Mark,
     acked: Mark,
     filed: Mark,
@@ -76,7 +75,6 @@ impl Stream {
             live: Arc::default(),
             folder: RwLock::default(),
             marks: Mutex::default(),
-            loaded: AtomicBool::new(false),
             touched: AtomicU64::new(0),
         }
     }
@@ -86,15 +84,16 @@ impl Stream {
     }
 
     pub(crate) fn is_loaded(&self) -> bool {
-        self.loaded.load(Ordering::Acquire)
+        lock(&self.marks).loaded
     }
 
     /// Takes over what the disk says, unless somebody was faster.
     pub(crate) fn load(&self, mark: Mark, epoch: u64) {
         let mut marks = lock(&self.marks);
-        if !self.is_loaded() {
+        if !marks.loaded {
             let queued = marks.queued;
             *marks = Marks {
+                loaded: true,
                 written: mark,
                 acked: mark,
                 filed: mark,
@@ -102,7 +101,6 @@ impl Stream {
                 removed: false,
             };
             self.live.restore(mark.seq, mark.crc, epoch);
-            self.loaded.store(true, Ordering::Release);
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use loopwright_log::StreamKey;
 use tokio::sync::{oneshot, watch};
 
-use super::{super::Delivery, Drivers};
+use super::{super::Delivery, Drivers, start::Ending};
 
 /// Why a session was not let go of.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,7 +78,7 @@ impl Drivers {
             }
             inbox.closed().await;
         }
-        if self.has_open_loop(key).await {
+        if self.ending(key).await == Ending::Open {
             return Err(ReleaseError::LoopOpen);
         }
         Ok(hold)

@@ -123,3 +123,27 @@ async fn a_session_that_no_entry_holds_is_refused_for_its_size() {
     assert_eq!(rig.drivers.restarts(&key("a")), 0);
     run(&rig, None, 1).await;
 }
+
+#[tokio::test]
+async fn a_loop_that_is_taken_up_is_offered_what_has_come_meanwhile() {
+    let first = rig(SLOW);
+    first.begin("a", "r1").await;
+    first.drain.begin();
+    first.drivers.drained().await;
+    let next = rig_on(Arc::clone(&first.log), SLOW);
+    let fake = Fake::tcp(&["one"]);
+    register(&next, "fake", &fake).await;
+    next.drivers.recover().await.unwrap();
+    let mut items = next.log.read(&key("a"), 0, ReadMode::Follow);
+    loop {
+        let item = items.next().await.unwrap().unwrap();
+        if let ReadItem::Fact(record) = item {
+            let entry: Entry = serde_json::from_slice(&record.body()).unwrap();
+            let changed = |event: &Event| matches!(event, Event::ToolsChanged(_));
+            if record.seq > 1 && entry.events.iter().any(changed) {
+                break;
+            }
+        }
+    }
+    assert_eq!(offered(&next).await, ["fake__one"]);
+}

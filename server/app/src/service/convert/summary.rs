@@ -72,7 +72,8 @@ pub fn of_session(key: &StreamKey, brief: &Brief) -> v1::SessionSummary {
         title: brief.title.clone(),
         last_text: current.map(|one| one.last_text.clone()).unwrap_or_default(),
         queued_messages: brief.queued,
-        driver_restarts: current.map_or(0, |one| one.restarts),
+        driver_restarts: restarts(brief, current.map_or(0, |one| one.restarts)),
+        problem: problem(brief),
     }
 }
 
@@ -124,7 +125,13 @@ pub fn session_state(brief: &Brief) -> v1::SessionState {
     if brief.damaged {
         return v1::SessionState::Corrupt;
     }
-    if brief.standing.open {
+    if brief
+        .trouble
+        .as_ref()
+        .is_some_and(|trouble| trouble.given_up)
+    {
+        v1::SessionState::Failed
+    } else if brief.standing.open {
         v1::SessionState::Active
     } else {
         v1::SessionState::Idle
@@ -137,6 +144,30 @@ pub fn has_labels(brief: &Brief, wanted: &BTreeMap<String, String>) -> bool {
     wanted
         .iter()
         .all(|(key, value)| brief.labels.get(key) == Some(value))
+}
+
+/// Drivers that took the loop up again, those that were lost before they could say so included.
+fn restarts(brief: &Brief, attached: u32) -> u32 {
+    let lost = brief.trouble.as_ref().map_or(0, |trouble| trouble.losses);
+    attached.max(lost)
+}
+
+/// What is wrong with a session, in words; empty where nothing is.
+fn problem(brief: &Brief) -> String {
+    match &brief.trouble {
+        _ if brief.damaged => format!(
+            "the log is damaged behind entry {}; it can be read up to there, and \
+             `loopwright log repair` makes it whole again",
+            brief.seq
+        ),
+        Some(trouble) if trouble.given_up => format!(
+            "{}; {} drivers were lost in a row, none got any further; a command or a restart of \
+             the server tries again",
+            trouble.reason, trouble.losses
+        ),
+        Some(trouble) => format!("{}; another driver follows", trouble.reason),
+        None => String::new(),
+    }
 }
 
 fn end_reason(one: &LoopDigest) -> v1::EndReason {

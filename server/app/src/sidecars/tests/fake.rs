@@ -355,9 +355,18 @@ impl Script {
         self.running.send_modify(|count| *count += 1);
         self.most_running
             .fetch_max(u64::from(*self.running.borrow()), Ordering::SeqCst);
+        let _running = Running(self.running.clone());
         self.gate.acquire().await.unwrap().forget();
-        self.running.send_modify(|count| *count -= 1);
         Ok(Response::new(one(Kind::Result(text("through")))))
+    }
+}
+
+/// A call that runs, until it ends or is given up.
+struct Running(watch::Sender<u32>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
     }
 }
 

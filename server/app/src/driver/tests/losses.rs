@@ -1,0 +1,181 @@
+//! Drivers that panic: alone, and only so often.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use loopwright_log::{
+    BackStream, BlobError, BlobRef, Failure, KeyPage, KeyQuery, LogError, Progress, ReadStream,
+    Seq, Stats,
+};
+use loopwright_proto::v1::SessionState;
+
+use super::*;
+use crate::{index::Scope, service::convert::summary};
+
+/// A log that panics in whoever appends to one session, while it is armed.
+struct Poisoned {
+    log: Arc<MemoryLog>,
+    key: StreamKey,
+    armed: AtomicBool,
+    panics: AtomicU32,
+}
+
+impl Log for Poisoned {
+    fn append<'a>(
+        &'a self,
+        key: &'a StreamKey,
+        expected: Seq,
+        record: NewRecord,
+    ) -> BoxFuture<'a, Result<Seq, AppendError>> {
+        if *key == self.key && self.armed.load(Ordering::SeqCst) {
+            self.panics.fetch_add(1, Ordering::SeqCst);
+            panic!("the poison of {key}");
+        }
+        self.log.append(key, expected, record)
+    }
+
+    fn read(&self, key: &StreamKey, after: Seq, mode: ReadMode) -> ReadStream {
+        self.log.read(key, after, mode)
+    }
+
+    fn read_back(&self, key: &StreamKey, before: Seq) -> BackStream {
+        self.log.read_back(key, before)
+    }
+
+    fn tail<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<Option<Seq>, LogError>> {
+        self.log.tail(key)
+    }
+
+    fn keys(&self, query: KeyQuery) -> BoxFuture<'_, Result<KeyPage, LogError>> {
+        self.log.keys(query)
+    }
+
+    fn remove<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<bool, LogError>> {
+        self.log.remove(key)
+    }
+
+    fn publish(&self, key: &StreamKey, progress: Progress) {
+        self.log.publish(key, progress);
+    }
+
+    fn put_blob<'a>(
+        &'a self,
+        key: &'a StreamKey,
+        payload: Bytes,
+    ) -> BoxFuture<'a, Result<BlobRef, BlobError>> {
+        self.log.put_blob(key, payload)
+    }
+
+    fn get_blob<'a>(
+        &'a self,
+        key: &'a StreamKey,
+        blob: &'a BlobRef,
+    ) -> BoxFuture<'a, Result<Bytes, BlobError>> {
+        self.log.get_blob(key, blob)
+    }
+
+    fn stats(&self) -> Stats {
+        self.log.stats()
+    }
+
+    fn failed(&self) -> Option<Failure> {
+        self.log.failed()
+    }
+
+    fn wait_failed(&self) -> BoxFuture<'_, Failure> {
+        self.log.wait_failed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), LogError>> {
+        self.log.close()
+    }
+}
+
+/// What a list says of each session: its state, restarts and problem.
+async fn listed(rig: &Rig) -> Vec<(SessionState, u32, String)> {
+    let scope = Scope::Namespace("default".parse().unwrap());
+    let pick = |key: &StreamKey, brief: &_| vec![summary::of_session(key, brief)];
+    let mut all = rig.index.scan(scope, pick).await.unwrap();
+    all.sort_by(|one, other| one.session_id.cmp(&other.session_id));
+    let short =
+        |one: loopwright_proto::v1::SessionSummary| (one.state(), one.driver_restarts, one.problem);
+    all.into_iter().map(short).collect()
+}
+
+/// Until it holds; a test that waits in vain is ended from outside.
+async fn until(what: impl Fn() -> bool) {
+    while !what() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_driver_that_panics_ends_alone_and_is_tried_again_only_so_often() {
+    let (a, b) = (key("a"), key("b"));
+    let log = Arc::new(Poisoned {
+        log: MemoryLog::new(),
+        key: a.clone(),
+        armed: AtomicBool::new(false),
+        panics: AtomicU32::new(0),
+    });
+    let rig = rig_on(Arc::clone(&log) as Arc<dyn Log>, SLOW);
+    for (key, id) in [(&a, "a"), (&b, "b")] {
+        let started = rig.drivers.start_loop(key, create(id), start("r1")).await;
+        started.unwrap();
+    }
+    log.armed.store(true, Ordering::SeqCst);
+    let lost = rig.drivers.command(&a, cancel("r2")).await;
+    assert!(matches!(lost, Err(CommandError::Log(_))), "{lost:?}");
+    let trouble = || rig.index.troubles().of(&a);
+    until(|| trouble().is_some_and(|trouble| trouble.given_up)).await;
+    assert_eq!(log.panics.load(Ordering::SeqCst), 5);
+    let [(state, restarts, problem), (other, _, well)] = &*listed(&rig).await else {
+        panic!("two sessions")
+    };
+    assert_eq!((*state, *restarts), (SessionState::Failed, 5));
+    assert!(
+        problem.contains("the poison of session/default/a"),
+        "{problem}"
+    );
+    assert_eq!((*other, well.as_str()), (SessionState::Active, ""));
+    let page = rig.telemetry.metrics().render();
+    let line = "loopwright_drivers_lost_total{cause=\"panicked\"} 5";
+    assert!(page.lines().any(|l| l == line), "no {line} in {page}");
+    // The other one goes on; a command to the failed one is one more try, and no row of them.
+    rig.drivers.command(&b, cancel("r2")).await.unwrap();
+    let lost = rig.drivers.command(&a, cancel("r2")).await;
+    assert!(matches!(lost, Err(CommandError::Log(_))), "{lost:?}");
+    until(|| trouble().is_some_and(|trouble| trouble.losses == 6)).await;
+    assert_eq!(log.panics.load(Ordering::SeqCst), 6);
+    // Once the cause is gone, the same command is carried out and nothing is left of it.
+    log.armed.store(false, Ordering::SeqCst);
+    rig.drivers.command(&a, cancel("r2")).await.unwrap();
+    until_ended(&rig.log, &a, 1).await;
+    assert_eq!(trouble(), None);
+    assert_eq!(listed(&rig).await[0].0, SessionState::Idle);
+}
+
+#[tokio::test]
+async fn a_driver_that_got_further_begins_a_new_row_of_losses() {
+    let troubles = crate::index::Troubles::default();
+    let a = key("a");
+    for (progressed, losses, given_up) in [
+        (false, 1, false),
+        (false, 2, false),
+        (false, 3, false),
+        (false, 4, false),
+        (true, 1, false),
+        (false, 2, false),
+        (false, 3, false),
+        (false, 4, false),
+        (false, 5, true),
+        (false, 6, true),
+        (true, 1, false),
+    ] {
+        let trouble = troubles.lost(&a, "why", progressed, true);
+        assert_eq!((trouble.losses, trouble.given_up), (losses, given_up));
+    }
+    troubles.over(&a);
+    assert_eq!(troubles.of(&a), None);
+}
