@@ -271,3 +271,20 @@ fn a_call_lost_with_its_driver_starts_at_once_if_it_never_did() {
     let events = s.tool_fails(2, 2, ToolFailureKind::NotExecuted, true);
     assert_eq!(kinds(&events), ["ToolCallFailed"]);
 }
+
+#[test]
+fn a_loop_that_nobody_tells_ends_after_its_idle_timeout() {
+    let limits = Limits {
+        idle_timeout_ms: Some(5_000),
+        ..Limits::default()
+    };
+    let mut s = asking(limits.clone());
+    assert_eq!(s.state.wake_at().map(|at| at.0 - s.now), Some(5_000));
+    assert_eq!(kinds(&s.fire_next()), ["UnknownResolved", "LoopEnded"]);
+    let mut s = asking(limits);
+    s.wait(3_000);
+    s.resolve(2, RunAgain);
+    assert_eq!(s.state.wake_at(), None, "a tool runs");
+    s.tool_fails(2, 2, AMBIGUOUS, false);
+    assert_eq!(s.state.wake_at().map(|at| at.0 - s.now), Some(5_000));
+}
