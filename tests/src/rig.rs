@@ -11,8 +11,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use loopwright_client::{Client, ClientOptions};
 
+pub mod clients;
 pub mod effects;
 pub mod history;
+pub mod mount;
 pub mod valve;
 
 /// Wrongs that are told in words; all are counted.

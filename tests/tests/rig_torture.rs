@@ -19,7 +19,6 @@ mod rig_torture {
     mod bits;
     mod image;
     mod judge;
-    mod life;
     mod lines;
     mod look;
     mod room;

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 
 use loopwright_proto::v1::{EffectClass, Entry, event::Kind};
-use loopwright_tests::rig::Outcome;
+use loopwright_tests::rig::{Outcome, effects::Effect};
 
-use super::sidecar::{Effect, NAME, TOOLS};
+use super::sidecar::{NAME, TOOLS};
 
 /// A call as the log tells of it.
 #[derive(Debug)]
 struct Call {
     class: EffectClass,
+    /// The sidecar can say what became of it.
+    can_be_looked_up: bool,
     /// Attempt and epoch of each dispatch.
     starts: Vec<(u32, u64)>,
     /// True between a dispatch and what came of it.
@@ -65,7 +67,9 @@ impl Calls {
         known.was_in_doubt |= matches!(kind, Kind::ToolCallInDoubt(_));
         known.starts.extend(start.map(|attempt| (attempt, epoch)));
         known.ends.extend(end);
-        let again = start.is_some() && (known.is_ambiguous || !known.ends.is_empty());
+        // Where the sidecar has said that it never ran, it is run; the effects tell a lie.
+        let is_lost = known.is_ambiguous && !known.can_be_looked_up;
+        let again = start.is_some() && (is_lost || !known.ends.is_empty());
         report.expect(!again, || {
             format!("{session}/{call} was dispatched again: {known:?}")
         });
@@ -75,13 +79,14 @@ impl Calls {
         let own = tool
             .strip_prefix(NAME)
             .and_then(|rest| rest.strip_prefix("__"));
-        let class = TOOLS.iter().find(|(name, _)| Some(*name) == own);
-        let Some((_, class)) = class else {
+        let tool_of = TOOLS.iter().find(|(name, _, _)| Some(*name) == own);
+        let Some((_, class, lookup)) = tool_of else {
             return report.wrong(format!("{session}/{call}: there is no {tool}"));
         };
         let call = format!("{session}/{call}");
         let asked = Call {
             class: *class,
+            can_be_looked_up: *lookup,
             starts: Vec::new(),
             is_running: false,
             is_ambiguous: false,
@@ -144,11 +149,16 @@ impl Call {
             (_, "completed") => report.expect(effects >= 1, words),
             _ => {}
         }
+        let found_out = self.is_ambiguous && self.can_be_looked_up && end == "completed";
+        report.count("found_out", u64::from(found_out));
         let is_at_most_once = self.class == EffectClass::AtMostOnce;
         let is_expected = match end {
-            "completed" => !self.is_ambiguous,
+            "completed" => !self.is_ambiguous || self.can_be_looked_up,
             // Nothing else than a lost server stands between a call and its result here.
-            "unknown" => is_at_most_once && self.was_in_doubt && self.is_ambiguous,
+            "unknown" => {
+                let is_lost = self.was_in_doubt && self.is_ambiguous;
+                is_at_most_once && !self.can_be_looked_up && is_lost
+            }
             _ => false,
         };
         report.expect(is_expected, || format!("{key} ended as {end}: {self:?}"));
@@ -157,8 +167,8 @@ impl Call {
 
 /// The count of a tool's effects.
 fn effects_of(tool: &str) -> &'static str {
-    let class = TOOLS.iter().find(|(name, _)| *name == tool);
-    match class.map(|(_, class)| class) {
+    let class = TOOLS.iter().find(|(name, _, _)| *name == tool);
+    match class.map(|(_, class, _)| class) {
         Some(EffectClass::ReadOnly) => "read_only_effects",
         Some(EffectClass::Idempotent) => "idempotent_effects",
         Some(EffectClass::Deduplicated) => "deduplicated_effects",

@@ -3,16 +3,16 @@
 //! Boundary: the public client, and nothing of the server. Invariant: what was acknowledged or shown
 //! is kept as it came, and never made good.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use loopwright_client::{Client, ClientOptions, Watch, WatchEvent};
+use loopwright_client::{Client, Error, Watch, WatchEvent};
 use loopwright_proto::v1::{
-    Agent, Entry, MessageMode, SendMessageRequest, StartLoopRequest, event::Kind,
-    send_message_request, start_loop_request,
+    Agent, Entry, MessageMode, ResolveUnknownRequest, SendMessageRequest, StartLoopRequest,
+    UnknownPolicy, UnknownResolution, event::Kind, send_message_request, start_loop_request,
 };
 use loopwright_tests::rig::{
-    Chance,
+    self, Chance,
     history::{Ack, History},
 };
 use tokio::task::JoinSet;
@@ -46,7 +46,7 @@ struct Talk<'a> {
     course: &'a Course,
     chance: &'a mut Chance,
     history: &'a mut History,
-    pending: JoinSet<Result<Ack>>,
+    pending: JoinSet<Result<Option<Ack>>>,
     said: u32,
 }
 
@@ -74,16 +74,6 @@ pub(super) async fn drive(course: Course, lane: u64) -> Vec<History> {
     histories
 }
 
-/// A client that never gives up before the rig does.
-pub(super) fn patient(url: &str) -> Result<Client> {
-    Ok(Client::connect(ClientOptions {
-        retries: 100_000,
-        command_timeout: Duration::from_secs(300),
-        retry_delay: Duration::from_millis(20),
-        ..ClientOptions::at(url)
-    })?)
-}
-
 async fn talk(
     course: &Course,
     chance: &mut Chance,
@@ -91,7 +81,7 @@ async fn talk(
     model: &str,
 ) -> Result<()> {
     let mut talk = Talk {
-        client: patient(&course.url)?,
+        client: rig::patient(&course.url)?,
         course,
         chance,
         history,
@@ -114,11 +104,14 @@ async fn talk(
 impl Talk<'_> {
     async fn start(&mut self, model: &str) -> Result<Ack> {
         let (request_id, text) = self.next_words();
+        let policies = [UnknownPolicy::TellModel, UnknownPolicy::Ask];
+        let policy = policies[self.chance.place(policies.len())];
         let request = StartLoopRequest {
             request_id: request_id.clone(),
             session_id: self.history.session.clone(),
             agent: Some(Agent {
                 model: model.to_owned(),
+                unknown_policy: policy.into(),
                 ..Agent::default()
             }),
             input: Some(start_loop_request::Input::Text(text.clone())),
@@ -147,11 +140,43 @@ impl Talk<'_> {
         self.pending.spawn(async move {
             let answer = client.send_message(request).await.context("SendMessage")?;
             let seq = answer.seq;
-            Ok(Ack {
+            Ok(Some(Ack {
                 request_id,
                 text,
                 seq,
-            })
+            }))
+        });
+    }
+
+    /// Says what a call did of which nobody knows it, as a person would.
+    fn resolve(&mut self, call: &str) {
+        let resolutions = [
+            UnknownResolution::Happened,
+            UnknownResolution::DidNotHappen,
+            UnknownResolution::TellModel,
+        ];
+        let resolution = resolutions[self.chance.place(resolutions.len())];
+        let request_id = format!("resolve-{}-{call}", self.history.session);
+        let request = ResolveUnknownRequest {
+            request_id: request_id.clone(),
+            session_id: self.history.session.clone(),
+            call: call.to_owned(),
+            resolution: resolution.into(),
+            reason: "somebody looked".to_owned(),
+            ..ResolveUnknownRequest::default()
+        };
+        let client = self.client.clone();
+        self.pending.spawn(async move {
+            match client.resolve_unknown(request).await {
+                Ok(answer) => Ok(Some(Ack {
+                    request_id,
+                    text: String::new(),
+                    seq: answer.seq,
+                })),
+                // An interruption came first, and nobody asks any more.
+                Err(Error::Rejected(_)) => Ok(None),
+                Err(error) => Err(error).context("ResolveUnknown"),
+            }
         });
     }
 
@@ -176,7 +201,7 @@ impl Talk<'_> {
                 return Ok(());
             }
             tokio::select! {
-                Some(ack) = self.pending.join_next() => self.history.acks.push(ack??),
+                Some(ack) = self.pending.join_next() => self.history.acks.extend(ack??),
                 event = watch.next() => match event.context("the watch ended")?? {
                     WatchEvent::Entry(entry) => self.take(entry),
                     WatchEvent::Interrupted { .. } => self.history.interruptions += 1,
@@ -187,6 +212,13 @@ impl Talk<'_> {
     }
 
     fn take(&mut self, entry: Entry) {
+        for event in &entry.events {
+            if let Some(Kind::ToolCallUnknown(unknown)) = &event.kind
+                && unknown.policy() == UnknownPolicy::Ask
+            {
+                self.resolve(&unknown.call);
+            }
+        }
         self.history.entries.push(entry);
         self.course.moments.entry.notify_waiters();
         if self.said < LOOPS + INTERJECTIONS

@@ -1,13 +1,13 @@
 //! One run: the server, its sidecar and its clients, the kills, and then the oracle.
 
-use std::{net::TcpListener, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use loopwright_client::Client;
 use loopwright_tests::{
     kit::{self, Server},
     rig::{
-        Outcome,
+        self, Outcome,
         history::{self, COUNTS, History, Watched},
     },
     scene,
@@ -29,8 +29,6 @@ const LANES: u64 = 16;
 const SEGMENT: &str = "64KiB";
 /// How long the loops that still run after the last kill may take.
 const TO_THE_END: Duration = Duration::from_secs(90);
-/// Below the ports that a machine gives to clients: one that dials in vain must not take it.
-const PORTS: std::ops::Range<u16> = 21_000..29_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_server_that_is_killed_loses_nothing_and_repeats_nothing() -> Result<()> {
@@ -55,9 +53,9 @@ async fn run(plan: &Plan, dir: &Path, report: &mut Outcome) -> Result<()> {
     let effect = Arc::clone(&moments.effect);
     let tools = Tools::new(&dir.join("effects"), chance, effect)?;
     let mut server = tokio::task::block_in_place(|| serve(plan, dir))?;
-    let client = lane::patient(&server.url)?;
+    let client = rig::patient(&server.url)?;
     kit::register(&server.url, NAME, &tools.serve().await?).await?;
-    let names = TOOLS.map(|(name, _)| format!("{NAME}__{name}"));
+    let names = TOOLS.map(|(name, _, _)| format!("{NAME}__{name}"));
     kit::wait_for_tools(&client, &names.each_ref().map(String::as_str)).await?;
 
     let course = Course {
@@ -130,14 +128,7 @@ fn serve(plan: &Plan, dir: &Path) -> Result<Server> {
                 path.display().to_string(),
             );
     }
-    let mut ports = plan.chance(3 << 32);
-    let free = std::iter::repeat_with(|| {
-        let range = u64::from(PORTS.end - PORTS.start);
-        PORTS.start + u16::try_from(ports.below(range)).unwrap_or(0)
-    })
-    .take(100)
-    .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-    .context("no free port")?;
+    let free = rig::port(&mut plan.chance(3 << 32))?;
     options
         .set("server.listen", format!("127.0.0.1:{free}"))
         .start_in(dir)
@@ -159,10 +150,12 @@ fn script(delay_ms: u32) -> String {
             ));
         }
     };
-    for (tool, _) in TOOLS {
+    for (tool, _, _) in TOOLS {
         turn(&[tool]);
     }
-    turn(&["send", "charge", "set", "look", "charge", "send"]);
+    turn(&[
+        "send", "charge", "set", "look", "mail", "charge", "send", "mail",
+    ]);
     turn(&[]);
     turns
 }

@@ -1,27 +1,27 @@
-//! Four tools, one of each effect class, that write down what they did.
+//! Five tools, of each effect class, that write down what they did.
 //!
 //! Boundary: serves SidecarService, and outlives the server under test. Invariant: one line for each
 //! real effect, in the file before the answer leaves; a call goes on when its caller is gone, as an
 //! effect that is under way does.
 
 use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::Write as _,
     net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use loopwright_proto::v1::{
     AttachCallRequest, AttachCallResponse, CallToolRequest, CallToolResponse, DescribeRequest,
-    DescribeResponse, EffectClass, LookupCallRequest, LookupCallResponse, NotExecuted, Part,
-    ToolResult, ToolSpec, call_tool_response, part,
+    DescribeResponse, EffectClass, LookupCallRequest, LookupCallResponse, NotExecuted, ToolSpec,
+    call_tool_response,
     sidecar_service_server::{SidecarService, SidecarServiceServer},
 };
-use loopwright_tests::rig::Chance;
+use loopwright_tests::rig::{
+    Chance,
+    effects::{self, Effect, Effects},
+};
 use tokio::{
     net::TcpListener,
     sync::{Notify, mpsc},
@@ -35,59 +35,31 @@ pub(super) const NAME: &str = "rig";
 const LONGEST_PAUSE_MS: u64 = 25;
 /// Longer than any run.
 const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
-/// The tools, by name.
-pub(super) const TOOLS: [(&str, EffectClass); 4] = [
-    ("look", EffectClass::ReadOnly),
-    ("set", EffectClass::Idempotent),
-    ("charge", EffectClass::Deduplicated),
-    ("send", EffectClass::AtMostOnce),
+/// The tools, by name; and whether the sidecar can say what became of a call.
+pub(super) const TOOLS: [(&str, EffectClass, bool); 5] = [
+    ("look", EffectClass::ReadOnly, false),
+    ("set", EffectClass::Idempotent, false),
+    ("charge", EffectClass::Deduplicated, false),
+    ("send", EffectClass::AtMostOnce, false),
+    ("mail", EffectClass::AtMostOnce, true),
 ];
-
-/// One effect, as its line says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Effect {
-    /// `namespace/session/call`.
-    pub(super) key: String,
-    /// The tool's own name.
-    pub(super) tool: String,
-    /// The attempt that had it.
-    pub(super) attempt: u32,
-    /// The epoch of the driver that called.
-    pub(super) epoch: u64,
-}
 
 /// The sidecar.
 #[derive(Clone)]
 pub(super) struct Tools(Arc<Shared>);
 
 struct Shared {
-    path: PathBuf,
-    done: Mutex<Done>,
+    effects: Effects,
     chance: Mutex<Chance>,
     /// Told at every effect.
     had_effect: Arc<Notify>,
 }
 
-struct Done {
-    file: File,
-    /// What `charge` remembers, by key.
-    kept: BTreeMap<String, Kept>,
-}
-
-struct Kept {
-    arguments_sha256: String,
-    epoch: u64,
-    result: String,
-}
-
 impl Tools {
     /// Tools that write to `path` and tell `had_effect`.
     pub(super) fn new(path: &Path, chance: Chance, had_effect: Arc<Notify>) -> Result<Self> {
-        let file = File::create(path)?;
-        let kept = BTreeMap::new();
         Ok(Self(Arc::new(Shared {
-            path: path.to_owned(),
-            done: Mutex::new(Done { file, kept }),
+            effects: Effects::new(path)?,
             chance: Mutex::new(chance),
             had_effect,
         })))
@@ -105,80 +77,38 @@ impl Tools {
 
     /// Every effect so far, as the file has it.
     pub(super) fn effects(&self) -> Result<Vec<Effect>> {
-        let text = std::fs::read_to_string(&self.0.path)?;
-        let effect = |line: &str| {
-            let mut words = line.split(' ').map(str::to_owned);
-            Some(Effect {
-                key: words.next()?,
-                tool: words.next()?,
-                attempt: words.next()?.parse().ok()?,
-                epoch: words.next()?.parse().ok()?,
-            })
-        };
-        text.lines()
-            .map(|line| effect(line).with_context(|| format!("`{line}` is no effect")))
-            .collect()
+        self.0.effects.all()
     }
 
     async fn run(&self, request: &CallToolRequest) -> call_tool_response::Kind {
-        self.pause().await;
-        let done = self.act(request);
-        self.pause().await;
-        match done {
-            Ok(text) => call_tool_response::Kind::Result(ToolResult {
-                parts: vec![Part {
-                    kind: Some(part::Kind::Text(text)),
-                    ..Part::default()
-                }],
-                ..ToolResult::default()
-            }),
-            Err(reason) => call_tool_response::Kind::NotExecuted(NotExecuted {
+        let refused = |reason| {
+            call_tool_response::Kind::NotExecuted(NotExecuted {
                 reason,
                 ..NotExecuted::default()
-            }),
-        }
-    }
-
-    /// Has the effect, unless `charge` knows the key already.
-    fn act(&self, request: &CallToolRequest) -> Result<String, String> {
-        let mut done = locked(&self.0.done);
-        if request.tool == "charge"
-            && let Some(kept) = done.kept.get_mut(&request.key)
-        {
-            if kept.arguments_sha256 != request.arguments_sha256 {
-                return Err(format!("{} came with other arguments", request.key));
-            }
-            if request.epoch < kept.epoch {
-                return Err(format!("{} is called by a newer driver", request.key));
-            }
-            kept.epoch = request.epoch;
-            return Ok(kept.result.clone());
-        }
-        let CallToolRequest {
-            key,
-            tool,
-            attempt,
-            epoch,
-            ..
-        } = request;
-        let line = format!("{key} {tool} {attempt} {epoch}\n");
-        done.file
-            .write_all(line.as_bytes())
-            .map_err(|error| error.to_string())?;
-        let result = format!("did {tool} for {key}");
-        let kept = Kept {
-            arguments_sha256: request.arguments_sha256.clone(),
-            epoch: *epoch,
-            result: result.clone(),
+            })
         };
-        done.kept.insert(key.clone(), kept);
-        drop(done);
+        let running = match self.0.effects.begin(request) {
+            Ok(running) => running,
+            Err(reason) => return refused(reason),
+        };
+        self.pause().await;
+        let tool = TOOLS.iter().find(|(name, _, _)| *name == request.tool);
+        let class = tool.map_or(EffectClass::AtMostOnce, |(_, class, _)| *class);
+        let done = self.0.effects.act(request, class);
         self.0.had_effect.notify_waiters();
-        Ok(result)
+        self.pause().await;
+        drop(running);
+        match done {
+            Ok(text) => call_tool_response::Kind::Result(effects::said(&text)),
+            Err(reason) => refused(reason),
+        }
     }
 
     async fn pause(&self) {
-        let pause = locked(&self.0.chance).below(LONGEST_PAUSE_MS);
+        let chance = self.0.chance.lock();
+        let pause = chance
+            .unwrap_or_else(PoisonError::into_inner)
+            .below(LONGEST_PAUSE_MS);
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
 }
@@ -191,12 +121,14 @@ impl SidecarService for Tools {
         &self,
         _: Request<DescribeRequest>,
     ) -> Result<Response<DescribeResponse>, Status> {
-        let tools = TOOLS.map(|(name, class)| ToolSpec {
+        let tools = TOOLS.map(|(name, class, lookup)| ToolSpec {
             name: name.to_owned(),
             description: format!("Has an effect that is {}.", class.as_str_name()),
             input_schema_json: r#"{"type":"object"}"#.to_owned(),
             effect_class: class.into(),
             retention: (class == EffectClass::Deduplicated).then(|| RETENTION.into()),
+            supports_lookup: lookup,
+            supports_attach: lookup,
             ..ToolSpec::default()
         });
         Ok(Response::new(DescribeResponse {
@@ -221,21 +153,25 @@ impl SidecarService for Tools {
 
     async fn lookup_call(
         &self,
-        _: Request<LookupCallRequest>,
+        request: Request<LookupCallRequest>,
     ) -> Result<Response<LookupCallResponse>, Status> {
-        Err(Status::unimplemented("nothing is looked up here"))
+        let outcome = Some(self.0.effects.lookup(request.get_ref()));
+        Ok(Response::new(LookupCallResponse { outcome }))
     }
 
     type AttachCallStream = ReceiverStream<Result<AttachCallResponse, Status>>;
 
     async fn attach_call(
         &self,
-        _: Request<AttachCallRequest>,
+        request: Request<AttachCallRequest>,
     ) -> Result<Response<Self::AttachCallStream>, Status> {
-        Err(Status::unimplemented("nothing is rejoined here"))
+        let (answer, stream) = mpsc::channel(1);
+        let effects = self.0.effects.clone();
+        tokio::spawn(async move {
+            let kind = Some(effects.attach(request.get_ref()).await);
+            // Nobody may be there to hear it.
+            let _ = answer.send(Ok(AttachCallResponse { kind })).await;
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use loopwright_log::verify_stream;
 use loopwright_tests::rig::Outcome;
 
@@ -193,17 +193,10 @@ async fn change_file(image: &Image, truth: &Truth, outcome: &mut Outcome) -> Res
             }
             let done = due.check(truth, &seen).map_err(anyhow::Error::msg);
             outcome.take(&name, done);
-            // Without its last line a file is good in itself; the checkpoint says that it is short.
-            let is_short = order.len() < RECORDS && whole == order.len();
-            let found = verdict.fault.is_some() || is_short;
-            outcome.take(
-                &name,
-                (|| {
-                    ensure!(found, "verification finds nothing");
-                    ensure!(verdict.good_through == whole as u64, "{verdict:?}");
-                    Ok(())
-                })(),
-            );
+            let good_through = verdict.good_through;
+            outcome.expect(!verdict.is_good() && good_through == whole as u64, || {
+                format!("{name}: verification finds {verdict:?}")
+            });
         }
     }
     Ok(())

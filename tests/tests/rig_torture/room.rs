@@ -4,20 +4,18 @@
 //! A refused command says so in words, nothing acknowledged is lost, and once there is room the server
 //! goes on, or, where it could not start, starts.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use loopwright_client::Error;
 use loopwright_tests::{
     kit::{Options, Server},
-    rig::{self, Outcome},
+    rig::{
+        self, Outcome,
+        clients::{self as life, Clients, PATIENCE},
+        mount::Mount,
+    },
 };
-
-use super::life::{self, Clients, PATIENCE};
 
 /// Loops that are tried, and the bytes of their messages.
 const LOOPS: usize = 6;
@@ -27,9 +25,6 @@ const PAGES: [u64; 2] = [26, 8];
 const PAGE: u64 = 4096;
 /// The words of the system for a full disk.
 const NO_ROOM: &str = "No space left on device";
-
-/// A file system of its own, until it is dropped.
-struct Mount(PathBuf);
 
 /// The room of one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +40,7 @@ pub(super) enum Room {
 /// Why there can be no file system here, if so.
 pub(super) fn refused() -> Option<String> {
     let dir = tempfile::tempdir().ok()?;
-    Mount::new(dir.path(), "size=4k")
+    Mount::tmpfs(dir.path(), "size=4k")
         .err()
         .map(|error| format!("{error:#}"))
 }
@@ -73,7 +68,7 @@ async fn live(room: Room, options: &Options, outcome: &mut Outcome) -> Result<()
     let dir = temp.path();
     let log = dir.join("log");
     std::fs::create_dir(&log)?;
-    let mount = Mount::new(&log, "size=16m")?;
+    let mount = Mount::tmpfs(&log, "size=16m")?;
     let mut clients = None;
     let limit = match room {
         Room::Pages(pages) => format!("size={}", pages * PAGE),
@@ -181,34 +176,4 @@ async fn killed(options: &Options, dir: &Path) -> Result<Clients> {
 fn used(dir: &Path) -> Result<u64> {
     let known = rustix::fs::statvfs(dir)?;
     Ok((known.f_blocks - known.f_bfree) * known.f_frsize)
-}
-
-impl Mount {
-    fn new(dir: &Path, options: &str) -> Result<Self> {
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("{options},mode=0700"), "rig"]);
-        done(mount.arg(dir))?;
-        Ok(Self(dir.to_owned()))
-    }
-
-    /// With other limits.
-    fn again(&self, options: &str) -> Result<()> {
-        let mut mount = Command::new("mount");
-        mount.args(["-o", &format!("remount,{options}")]);
-        done(mount.arg(&self.0))
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // Lazily: a server that is being killed may still have files open there.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
-fn done(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("{command:?}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?}: {}", said.trim());
-    Ok(())
 }

@@ -5,9 +5,9 @@ use std::{pin::pin, sync::Arc};
 use anyhow::{Context as _, Result};
 use futures_util::{StreamExt as _, stream};
 use loopwright_log::simulation;
-use loopwright_tests::rig::{self, Outcome, history::COUNTS};
+use loopwright_tests::rig::{self, Outcome, clients, history::COUNTS};
 
-use super::{bits, life, lines, room, syncs::Shim};
+use super::{bits, lines, room, syncs::Shim};
 
 /// Lives of the simulated disk, in CI and in full: neither is ever skipped.
 const SEEDS: [u64; 2] = [5_000, 50_000];
@@ -74,7 +74,7 @@ fn simulate(seed: u64) -> Result<Outcome> {
 /// What is done to real servers.
 async fn servers(seed: u64, outcome: &mut Outcome) -> Result<()> {
     let temp = tempfile::tempdir()?;
-    let options = life::options(temp.path())?;
+    let options = clients::options(temp.path())?;
     if let Some(why) = room::refused() {
         outcome.must_not_skip("no-room", &why);
     } else {

@@ -16,10 +16,11 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use loopwright_tests::{
     kit::{Options, Server},
-    rig::{self, Chance, Outcome},
+    rig::{
+        self, Chance, Outcome,
+        clients::{self as life, Clients, PATIENCE},
+    },
 };
-
-use super::life::{self, Clients, PATIENCE};
 
 /// Loops that run while syncs fail, and the bytes of their messages: with segments of 64 KiB, more
 /// than one checkpoint.
@@ -178,7 +179,7 @@ async fn live(mut server: Server, clients: &mut Clients, note: &Path) -> Result<
             if has_failed {
                 // It is to end; until then, it must not acknowledge anything.
                 let _ = clients.start(10).await;
-            } else if clients.have_ended() {
+            } else if clients.open().is_empty() {
                 return life::terminate(server).await;
             }
             // Between two looks at a process and a file, neither of which calls.
@@ -187,7 +188,11 @@ async fn live(mut server: Server, clients: &mut Clients, note: &Path) -> Result<
     };
     match tokio::time::timeout(PATIENCE, ended).await {
         Ok(ended) => ended,
-        Err(_) => bail!("the server neither ended nor did its work"),
+        Err(_) => {
+            let said = fs::read_to_string(note.with_file_name("stderr.log"))?;
+            let open = clients.open();
+            bail!("the server neither ended nor did its work: {open:?}: {said}")
+        }
     }
 }
 

@@ -5,14 +5,16 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
 use loopwright_client::{Client, Error, WatchEvent, WatchOptions};
 use loopwright_proto::v1::{Entry, StartLoopRequest, start_loop_request::Input};
-use loopwright_tests::{
+use tokio::task::AbortHandle;
+
+use crate::{
     kit::{Options, Server},
     rig::{
         Outcome,
@@ -20,31 +22,43 @@ use loopwright_tests::{
     },
     scene,
 };
-use tokio::task::AbortHandle;
 
 /// How long anything may take that is to happen at once, on a machine that is busy.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Every client of one server.
-pub(super) struct Clients {
+#[derive(Debug)]
+pub struct Clients {
     client: Client,
     sessions: Vec<Session>,
     asked: usize,
     /// When the last command was answered.
-    pub(super) last_ack: Option<SystemTime>,
+    pub last_ack: Option<SystemTime>,
 }
 
 /// A session whose loop was acknowledged.
+#[derive(Debug)]
 struct Session {
     history: History,
     loop_id: String,
-    shown: Arc<Mutex<Vec<Entry>>>,
+    shown: Arc<Mutex<Shown>>,
     watch: AbortHandle,
+}
+
+/// What a watcher of one session was shown.
+#[derive(Debug, Default)]
+struct Shown {
+    entries: Vec<Entry>,
+    /// Why it is shown no more.
+    broke: Option<String>,
 }
 
 /// A server's settings here: a scripted model of three replies, and journal segments of the smallest
 /// size, so that checkpoints come.
-pub(super) fn options(scripts: &Path) -> Result<Options> {
+///
+/// # Errors
+/// Where the script cannot be written.
+pub fn options(scripts: &Path) -> Result<Options> {
     let script = scripts.join("script.yaml");
     let call = "  tool_calls:\n  - tool: none__such\n    arguments: {}\n";
     let reply = |n| format!("- text: \"reply {n} of three\"\n");
@@ -58,13 +72,19 @@ pub(super) fn options(scripts: &Path) -> Result<Options> {
 }
 
 /// Starts a server; what it does is waited for by a thread that may block.
-pub(super) async fn start(options: &Options, dir: &Path) -> Result<Server> {
+///
+/// # Errors
+/// Where it does not come up; with what it said.
+pub async fn start(options: &Options, dir: &Path) -> Result<Server> {
     let (options, dir) = (options.clone(), dir.to_owned());
     tokio::task::spawn_blocking(move || options.start_in(&dir)).await?
 }
 
 /// Ends a server in order: its exit code.
-pub(super) async fn terminate(mut server: Server) -> Result<(i32, String)> {
+///
+/// # Errors
+/// Where it was ended by a signal.
+pub async fn terminate(mut server: Server) -> Result<(i32, String)> {
     tokio::task::spawn_blocking(move || {
         let code = server.terminate()?;
         Ok((code, server.stderr()))
@@ -72,9 +92,18 @@ pub(super) async fn terminate(mut server: Server) -> Result<(i32, String)> {
     .await?
 }
 
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
+}
+
 impl Clients {
     /// Nobody has asked for anything yet.
-    pub(super) fn of(server: &Server) -> Result<Self> {
+    ///
+    /// # Errors
+    /// Where the address cannot be used.
+    pub fn of(server: &Server) -> Result<Self> {
         Ok(Self {
             client: scene::client(&server.url, None)?,
             sessions: Vec::new(),
@@ -84,13 +113,19 @@ impl Clients {
     }
 
     /// The server has another address now.
-    pub(super) fn moved(&mut self, server: &Server) -> Result<()> {
+    ///
+    /// # Errors
+    /// Where the address cannot be used.
+    pub fn moved(&mut self, server: &Server) -> Result<()> {
         self.client = scene::client(&server.url, None)?;
         Ok(())
     }
 
     /// Starts a loop with a message of so many bytes, in a session of its own, and watches it.
-    pub(super) async fn start(&mut self, bytes: usize) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// Why it was refused; then nothing is known of it.
+    pub async fn start(&mut self, bytes: usize) -> Result<(), Error> {
         self.asked += 1;
         let text = format!("said-{}-{}", self.asked, "x".repeat(bytes));
         let request_id = format!("request-{}", self.asked);
@@ -123,7 +158,7 @@ impl Clients {
         Ok(())
     }
 
-    fn watch(&self, session: &str, shown: &Arc<Mutex<Vec<Entry>>>) -> AbortHandle {
+    fn watch(&self, session: &str, shown: &Arc<Mutex<Shown>>) -> AbortHandle {
         let options = WatchOptions {
             deltas: false,
             ..WatchOptions::default()
@@ -131,26 +166,38 @@ impl Clients {
         let mut watch = self.client.watch_with(session, options);
         let shown = Arc::clone(shown);
         let task = tokio::spawn(async move {
-            while let Some(Ok(event)) = watch.next().await {
+            while let Some(event) = watch.next().await {
+                let event = match event {
+                    Ok(event) => event,
+                    Err(error) => return seen(&shown).broke = Some(error.to_string()),
+                };
                 if let WatchEvent::Entry(entry) = event {
-                    let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
-                    shown.push(entry);
+                    seen(&shown).entries.push(entry);
                 }
             }
         });
         task.abort_handle()
     }
 
-    /// Whether every loop that was acknowledged was shown to end.
-    pub(super) fn have_ended(&self) -> bool {
-        self.sessions.iter().all(|session| {
-            let shown = session.shown.lock();
-            scene::ended(&shown.unwrap_or_else(PoisonError::into_inner)).is_some()
-        })
+    /// The loops that were acknowledged and not shown to end, each with what is known of it.
+    #[must_use]
+    pub fn open(&self) -> Vec<String> {
+        let open = self.sessions.iter().filter_map(|session| {
+            let shown = seen(&session.shown);
+            if scene::ended(&shown.entries).is_some() {
+                return None;
+            }
+            let (id, count, broke) = (&session.history.session, shown.entries.len(), &shown.broke);
+            Some(format!("{id} after {count} entries, its watch {broke:?}"))
+        });
+        open.collect()
     }
 
     /// Waits until every loop that was acknowledged has ended.
-    pub(super) async fn until_ended(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// Where one does not.
+    pub async fn until_ended(&self) -> Result<()> {
         for session in &self.sessions {
             let ends = scene::to_end(&self.client, &session.history.session, &session.loop_id);
             let ended = tokio::time::timeout(PATIENCE, ends).await;
@@ -163,16 +210,21 @@ impl Clients {
     }
 
     /// Holds what was answered and shown against the log, once every loop has ended.
-    pub(super) async fn judge(&mut self, outcome: &mut Outcome) -> Result<()> {
+    ///
+    /// # Errors
+    /// Where a log cannot be read, or a loop does not end.
+    pub async fn judge(&mut self, outcome: &mut Outcome) -> Result<()> {
         self.until_ended().await?;
         for session in &mut self.sessions {
-            session.watch.abort();
             let history = &mut session.history;
-            let shown = session.shown.lock();
-            history.entries = shown.unwrap_or_else(PoisonError::into_inner).clone();
+            history.entries.clone_from(&seen(&session.shown).entries);
             let log = scene::log(&self.client, &history.session).await?;
             history::check(outcome, history, &log, Watched::InPart);
         }
         Ok(())
     }
+}
+
+fn seen(shown: &Mutex<Shown>) -> MutexGuard<'_, Shown> {
+    shown.lock().unwrap_or_else(PoisonError::into_inner)
 }
