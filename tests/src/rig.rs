@@ -81,12 +81,12 @@ pub fn patient(url: &str) -> Result<Client> {
 }
 
 /// Prints the line of a rig, past the capture of the test runner, and appends it to the file that
-/// `LOOPWRIGHT_RIG_LINES` names.
+/// `LOOPWRIGHT_TEST_RIG_LINES` names.
 pub fn say(line: &str) {
     let mut all = std::io::stderr();
     // A line that cannot be printed is missed by those who look for it.
     let _ = writeln!(all, "{line}");
-    if let Some(path) = std::env::var_os("LOOPWRIGHT_RIG_LINES") {
+    if let Some(path) = std::env::var_os("LOOPWRIGHT_TEST_RIG_LINES") {
         let file = std::fs::OpenOptions::new()
             .create(true)
             .append(true)

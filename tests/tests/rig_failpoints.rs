@@ -8,8 +8,8 @@
 //! server is killed by SIGKILL. What it left behind comes to nothing, goes on while it is dead, or goes
 //! on when the next server is at work, as the dice say.
 //!
-//! Each lane runs with a sidecar that can look calls up and one that cannot; 5 runs of each, or 250
-//! with `LOOPWRIGHT_RIG=full`; `LOOPWRIGHT_RIG_SEED` draws the same fates again.
+//! At-most-once calls are made to a sidecar that can look calls up, and to one that cannot; 5 runs of
+//! each way, or 250 with `LOOPWRIGHT_RIG=full`; `LOOPWRIGHT_RIG_SEED` draws the same fates again.
 //!
 //! The oracle holds the file of effects and the log against what the effect class promises (`judge`,
 //! whose tests show which lies it catches).

@@ -49,8 +49,8 @@ struct Session {
 #[derive(Debug, Default)]
 struct Shown {
     entries: Vec<Entry>,
-    /// Why it is shown no more.
-    broke: Option<String>,
+    /// It is shown no more.
+    is_broken: bool,
 }
 
 /// A server's settings here: a scripted model of three replies, and journal segments of the smallest
@@ -166,29 +166,27 @@ impl Clients {
         let mut watch = self.client.watch_with(session, options);
         let shown = Arc::clone(shown);
         let task = tokio::spawn(async move {
-            while let Some(event) = watch.next().await {
-                let event = match event {
-                    Ok(event) => event,
-                    Err(error) => return seen(&shown).broke = Some(error.to_string()),
-                };
+            while let Some(Ok(event)) = watch.next().await {
                 if let WatchEvent::Entry(entry) = event {
                     seen(&shown).entries.push(entry);
                 }
             }
+            seen(&shown).is_broken = true;
         });
         task.abort_handle()
     }
 
-    /// The loops that were acknowledged and not shown to end, each with what is known of it.
+    /// The loops that were acknowledged and not shown to end, each with what is known of it; of those
+    /// whose watch broke, as with a server that was killed, nothing can be shown.
     #[must_use]
     pub fn open(&self) -> Vec<String> {
         let open = self.sessions.iter().filter_map(|session| {
             let shown = seen(&session.shown);
-            if scene::ended(&shown.entries).is_some() {
+            if scene::ended(&shown.entries).is_some() || shown.is_broken {
                 return None;
             }
-            let (id, count, broke) = (&session.history.session, shown.entries.len(), &shown.broke);
-            Some(format!("{id} after {count} entries, its watch {broke:?}"))
+            let (id, count) = (&session.history.session, shown.entries.len());
+            Some(format!("{id} after {count} entries"))
         });
         open.collect()
     }

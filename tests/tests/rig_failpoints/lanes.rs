@@ -58,11 +58,13 @@ pub(super) const CLASSES: [EffectClass; 4] = [
 
 /// All of them.
 pub(super) fn all() -> Vec<Lane> {
-    let ways = [false, true]
-        .into_iter()
-        .flat_map(|lookup| POINTS.map(|point| (lookup, point)))
-        .flat_map(|(lookup, point)| CLASSES.map(|class| (lookup, point, class)));
-    ways.enumerate()
+    let each = POINTS.map(|point| CLASSES.map(|class| (false, point, class)));
+    // Nobody asks what became of a call that can be made again.
+    let looked_up = POINTS.map(|point| (true, point, EffectClass::AtMostOnce));
+    each.into_iter()
+        .flatten()
+        .chain(looked_up)
+        .enumerate()
         .map(|(number, (lookup, point, class))| Lane {
             number,
             point,
