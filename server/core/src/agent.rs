@@ -77,6 +77,9 @@ pub struct Limits {
     pub max_steps: u32,
     /// Output cap of one model call, tokens.
     pub max_output_tokens: u64,
+    /// Whether a request asked for that cap, rather than configuration or the model set it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub max_output_asked: bool,
     /// Recoveries from a reply that the output cap cut.
     pub max_output_retries: u32,
     /// Tool calls in flight at once, at least 1.
@@ -123,6 +126,7 @@ impl Default for Limits {
         Self {
             max_steps: 75,
             max_output_tokens: 4096,
+            max_output_asked: false,
             max_output_retries: 2,
             max_parallel_tool_calls: 8,
             max_tool_calls_per_name: None,

@@ -95,9 +95,11 @@ impl Reservation {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
-    /// Configuration or the request.
+    /// Configuration, or the model's own maximum.
     #[default]
     Configured,
+    /// The request.
+    Requested,
     /// What was left of a budget.
     Budget(Dimension),
     /// What named budgets had left.
@@ -107,6 +109,14 @@ pub enum Bound {
 impl Bound {
     pub(crate) fn is_configured(&self) -> bool {
         *self == Self::Configured
+    }
+
+    /// Whether a budget had less left than the call would have taken.
+    pub(crate) fn is_of_budget(self) -> bool {
+        match self {
+            Self::Configured | Self::Requested => false,
+            Self::Budget(_) | Self::NamedBudget => true,
+        }
     }
 }
 

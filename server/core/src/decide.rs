@@ -71,7 +71,11 @@ pub fn decide(state: &State, input: Input) -> Result<Vec<Event>, Rejection> {
             namespace,
             origin,
         } => adopt::adopt(&mut draft, by, session, namespace, origin)?,
-        What::Attach { epoch, cut_bytes } => attach::attach(&mut draft, epoch, cut_bytes)?,
+        What::Attach {
+            epoch,
+            cut_bytes,
+            server,
+        } => attach::attach(&mut draft, epoch, cut_bytes, server)?,
         What::Detach => attach::detach(&mut draft),
         What::ToolsChanged(tools) => attach::tools_changed(&mut draft, tools),
         what @ (What::ModelCompleted { .. }

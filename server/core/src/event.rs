@@ -269,6 +269,9 @@ facts! {
     DriverAttached {
         /// Its generation.
         pub epoch: Epoch,
+        /// The version of its server; empty in logs of versions that did not say.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        pub server: String,
     }
     /// See [`Event::DriverDetached`].
     DriverDetached {}
@@ -389,6 +392,9 @@ facts! {
         /// From the request to the end of the reply, milliseconds.
         #[serde(default)]
         pub latency_ms: u64,
+        /// From the request to the first content of the reply, milliseconds, where it was measured.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub first_token_ms: Option<u64>,
         /// What it cost, micro-USD, where the model has a price.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub cost_micro_usd: Option<u64>,
@@ -409,6 +415,9 @@ facts! {
         /// The model of the next attempt, where it is another one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub fallback: Option<u32>,
+        /// The HTTP status of the provider's answer; 0 where there was none.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        pub http_status: u16,
         /// What the provider counted before it failed, where it did.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub usage: Option<Usage>,
@@ -491,6 +500,7 @@ facts! {
         /// When.
         pub at: Timestamp,
         /// Why.
+        #[serde(deserialize_with = "crate::outcome::read_end")]
         pub reason: EndReason,
         /// What it said last: the result, or as much of it as there is; clamped to 64 KiB.
         #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -498,6 +508,14 @@ facts! {
         /// What it consumed.
         pub totals: Totals,
     }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it by reference"
+)]
+fn is_zero(status: &u16) -> bool {
+    *status == 0
 }
 
 #[cfg(test)]

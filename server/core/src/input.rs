@@ -196,6 +196,8 @@ pub enum What {
         epoch: Epoch,
         /// Bytes that recovery set aside, where it did.
         cut_bytes: Option<u64>,
+        /// The version of its server.
+        server: String,
     },
     /// The driver lets go.
     Detach,

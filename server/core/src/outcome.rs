@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     budget::{Dimension, Shortfall},
@@ -26,6 +26,8 @@ pub struct ModelReply {
     pub body_crc: String,
     /// From the request to the end of the reply, milliseconds.
     pub latency_ms: u64,
+    /// From the request to the first content of the reply, milliseconds, where it was measured.
+    pub first_token_ms: Option<u64>,
     /// What it cost, micro-USD, where the model has a price.
     pub cost_micro_usd: Option<u64>,
     /// What the edge found for each tool call among `parts`, in their order.
@@ -88,6 +90,8 @@ pub struct ModelFailure {
     pub message: String,
     /// The least time to wait that the provider asks for, milliseconds.
     pub retry_after_ms: Option<u64>,
+    /// The HTTP status of the provider's answer; 0 where there was none.
+    pub http_status: u16,
     /// What the provider counted before it failed, where it did.
     pub usage: Option<Usage>,
     /// CRC32C of the request body, where one was sent.
@@ -218,6 +222,9 @@ pub enum EndReason {
     MaxOutput {
         /// The recoveries allowed.
         retries: u32,
+        /// The cap that cut the last one, tokens; 0 in logs of versions that did not say.
+        #[serde(default, skip_serializing_if = "crate::message::is_zero")]
+        max_output_tokens: u64,
     },
     /// A budget does not cover its next call.
     BudgetExceeded {
@@ -240,7 +247,12 @@ pub enum EndReason {
     /// The model refused.
     Refused,
     /// The conversation does not fit the model's window.
-    ContextExhausted,
+    ContextExhausted {
+        /// What the next prompt was estimated at, tokens; 0 where it is not known.
+        tokens: u64,
+        /// What fits, tokens; 0 where it is not known.
+        limit: u64,
+    },
     /// Somebody cancelled it.
     Cancelled {
         /// Who.
@@ -281,6 +293,28 @@ pub enum WaitsFor {
     },
 }
 
+/// Reads a reason, also of versions that did not say what did not fit.
+pub(crate) fn read_end<'de, D: Deserializer<'de>>(from: D) -> Result<EndReason, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Whole(EndReason),
+        Bare(Bare),
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Bare {
+        ContextExhausted,
+    }
+    Ok(match Written::deserialize(from)? {
+        Written::Whole(reason) => reason,
+        Written::Bare(Bare::ContextExhausted) => EndReason::ContextExhausted {
+            tokens: 0,
+            limit: 0,
+        },
+    })
+}
+
 /// Which clock of a loop ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -302,7 +336,7 @@ impl EndReason {
             Self::BudgetExceeded { .. } => "budget_exceeded",
             Self::Deadline { .. } => "deadline",
             Self::Refused => "refused",
-            Self::ContextExhausted => "context_exhausted",
+            Self::ContextExhausted { .. } => "context_exhausted",
             Self::Cancelled { .. } => "cancelled",
             Self::ModelFailed { .. } => "model_failed",
             Self::UnknownOutcome { .. } => "unknown_outcome",
@@ -318,7 +352,7 @@ impl EndReason {
             Self::MaxSteps { limit } => {
                 format!("reached loop.max_steps = {limit} model calls")
             }
-            Self::MaxOutput { retries } => {
+            Self::MaxOutput { retries, .. } => {
                 format!("replies kept hitting the output cap after {retries} recoveries")
             }
             Self::BudgetExceeded {
@@ -338,7 +372,7 @@ impl EndReason {
                 kind: DeadlineKind::Idle,
             } => "loop.idle_timeout has passed while it waited for a person".to_owned(),
             Self::Refused => "the model refused to answer".to_owned(),
-            Self::ContextExhausted => {
+            Self::ContextExhausted { .. } => {
                 "the conversation does not fit the model's context window".to_owned()
             }
             Self::Cancelled { by, reason } if reason.is_empty() => format!("cancelled by {by}"),

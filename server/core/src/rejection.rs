@@ -32,7 +32,10 @@ pub enum Rejection {
         running: LoopId,
     },
     /// Too many messages wait.
-    #[error("{limit} messages wait already; wait until some have been taken up")]
+    #[error(
+        "{limit} messages wait already; wait until some have been taken up, or go on in another \
+         session"
+    )]
     TooManyMessages {
         /// The limit.
         limit: u32,

@@ -240,6 +240,7 @@ fn what_of(entry: &Entry) -> Option<What> {
         Cause::Attach => What::Attach {
             epoch: find!(entry, DriverAttached)?.epoch,
             cut_bytes: find!(entry, LogRecovered).map(|e| e.cut_bytes),
+            server: find!(entry, DriverAttached)?.server.clone(),
         },
         Cause::Detach => What::Detach,
         Cause::Tools => What::ToolsChanged(find!(entry, ToolsChanged)?.tools.clone()),
@@ -366,6 +367,7 @@ fn model_what(entry: &Entry) -> Option<What> {
             kind: e.kind,
             message: e.message.clone(),
             retry_after_ms,
+            http_status: e.http_status,
             usage: e.usage,
             body_crc: e.body_crc.clone(),
         };
@@ -384,6 +386,7 @@ fn model_what(entry: &Entry) -> Option<What> {
         response_id: e.response_id.clone(),
         body_crc: e.body_crc.clone(),
         latency_ms: e.latency_ms,
+        first_token_ms: e.first_token_ms,
         cost_micro_usd: e.cost_micro_usd,
         verdicts: verdicts(entry),
     };

@@ -47,6 +47,7 @@ async fn every_refusal_has_its_kind_and_names_where_it_came_from() {
                 "{}",
                 failure.message
             );
+            assert_eq!(failure.http_status, status);
             assert_eq!(failure.body_crc.len(), 8);
             assert_eq!(failure.usage, None);
         }
@@ -100,7 +101,7 @@ async fn a_server_that_is_not_there_cannot_be_connected_to() {
     .await;
     talk.user("go");
     let failure = talk.call().await.unwrap_err();
-    assert_eq!(failure.kind, Kind::Connect);
+    assert_eq!((failure.kind, failure.http_status), (Kind::Connect, 0));
     assert!(!failure.message.contains("hidden"), "{}", failure.message);
 }
 
@@ -132,7 +133,7 @@ async fn a_reply_that_is_no_stream_is_not_taken_for_one() {
             r#"{"error":{"message":"busy","code":503}}"#,
         ));
         let failure = talk.attempt(request).await.unwrap_err();
-        assert_eq!(failure.kind, Kind::Overloaded);
+        assert_eq!((failure.kind, failure.http_status), (Kind::Overloaded, 200));
         assert!(failure.message.contains("busy"), "{}", failure.message);
     }
 }

@@ -152,6 +152,7 @@ impl Talk {
             response_id: None,
             body_crc: reply.body_crc.clone(),
             latency_ms: 0,
+            first_token_ms: None,
             cost_micro_usd: None,
         }));
         let asked: Vec<u32> = (0..)

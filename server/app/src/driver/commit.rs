@@ -182,6 +182,7 @@ fn when_too_large(what: &What) -> Option<What> {
                 kind: ModelFailureKind::TooLarge,
                 message: "the reply is larger than an entry of the log may be".to_owned(),
                 retry_after_ms: None,
+                http_status: 0,
                 usage: reply.usage,
                 body_crc: reply.body_crc.clone(),
             },

@@ -133,7 +133,12 @@ impl Driver {
     async fn attach(&mut self) -> Result<(), End> {
         let epoch = self.state.epoch.saturating_add(1);
         let cut_bytes = self.world.cut.get(&self.key);
-        self.commit(What::Attach { epoch, cut_bytes }).await?;
+        self.commit(What::Attach {
+            epoch,
+            cut_bytes,
+            server: env!("CARGO_PKG_VERSION").to_owned(),
+        })
+        .await?;
         self.world.cut.told(&self.key);
         if self.state.active.is_some() {
             self.offer_new_tools().await?;
@@ -293,7 +298,9 @@ impl Driver {
         let by = match what {
             What::StartLoop(start) => &start.by,
             What::SendMessage(message) => &message.by,
-            What::CancelLoop { by, .. } => by,
+            What::CancelLoop { by, .. }
+            | What::ResolveApproval { by, .. }
+            | What::ResolveUnknown { by, .. } => by,
             _ => return Err(CommandError::Rejected(Rejection::SessionNotFound)),
         };
         let known = self.state.answer(&by.request_id);

@@ -45,6 +45,7 @@ pub struct ProgressSink {
     text: Channel,
     thinking: Channel,
     flight: Flight,
+    first_at: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -74,6 +75,7 @@ impl ProgressSink {
             text,
             thinking,
             flight: Flight::default(),
+            first_at: None,
         }
     }
 
@@ -83,14 +85,22 @@ impl ProgressSink {
         &self.flight
     }
 
+    /// When the model first said or thought something, where it has.
+    #[must_use]
+    pub fn first_at(&self) -> Option<Instant> {
+        self.first_at
+    }
+
     /// The model said this.
     pub fn text(&mut self, piece: &str) {
+        self.first_at.get_or_insert_with(Instant::now);
         self.text.waiting.extend_from_slice(piece.as_bytes());
         self.send_if_due(CHANNEL_TEXT);
     }
 
     /// The model thought this.
     pub fn thinking(&mut self, piece: &str) {
+        self.first_at.get_or_insert_with(Instant::now);
         self.thinking.waiting.extend_from_slice(piece.as_bytes());
         self.send_if_due(CHANNEL_THINKING);
     }

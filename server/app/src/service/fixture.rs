@@ -191,7 +191,14 @@ pub(crate) fn tools() -> Arc<ToolSet> {
 }
 
 pub(crate) fn attached() -> Entry {
-    entry(Cause::Attach, [event::DriverAttached { epoch: 1 }.into()])
+    entry(
+        Cause::Attach,
+        [event::DriverAttached {
+            epoch: 1,
+            server: String::new(),
+        }
+        .into()],
+    )
 }
 
 pub(crate) fn started(n: u32, at: u64, text: &str) -> Entry {
@@ -242,6 +249,7 @@ pub(crate) fn asks(model_call: u32, call: u32) -> Entry {
         response_id: Some("req_1".to_owned()),
         body_crc: "0000002a".to_owned(),
         latency_ms: 1_250,
+        first_token_ms: Some(40),
         cost_micro_usd: None,
     };
     let requested = event::ToolCallRequested {
@@ -253,6 +261,7 @@ pub(crate) fn asks(model_call: u32, call: u32) -> Entry {
         call: CallId(call),
         attempt: 1,
         at: Timestamp(T0 + 5),
+        deadline: None,
     };
     let cause = Cause::Model {
         call: CallId(model_call),

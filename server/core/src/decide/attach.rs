@@ -16,6 +16,7 @@ pub(super) fn attach(
     draft: &mut Draft,
     epoch: Epoch,
     cut_bytes: Option<u64>,
+    server: String,
 ) -> Result<(), Rejection> {
     if epoch != draft.state.epoch.saturating_add(1) {
         return Err(Rejection::StaleEpoch {
@@ -26,7 +27,7 @@ pub(super) fn attach(
     if let Some(cut_bytes) = cut_bytes {
         draft.emit(LogRecovered { cut_bytes });
     }
-    draft.emit(DriverAttached { epoch });
+    draft.emit(DriverAttached { epoch, server });
     if step::is_late(draft) {
         // What ran is given up at once, and not made again just to be given up.
         step::end(draft, step::LATE);

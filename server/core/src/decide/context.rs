@@ -25,9 +25,20 @@ pub(super) fn make_room(draft: &mut Draft) -> bool {
     }
     let fits = draft.state.prompt_estimate() <= ceiling;
     if !fits {
-        step::end(draft, EndReason::ContextExhausted);
+        let reason = exhausted(draft);
+        step::end(draft, reason);
     }
     fits
+}
+
+/// How a loop ends whose conversation does not fit: what it is estimated at, and what fits.
+pub(super) fn exhausted(draft: &Draft) -> EndReason {
+    let limits = &draft.state.limits;
+    let terms = limits.context.as_ref();
+    EndReason::ContextExhausted {
+        tokens: draft.state.prompt_estimate(),
+        limit: terms.map_or(0, |terms| terms.ceiling(limits.max_output_tokens)),
+    }
 }
 
 /// The provider counts otherwise than we do: makes the prompt much smaller, once a call. Whether it did.

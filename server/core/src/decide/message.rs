@@ -39,6 +39,7 @@ pub(super) fn start_loop(draft: &mut Draft, start: StartLoop) -> Result<(), Reje
     if let Some(active) = &draft.state.active {
         return Err(Rejection::LoopRunning { running: active.id });
     }
+    has_room(draft)?;
     draft.emit(MessageAdded {
         origin: Origin::User,
         parts: start.parts,
@@ -76,11 +77,7 @@ pub(super) fn send(draft: &mut Draft, message: SendMessage) -> Result<(), Reject
             },
         );
     }
-    let limit = draft.state.limits.max_waiting_messages;
-    let waiting = draft.state.pending.len() + draft.state.queue.len();
-    if waiting >= limit as usize {
-        return Err(Rejection::TooManyMessages { limit });
-    }
+    has_room(draft)?;
     let origin = match message.mode {
         Mode::Queue => Origin::Queue,
         Mode::Steer | Mode::Interrupt => Origin::Steer,
@@ -116,6 +113,16 @@ pub(super) fn start_queued(draft: &mut Draft) {
         limits: None,
     });
     step::next(draft);
+}
+
+/// One more message may wait to be taken up: a loop that did not complete has left its own behind.
+fn has_room(draft: &Draft) -> Result<(), Rejection> {
+    let limit = draft.state.limits.max_waiting_messages;
+    let waiting = draft.state.pending.len() + draft.state.queue.len();
+    if waiting >= limit as usize {
+        return Err(Rejection::TooManyMessages { limit });
+    }
+    Ok(())
 }
 
 fn last_loop(draft: &Draft) -> Option<LoopId> {

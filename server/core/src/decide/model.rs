@@ -41,6 +41,7 @@ pub(super) fn completed(draft: &mut Draft, call: CallId, attempt: Attempt, reply
         response_id: reply.response_id,
         body_crc: reply.body_crc,
         latency_ms: reply.latency_ms,
+        first_token_ms: reply.first_token_ms,
         cost_micro_usd: reply.cost_micro_usd,
     });
     budget::settle(draft, call, attempt, usage, reply.cost_micro_usd, true);
@@ -54,7 +55,8 @@ pub(super) fn completed(draft: &mut Draft, call: CallId, attempt: Attempt, reply
         }
         StopReason::ContextFull => {
             tool::reject_all(draft, RejectReason::Truncated, "The reply was cut.");
-            step::end(draft, EndReason::ContextExhausted);
+            let reason = context::exhausted(draft);
+            step::end(draft, reason);
         }
         StopReason::EndTurn
         | StopReason::ToolUse
@@ -88,7 +90,7 @@ fn cut(draft: &mut Draft, bound: Bound, asks: bool) {
                     again if it is still needed, with shorter arguments.";
         tool::reject_all(draft, RejectReason::Truncated, text);
     }
-    if bound != Bound::Configured {
+    if bound.is_of_budget() {
         // The next call would need more than the budget had left for this one.
         let reason = draft
             .state
@@ -100,7 +102,12 @@ fn cut(draft: &mut Draft, bound: Bound, asks: bool) {
     let retries = draft.state.limits.max_output_retries;
     let cuts = draft.state.active.as_ref().map_or(0, |active| active.cuts);
     if cuts > retries {
-        return step::end(draft, EndReason::MaxOutput { retries });
+        let max_output_tokens = draft.state.limits.max_output_tokens;
+        let reason = EndReason::MaxOutput {
+            retries,
+            max_output_tokens,
+        };
+        return step::end(draft, reason);
     }
     if !asks {
         let parts = Arc::new(vec![Part::Text(CONTINUE.to_owned())]);
@@ -124,7 +131,7 @@ fn by_bound(draft: &Draft, bound: Bound) -> EndReason {
             let names = draft.state.agent.budgets.join(", ");
             (names, Dimension::TotalTokens, None)
         }
-        Bound::Configured => {
+        Bound::Configured | Bound::Requested => {
             let total = Dimension::TotalTokens;
             (LOOP_BUDGET.to_owned(), total, limits.of(total))
         }
@@ -181,6 +188,7 @@ pub(super) fn failed(
         message: failure.message.clone(),
         retry_at,
         fallback,
+        http_status: failure.http_status,
         usage: failure.usage,
         body_crc: failure.body_crc,
     });
@@ -193,21 +201,22 @@ pub(super) fn failed(
         failure.kind.may_have_run(),
     );
     if smaller && !context::make_more_room(draft) {
-        return step::end(draft, EndReason::ContextExhausted);
+        let reason = context::exhausted(draft);
+        return step::end(draft, reason);
     }
     if smaller || fallback.is_some() {
         return step::start_call(draft, call, attempt.saturating_add(1));
     }
     if retry_at.is_none() {
-        let reason = no_model(failure.kind, failure.message);
+        let reason = no_model(draft, failure.kind, failure.message);
         step::end(draft, reason);
     }
 }
 
 /// Why a loop ends whose model call is not tried again.
-fn no_model(kind: ModelFailureKind, message: String) -> EndReason {
+fn no_model(draft: &Draft, kind: ModelFailureKind, message: String) -> EndReason {
     match kind {
-        ModelFailureKind::ContextTooLong => EndReason::ContextExhausted,
+        ModelFailureKind::ContextTooLong => context::exhausted(draft),
         ModelFailureKind::RateLimited
         | ModelFailureKind::Overloaded
         | ModelFailureKind::Server

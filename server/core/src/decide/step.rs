@@ -2,7 +2,7 @@
 
 use super::{Draft, cancel, context, message};
 use crate::{
-    budget::Grant,
+    budget::{Bound, Grant},
     event::{BudgetReserved, LoopEnded, ModelCallReserving, ModelCallStarted},
     ids::{Attempt, CallId},
     message::{clamp, text_of},
@@ -88,7 +88,10 @@ pub(super) fn license(draft: &mut Draft, call: CallId, attempt: Attempt, granted
         at: draft.at,
         model: draft.state.model_name(index).to_owned(),
         max_output_tokens: granted.reserved.output,
-        bound: granted.bound,
+        bound: match granted.bound {
+            Bound::Configured if draft.state.limits.max_output_asked => Bound::Requested,
+            bound => bound,
+        },
     });
 }
 
@@ -117,7 +120,7 @@ pub(super) fn end(draft: &mut Draft, reason: EndReason) {
         | EndReason::MaxOutput { .. }
         | EndReason::BudgetExceeded { .. }
         | EndReason::Refused
-        | EndReason::ContextExhausted
+        | EndReason::ContextExhausted { .. }
         | EndReason::Cancelled { .. }
         | EndReason::ModelFailed { .. }
         | EndReason::UnknownOutcome { .. }

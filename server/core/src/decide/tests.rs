@@ -15,5 +15,6 @@ mod messages;
 mod model;
 mod steps;
 mod timers;
+mod told;
 mod tools;
 mod unknown;

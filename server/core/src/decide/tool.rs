@@ -137,12 +137,22 @@ pub(super) fn go_on(draft: &mut Draft) {
         let tool = draft.state.active.as_ref().and_then(|a| a.tool(call));
         // A call that runs again by a person's word has been tried before.
         let attempt = tool.map_or(0, |tool| tool.attempt).saturating_add(1);
-        draft.emit(ToolCallStarted {
-            call,
-            attempt,
-            at: draft.at,
-        });
+        license(draft, call, attempt);
     }
+}
+
+/// Writes the licence of one attempt.
+pub(super) fn license(draft: &mut Draft, call: CallId, attempt: Attempt) {
+    let active = draft.state.active.as_ref();
+    let name = active.and_then(|active| Some(active.tool_name(active.tool(call)?)));
+    let spec = name.and_then(|name| draft.state.tools.get(name));
+    let deadline = spec.map(|spec| draft.at.plus(spec.timeout_ms));
+    draft.emit(ToolCallStarted {
+        call,
+        attempt,
+        at: draft.at,
+        deadline,
+    });
 }
 
 pub(super) fn completed(
@@ -229,22 +239,13 @@ pub(super) fn retry(draft: &mut Draft, call: CallId) {
         // The failure is counted already.
         return unknown::doubt(draft, &last, message.to_owned(), false);
     }
-    draft.emit(ToolCallStarted {
-        call,
-        attempt: tool.attempt,
-        at: draft.at,
-    });
+    license(draft, call, tool.attempt);
 }
 
 /// A driver took over while this call was running: it runs again where that is safe.
 pub(super) fn resume(draft: &mut Draft, tool: &ToolCall) {
     if may_repeat(tool, draft.at) {
-        let attempt = tool.attempt.saturating_add(1);
-        draft.emit(ToolCallStarted {
-            call: tool.call,
-            attempt,
-            at: draft.at,
-        });
+        license(draft, tool.call, tool.attempt.saturating_add(1));
     } else {
         let message = "the server stopped while the call was running".to_owned();
         unknown::doubt(draft, tool, message, false);

@@ -11,8 +11,8 @@ use super::{
 use crate::{
     agent::UnknownPolicy,
     event::{
-        ToolCallCompleted, ToolCallFailed, ToolCallInDoubt, ToolCallStarted, ToolCallUnknown,
-        UnknownResolution, UnknownResolved,
+        ToolCallCompleted, ToolCallFailed, ToolCallInDoubt, ToolCallUnknown, UnknownResolution,
+        UnknownResolved,
     },
     ids::{CallId, LoopId},
     input::Command,
@@ -70,11 +70,7 @@ pub(super) fn looked_up(draft: &mut Draft, call: CallId, answer: LookupAnswer) {
         }),
         LookupAnswer::NeverStarted if failed => never_ran(draft, &tool),
         // The attempt was lost with its driver, by no fault of its own.
-        LookupAnswer::NeverStarted => draft.emit(ToolCallStarted {
-            call,
-            attempt: attempt.saturating_add(1),
-            at: draft.at,
-        }),
+        LookupAnswer::NeverStarted => tool::license(draft, call, attempt.saturating_add(1)),
         LookupAnswer::NotKnown(_) => return unknown(draft, &tool),
     }
     tool::go_on(draft);

@@ -55,7 +55,14 @@ fn what_is_no_event_is_refused() {
 #[test]
 fn fields_of_a_later_version_do_not_stop_a_reader() {
     let event = read(r#"{"DriverAttached":{"epoch":3,"mood":"bright"}}"#);
-    assert_eq!(event, Ok(DriverAttached { epoch: 3 }.into()));
+    assert_eq!(
+        event,
+        Ok(DriverAttached {
+            epoch: 3,
+            server: String::new()
+        }
+        .into())
+    );
 }
 
 #[test]
@@ -69,4 +76,24 @@ fn every_kind_is_named_once() {
         let unknown = matches!(known, Ok(Event::Unknown(_)));
         assert!(!unknown, "{kind} is not read as itself");
     }
+}
+
+#[test]
+fn an_end_of_a_version_that_did_not_say_what_did_not_fit_is_read() {
+    let ended = |reason: &str| {
+        read(&format!(
+            r#"{{"LoopEnded":{{"loop":"l1","at":5,"reason":{reason},"text":"","totals":{{"steps":1,"model_calls":1,"tool_calls":0,"usage":{{"input":1,"output":1,"cache_write":0,"cache_read":0}},"wall_ms":1}}}}}}"#
+        ))
+    };
+    let reason = |event: Result<Event, String>| match event {
+        Ok(Event::LoopEnded(e)) => e.reason,
+        other => panic!("{other:?}"),
+    };
+    let exhausted = |tokens, limit| EndReason::ContextExhausted { tokens, limit };
+    assert_eq!(reason(ended(r#""context_exhausted""#)), exhausted(0, 0));
+    let whole = r#"{"context_exhausted":{"tokens":9,"limit":8}}"#;
+    assert_eq!(reason(ended(whole)), exhausted(9, 8));
+    assert_eq!(reason(ended(r#""completed""#)), EndReason::Completed);
+    assert!(ended(r#""max_steps""#).is_err(), "it has a limit");
+    assert!(ended(r#""bored""#).is_err());
 }

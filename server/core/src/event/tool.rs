@@ -73,6 +73,10 @@ facts! {
         pub attempt: Attempt,
         /// When.
         pub at: Timestamp,
+        /// When it times out unless it reports progress; absent in logs of versions that did not
+        /// say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub deadline: Option<Timestamp>,
     }
     /// See [`super::Event::ToolCallCompleted`].
     ToolCallCompleted {

@@ -4,7 +4,10 @@ fn every_reason() -> Vec<EndReason> {
     let all = vec![
         EndReason::Completed,
         EndReason::MaxSteps { limit: 75 },
-        EndReason::MaxOutput { retries: 2 },
+        EndReason::MaxOutput {
+            retries: 2,
+            max_output_tokens: 4_096,
+        },
         EndReason::BudgetExceeded {
             budget: "loop".to_owned(),
             dimension: Dimension::TotalTokens,
@@ -16,7 +19,10 @@ fn every_reason() -> Vec<EndReason> {
             kind: DeadlineKind::Loop,
         },
         EndReason::Refused,
-        EndReason::ContextExhausted,
+        EndReason::ContextExhausted {
+            tokens: 9,
+            limit: 8,
+        },
         EndReason::Cancelled {
             by: "ann".to_owned(),
             reason: String::new(),
@@ -39,7 +45,7 @@ fn every_reason() -> Vec<EndReason> {
             | EndReason::BudgetExceeded { .. }
             | EndReason::Deadline { .. }
             | EndReason::Refused
-            | EndReason::ContextExhausted
+            | EndReason::ContextExhausted { .. }
             | EndReason::Cancelled { .. }
             | EndReason::ModelFailed { .. }
             | EndReason::UnknownOutcome { .. }

@@ -128,6 +128,7 @@ fn a_tool_call_is_asked_for_only_while_it_is_dispatched() {
         response_id: None,
         body_crc: String::new(),
         latency_ms: 0,
+        first_token_ms: None,
         cost_micro_usd: None,
     };
     apply(&mut state, reply);
@@ -142,7 +143,15 @@ fn a_tool_call_is_asked_for_only_while_it_is_dispatched() {
     apply(&mut state, requested);
     assert_eq!(state.tool_request(call), None, "it waits for a slot");
     let (attempt, at) = (1, AT);
-    apply(&mut state, ToolCallStarted { call, attempt, at });
+    apply(
+        &mut state,
+        ToolCallStarted {
+            call,
+            attempt,
+            at,
+            deadline: None,
+        },
+    );
     let expected = ToolRequest {
         call,
         attempt,

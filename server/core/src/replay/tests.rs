@@ -11,7 +11,16 @@ const CALL: CallId = CallId(1);
 const ATTEMPT: Attempt = 1;
 
 fn attached(epoch: u64) -> Entry {
-    Entry::new(Cause::Attach, vec![DriverAttached { epoch }.into()])
+    Entry::new(
+        Cause::Attach,
+        vec![
+            DriverAttached {
+                epoch,
+                server: String::new(),
+            }
+            .into(),
+        ],
+    )
 }
 
 #[test]
@@ -123,7 +132,11 @@ fn only_kinds_that_may_not_be_skipped_are_newer() {
         Cause::Attach,
         vec![
             unknown("A", "{\"ignorable\":true}"),
-            DriverAttached { epoch: 1 }.into(),
+            DriverAttached {
+                epoch: 1,
+                server: String::new(),
+            }
+            .into(),
             unknown("B", "{}"),
         ],
     );

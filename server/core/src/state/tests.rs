@@ -35,6 +35,7 @@ fn asked_for(calls: u32) -> State {
         response_id: None,
         body_crc: String::new(),
         latency_ms: 0,
+        first_token_ms: None,
         cost_micro_usd: None,
     }));
     for index in 0..calls {

@@ -149,7 +149,11 @@ impl Script {
     pub(crate) fn attach(&mut self) {
         let epoch = self.state.epoch + 1;
         let cut_bytes = (epoch > 1).then_some(512);
-        self.go(What::Attach { epoch, cut_bytes });
+        self.go(What::Attach {
+            epoch,
+            cut_bytes,
+            server: String::new(),
+        });
     }
 
     pub(crate) fn start(&mut self, text: &str) {
@@ -192,6 +196,7 @@ impl Script {
             response_id: Some("resp_1".to_owned()),
             body_crc: "9f3c1a2b".to_owned(),
             latency_ms: 812,
+            first_token_ms: None,
             cost_micro_usd: Some(90),
             verdicts,
         };
@@ -209,6 +214,7 @@ impl Script {
             kind,
             message: "try later".to_owned(),
             retry_after_ms,
+            http_status: 0,
             usage: None,
             body_crc: "9f3c1a2b".to_owned(),
         };

@@ -69,6 +69,7 @@ impl Roll {
             10 => What::Attach {
                 epoch: state.epoch + u64::from(!self.shape.is_multiple_of(8)),
                 cut_bytes: self.pick.is_multiple_of(2).then_some(self.number),
+                server: String::new(),
             },
             11 if self.pick.is_multiple_of(2) => What::Detach,
             11 => What::ToolsChanged(self.tools()),
@@ -330,6 +331,7 @@ impl Roll {
             response_id: self.pick.is_multiple_of(2).then(|| self.text.clone()),
             body_crc: self.text.clone(),
             latency_ms: self.number,
+            first_token_ms: None,
             cost_micro_usd: (self.pick % 2 == 1).then_some(self.number),
             verdicts,
         }
@@ -348,6 +350,7 @@ impl Roll {
             kind: kinds[usize::from(self.pick) % kinds.len()],
             message: self.text.clone(),
             retry_after_ms: self.pick.is_multiple_of(3).then_some(self.number),
+            http_status: 0,
             usage: self.pick.is_multiple_of(2).then(|| self.usage()),
             body_crc: String::new(),
         }

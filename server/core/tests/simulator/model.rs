@@ -57,6 +57,7 @@ pub(crate) fn speak(
         response_id: rng.chance(50).then(|| "x".to_owned()),
         body_crc: "00c0ffee".to_owned(),
         latency_ms: rng.between(0, 9),
+        first_token_ms: None,
         cost_micro_usd: rng.maybe(0, 50),
         verdicts,
     };
@@ -176,6 +177,7 @@ fn failure(rng: &mut Rng) -> ModelFailure {
         kind,
         message: "it broke".to_owned(),
         retry_after_ms: rng.maybe(5, 60).filter(|_| kind == Kind::RateLimited),
+        http_status: 0,
         usage: (kind.may_have_run() && rng.chance(40)).then(Usage::default),
         body_crc: "00c0ffee".to_owned(),
     }

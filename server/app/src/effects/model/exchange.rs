@@ -53,7 +53,8 @@ impl Exchange {
                 usage: said.usage,
                 response_id: said.response_id,
                 body_crc,
-                latency_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+                latency_ms: millis(started.elapsed()),
+                first_token_ms: sink.first_at().map(|at| millis(at - started)),
                 cost_micro_usd: said.usage.as_ref().and_then(|usage| target.cost(usage)),
                 verdicts: Vec::new(),
             }),
@@ -72,28 +73,11 @@ impl Exchange {
         if status != 200 {
             return Err(refusal(response, status, &alias).await);
         }
-        let kind = response.headers().get(header::CONTENT_TYPE);
-        let kind = kind
-            .and_then(|kind| kind.to_str().ok())
-            .unwrap_or_default()
-            .to_owned();
-        if kind.contains("json") || kind.contains("html") {
-            return Err(no_stream(response, &kind).await);
-        }
-        let mut events = Events::new(response.bytes_stream());
-        let mut reader = protocol.reader();
-        while let Some(event) = next_event(&mut events, idle, sink).await? {
-            if !event.data.trim().is_empty() && reader.event(&event, sink)? {
-                let _ = timeout(LINGER, events.next()).await;
-                break;
-            }
-        }
-        let said = reader.finish()?;
-        check_size(&said.parts).map_err(|fault| Fault {
-            usage: said.usage,
+        let said = read(response, protocol, idle, sink).await;
+        said.map_err(|fault| Fault {
+            http_status: status,
             ..fault
-        })?;
-        Ok(said)
+        })
     }
 
     async fn send(self) -> Result<reqwest::Response, Fault> {
@@ -123,6 +107,37 @@ impl Exchange {
             Err(_) => Err(stalled(self.idle)),
         }
     }
+}
+
+/// The reply of an answer that is to be a stream of events.
+async fn read(
+    response: reqwest::Response,
+    protocol: Protocol,
+    idle: Duration,
+    sink: &mut ProgressSink,
+) -> Result<Said, Fault> {
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let kind = kind
+        .and_then(|kind| kind.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
+    if kind.contains("json") || kind.contains("html") {
+        return Err(no_stream(response, &kind).await);
+    }
+    let mut events = Events::new(response.bytes_stream());
+    let mut reader = protocol.reader();
+    while let Some(event) = next_event(&mut events, idle, sink).await? {
+        if !event.data.trim().is_empty() && reader.event(&event, sink)? {
+            let _ = timeout(LINGER, events.next()).await;
+            break;
+        }
+    }
+    let said = reader.finish()?;
+    check_size(&said.parts).map_err(|fault| Fault {
+        usage: said.usage,
+        ..fault
+    })?;
+    Ok(said)
 }
 
 /// The next event, or why there is none. Progress that waits is sent meanwhile.
@@ -169,6 +184,7 @@ async fn refusal(response: reqwest::Response, status: u16, alias: &str) -> Fault
     let message = format!("answered {status}: {}{way_out}", complaint.message);
     Fault {
         retry_after_ms,
+        http_status: status,
         ..Fault::new(kind, message)
     }
 }
@@ -220,4 +236,8 @@ fn chain(error: reqwest::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

@@ -24,6 +24,8 @@ pub(super) struct Fault {
     pub(super) kind: ModelFailureKind,
     pub(super) message: String,
     pub(super) retry_after_ms: Option<u64>,
+    /// Of the answer; 0 where there was none.
+    pub(super) http_status: u16,
     pub(super) usage: Option<Usage>,
 }
 
@@ -44,6 +46,7 @@ impl Fault {
             kind,
             message: message.into(),
             retry_after_ms: None,
+            http_status: 0,
             usage: None,
         }
     }
@@ -62,6 +65,7 @@ impl Fault {
             kind: self.kind,
             message: clamp(&message, MOST_MESSAGE).to_owned(),
             retry_after_ms: self.retry_after_ms,
+            http_status: self.http_status,
             usage: self.usage,
             body_crc,
         }

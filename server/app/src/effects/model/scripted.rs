@@ -69,7 +69,8 @@ pub(super) async fn run(
         usage: reply.usage,
         response_id: None,
         body_crc: String::new(),
-        latency_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        latency_ms: millis(started.elapsed()),
+        first_token_ms: sink.first_at().map(|at| millis(at - started)),
         cost_micro_usd: reply.usage.as_ref().and_then(|usage| target.cost(usage)),
         verdicts: Vec::new(),
     })
@@ -206,6 +207,7 @@ fn fault(fail: &Fail) -> Fault {
     };
     Fault {
         retry_after_ms: fail.retry_after_ms,
+        http_status: fail.status.unwrap_or(0),
         ..Fault::new(kind, message)
     }
 }
@@ -232,4 +234,8 @@ async fn stream(turn: &ScriptTurn, parts: &[Part], sink: &mut ProgressSink) {
             sleep(Duration::from_millis(chunk.delay_ms)).await;
         }
     }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

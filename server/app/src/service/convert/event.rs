@@ -48,7 +48,7 @@ pub(super) fn kinds(event: &Event, context: &Context<'_>) -> Vec<Kind> {
         }),
         Event::DriverAttached(e) => Kind::DriverAttached(v1::DriverAttached {
             epoch: e.epoch,
-            server_version: String::new(),
+            server_version: e.server.clone(),
         }),
         Event::DriverDetached(_) => Kind::DriverDetached(v1::DriverDetached {
             epoch: context.epoch,
@@ -184,7 +184,7 @@ fn model_completed(e: &core::ModelCallCompleted, context: &Context<'_>) -> v1::M
         provider_request_id: e.response_id.clone().unwrap_or_default(),
         request_crc32c: crc(&e.body_crc).unwrap_or_default(),
         latency: Some(duration(e.latency_ms)),
-        time_to_first_token: None,
+        time_to_first_token: e.first_token_ms.map(duration),
     }
 }
 
@@ -194,7 +194,7 @@ fn model_failed(e: &core::ModelCallFailed) -> v1::ModelCallFailed {
         attempt: e.attempt,
         kind: words::model_failure(e.kind) as i32,
         message: e.message.clone(),
-        http_status: 0,
+        http_status: e.http_status.into(),
         retry_at: e.retry_at.map(timestamp),
         request_crc32c: crc(&e.body_crc),
         usage: e.usage.map(|usage| words::usage(&usage, false)),
@@ -277,8 +277,11 @@ fn detail(reason: &EndReason, context: &Context<'_>) -> Option<Detail> {
     Some(match reason {
         EndReason::Completed => return None,
         &EndReason::MaxSteps { limit } => Detail::MaxSteps(v1::MaxStepsDetail { limit }),
-        &EndReason::MaxOutput { retries } => Detail::MaxOutput(v1::MaxOutputDetail {
-            max_output_tokens: 0,
+        &EndReason::MaxOutput {
+            retries,
+            max_output_tokens,
+        } => Detail::MaxOutput(v1::MaxOutputDetail {
+            max_output_tokens,
             retries,
         }),
         EndReason::BudgetExceeded {
@@ -300,10 +303,9 @@ fn detail(reason: &EndReason, context: &Context<'_>) -> Option<Detail> {
         EndReason::Refused => Detail::Refused(v1::RefusedDetail {
             stop_reason: refusal(context) as i32,
         }),
-        EndReason::ContextExhausted => Detail::ContextExhausted(v1::ContextExhaustedDetail {
-            tokens: 0,
-            limit: 0,
-        }),
+        &EndReason::ContextExhausted { tokens, limit } => {
+            Detail::ContextExhausted(v1::ContextExhaustedDetail { tokens, limit })
+        }
         EndReason::Cancelled { by, reason } => Detail::Cancelled(v1::CancelledDetail {
             by: by.clone(),
             reason: reason.clone(),

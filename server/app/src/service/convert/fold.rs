@@ -176,6 +176,7 @@ fn read_model(kind: &Kind) -> Result<Option<Event>, IdError> {
             response_id: None,
             body_crc: String::new(),
             latency_ms: 0,
+            first_token_ms: None,
             cost_micro_usd: None,
         }
         .into(),

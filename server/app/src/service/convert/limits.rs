@@ -63,6 +63,7 @@ pub fn resolve(
     Limits {
         max_steps: max_steps(asked, config, all),
         max_output_tokens: max_output_tokens(asked, config, all),
+        max_output_asked: asked.max_output_tokens.is_some(),
         max_output_retries: max_output_retries(asked, config, all),
         max_parallel_tool_calls: max_parallel(asked, config, all),
         max_tool_calls_per_name: asked

@@ -26,6 +26,7 @@ pub(super) fn origin(origin: Origin) -> v1::MessageOrigin {
 pub(super) fn bound(bound: Bound) -> v1::OutputBound {
     match bound {
         Bound::Configured => v1::OutputBound::Config,
+        Bound::Requested => v1::OutputBound::Request,
         Bound::Budget(_) | Bound::NamedBudget => v1::OutputBound::Budget,
     }
 }
@@ -153,7 +154,7 @@ pub(super) fn end_reason(reason: &EndReason) -> v1::EndReason {
         EndReason::BudgetExceeded { .. } => v1::EndReason::BudgetExceeded,
         EndReason::Deadline { .. } => v1::EndReason::Deadline,
         EndReason::Refused => v1::EndReason::Refused,
-        EndReason::ContextExhausted => v1::EndReason::ContextExhausted,
+        EndReason::ContextExhausted { .. } => v1::EndReason::ContextExhausted,
         EndReason::Cancelled { .. } => v1::EndReason::Cancelled,
         EndReason::ModelFailed { .. } => v1::EndReason::ModelFailed,
         EndReason::UnknownOutcome { .. } => v1::EndReason::UnknownOutcome,

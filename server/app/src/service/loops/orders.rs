@@ -184,7 +184,9 @@ impl ServiceState {
         let most = [facts.max_output, facts.context_window];
         let most = most.into_iter().flatten().min();
         if let Some(most) = most.filter(|most| *most < asked) {
-            Arc::make_mut(&mut terms.limits).max_output_tokens = most;
+            let limits = Arc::make_mut(&mut terms.limits);
+            limits.max_output_tokens = most;
+            limits.max_output_asked = false;
         }
         Ok(())
     }

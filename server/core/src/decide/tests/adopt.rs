@@ -58,6 +58,7 @@ fn an_unfinished_copy_wants_nothing_and_takes_nothing() {
         What::Attach {
             epoch: 2,
             cut_bytes: None,
+            server: String::new(),
         },
     ] {
         assert_eq!(copy.offer(what), Err(Rejection::Unfinished));

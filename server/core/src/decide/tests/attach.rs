@@ -24,6 +24,7 @@ fn epochs_follow_each_other() {
     let attach = |epoch| What::Attach {
         epoch,
         cut_bytes: None,
+        server: String::new(),
     };
     for epoch in [0, 1, 3, u64::MAX] {
         assert_eq!(
@@ -48,6 +49,7 @@ fn a_cut_log_is_told() {
     let events = s.go(What::Attach {
         epoch: 2,
         cut_bytes: Some(9),
+        server: String::new(),
     });
     assert_eq!(kinds(&events)[..2], ["LogRecovered", "DriverAttached"]);
 }

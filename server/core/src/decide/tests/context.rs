@@ -7,7 +7,7 @@ use crate::{
     context::{CompactionTrigger, ContextTerms},
     event::ContextCompacted,
     message::Part,
-    outcome::{EndReason, ModelFailureKind, StopReason},
+    outcome::{ModelFailureKind, StopReason},
 };
 
 /// A window of 20,000 tokens, 1,000 of them for a reply; at a token for each byte.
@@ -104,7 +104,7 @@ fn a_message_that_waits_is_counted() {
 fn what_cannot_fit_ends_the_loop_with_its_own_reason() {
     let mut s = Session::new(limits(5, 0), crate::agent::Agent::default());
     s.start(&"y".repeat(90_000));
-    assert_eq!(s.reason(), EndReason::ContextExhausted);
+    assert_eq!(s.reason().label(), "context_exhausted");
     assert_eq!(
         s.state.ended.back().map(|ended| ended.totals.model_calls),
         Some(0)
@@ -128,7 +128,7 @@ fn the_provider_counts_otherwise_and_is_believed_once_a_call() {
     assert!(done.tokens_after <= before / 2, "{done:?}");
     let events = s.fail(ModelFailureKind::ContextTooLong);
     assert_eq!(kinds(&events), ["ModelCallFailed", "LoopEnded"]);
-    assert_eq!(s.reason(), EndReason::ContextExhausted);
+    assert_eq!(s.reason().label(), "context_exhausted");
 }
 
 #[test]

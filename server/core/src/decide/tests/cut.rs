@@ -62,7 +62,11 @@ fn recoveries_run_out_and_a_whole_reply_renews_them() {
     let mut s = Session::started(limits());
     cut(&mut s, "a");
     cut(&mut s, "b");
-    assert_eq!(s.reason(), EndReason::MaxOutput { retries: 1 });
+    let ran_out = EndReason::MaxOutput {
+        retries: 1,
+        max_output_tokens: 4_096,
+    };
+    assert_eq!(s.reason(), ran_out);
     let mut s = Session::started(limits());
     cut(&mut s, "a");
     s.ask(&["read"]);

@@ -17,7 +17,7 @@ fn next(reason: &EndReason) -> Option<&'static str> {
         EndReason::BudgetExceeded { .. } => Some("deadline"),
         EndReason::Deadline { .. } => Some("refused"),
         EndReason::Refused => Some("context_exhausted"),
-        EndReason::ContextExhausted => Some("cancelled"),
+        EndReason::ContextExhausted { .. } => Some("cancelled"),
         EndReason::Cancelled { .. } => Some("model_failed"),
         EndReason::ModelFailed { .. } => Some("unknown_outcome"),
         EndReason::UnknownOutcome { .. } => Some("error"),

@@ -132,6 +132,7 @@ impl Session {
         self.go(What::Attach {
             epoch,
             cut_bytes: None,
+            server: String::new(),
         })
     }
 
@@ -178,6 +179,7 @@ impl Session {
             kind,
             message: "no luck".to_owned(),
             retry_after_ms,
+            http_status: 0,
             usage,
             body_crc: String::new(),
         };

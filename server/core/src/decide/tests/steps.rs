@@ -65,13 +65,18 @@ fn max_steps_ends_the_loop_with_its_results_kept() {
 #[test]
 fn a_stop_reason_without_calls_ends_or_goes_on_by_rule() {
     let error = "the model stopped for a reason that is not known: `odd`".to_owned();
+    // No window was set: what fits is not known.
+    let full = EndReason::ContextExhausted {
+        tokens: 11,
+        limit: 0,
+    };
     let cases = [
         (StopReason::EndTurn, Some(EndReason::Completed)),
         (StopReason::ToolUse, Some(EndReason::Completed)),
         (StopReason::StopSequence, Some(EndReason::Completed)),
         (StopReason::Refusal, Some(EndReason::Refused)),
         (StopReason::ContentFilter, Some(EndReason::Refused)),
-        (StopReason::ContextFull, Some(EndReason::ContextExhausted)),
+        (StopReason::ContextFull, Some(full)),
         (
             StopReason::Other("odd".to_owned()),
             Some(EndReason::Error { message: error }),

@@ -100,6 +100,7 @@ pub(super) fn tamper_events(mutant: Mutant, events: &mut Vec<Event>) {
                 call: e.call,
                 attempt: 1,
                 at,
+                deadline: None,
             }
             .into(),
             (Mutant::LateResultEndsTheCall, Event::ToolCallResultLate(e), _) => ToolCallCompleted {

@@ -87,7 +87,14 @@ impl World {
         });
         let cut_bytes = self.torn.take();
         let seq = self.records.len();
-        let reply = self.handle(id, What::Attach { epoch, cut_bytes })?;
+        let reply = self.handle(
+            id,
+            What::Attach {
+                epoch,
+                cut_bytes,
+                server: String::new(),
+            },
+        )?;
         if let Some(record) = self.records.get(seq) {
             let told = record.entry.events.iter().find_map(|event| {
                 if let Event::LogRecovered(e) = event {

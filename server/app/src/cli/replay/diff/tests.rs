@@ -5,7 +5,11 @@ use loopwright_core::event::{DriverAttached, LogRecovered};
 use super::*;
 
 fn attached(epoch: u64) -> Event {
-    DriverAttached { epoch }.into()
+    DriverAttached {
+        epoch,
+        server: String::new(),
+    }
+    .into()
 }
 
 fn parted(logged: Vec<Event>, decided: Result<Vec<Event>, String>) -> Divergence {

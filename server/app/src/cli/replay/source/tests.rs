@@ -8,7 +8,13 @@ use super::*;
 fn entry() -> Entry {
     Entry {
         cause: loopwright_core::Cause::Attach,
-        events: vec![DriverAttached { epoch: 1 }.into()],
+        events: vec![
+            DriverAttached {
+                epoch: 1,
+                server: String::new(),
+            }
+            .into(),
+        ],
         copied: false,
     }
 }

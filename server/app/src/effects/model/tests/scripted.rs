@@ -52,6 +52,8 @@ async fn the_conversation_says_which_turn_comes() {
     let request = session.call(1);
     let first = call(request.clone()).await.unwrap();
     assert_eq!(first.stop, StopReason::ToolUse);
+    let began = first.first_token_ms.unwrap();
+    assert!(began <= first.latency_ms, "{began} of {}", first.latency_ms);
     assert_eq!(
         *first.parts,
         vec![text("I look."), {
@@ -73,7 +75,10 @@ async fn the_conversation_says_which_turn_comes() {
     for attempt in [1, 2] {
         let failure = call(session.call(attempt)).await.unwrap_err();
         assert_eq!(failure.kind, ModelFailureKind::Overloaded);
-        assert_eq!(failure.retry_after_ms, Some(5));
+        assert_eq!(
+            (failure.retry_after_ms, failure.http_status),
+            (Some(5), 529)
+        );
     }
     let second = call(session.call(3)).await.unwrap();
     assert_eq!(*second.parts, vec![text("It says 42, hurry.")]);

@@ -84,6 +84,7 @@ impl Session {
             response_id: None,
             body_crc: String::new(),
             latency_ms: 0,
+            first_token_ms: None,
             cost_micro_usd: None,
         }));
     }

@@ -39,7 +39,7 @@ pub(super) fn kind(event: &Event, context: &Context<'_>) -> Option<Kind> {
         Event::ToolCallStarted(e) => Kind::ToolCallStarted(v1::ToolCallStarted {
             call: e.call.to_string(),
             attempt: e.attempt,
-            deadline: None,
+            deadline: e.deadline.map(timestamp),
         }),
         Event::ToolCallCompleted(e) => Kind::ToolCallCompleted(v1::ToolCallCompleted {
             call: e.call.to_string(),

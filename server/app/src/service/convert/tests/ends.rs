@@ -41,22 +41,25 @@ fn every_end_has_its_reason_and_its_detail() {
     let limit = 3;
     let detail = Detail::MaxSteps(v1::MaxStepsDetail { limit });
     is(EndReason::MaxSteps { limit }, Some(detail));
-    let (retries, max_output_tokens) = (2, 0);
+    let (retries, max_output_tokens) = (2, 4_096);
     let detail = v1::MaxOutputDetail {
         max_output_tokens,
         retries,
     };
     is(
-        EndReason::MaxOutput { retries },
+        EndReason::MaxOutput {
+            retries,
+            max_output_tokens,
+        },
         Some(Detail::MaxOutput(detail)),
     );
     let detail = Detail::Deadline(v1::DeadlineDetail { kind: 1 });
     let kind = DeadlineKind::Loop;
     is(EndReason::Deadline { kind }, Some(detail));
-    let (tokens, limit) = (0, 0);
+    let (tokens, limit) = (9_000, 8_000);
     let detail = v1::ContextExhaustedDetail { tokens, limit };
     is(
-        EndReason::ContextExhausted,
+        EndReason::ContextExhausted { tokens, limit },
         Some(Detail::ContextExhausted(detail)),
     );
     let (by, reason) = ("ada".to_owned(), "enough".to_owned());

@@ -160,6 +160,7 @@ fn model_failed() -> Event {
         retry_at: Some(Timestamp(1_500)),
         fallback: None,
         usage: None,
+        http_status: 529,
         body_crc: String::new(),
     };
     failed.into()

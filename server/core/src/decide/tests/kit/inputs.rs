@@ -112,6 +112,7 @@ pub(in crate::decide::tests) fn completed(
         response_id: None,
         body_crc: String::new(),
         latency_ms: 1,
+        first_token_ms: None,
         cost_micro_usd: Some(3),
         verdicts,
     };
