@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     agent::{Agent, Limits, ToolSet},
-    budget::{Bound, Reservation},
+    budget::Bound,
     context::{CompactionTrigger, Recap, Shortened},
     ids::{Attempt, CallId, Epoch, LoopId, Seq, Timestamp},
     message::Parts,
@@ -30,9 +30,13 @@ macro_rules! facts {
     };
 }
 
+mod budget;
 mod tool;
 mod words;
 
+pub use budget::{
+    BudgetOverrun, BudgetReserved, BudgetSettled, BudgetWarning, SettlementAcknowledged,
+};
 pub use tool::{
     ApprovalRequested, ApprovalResolved, ToolCallCancelled, ToolCallCompleted, ToolCallFailed,
     ToolCallInDoubt, ToolCallRejected, ToolCallRequested, ToolCallResultLate, ToolCallStarted,
@@ -316,15 +320,6 @@ facts! {
         /// Its attempt.
         pub attempt: Attempt,
     }
-    /// See [`Event::BudgetReserved`].
-    BudgetReserved {
-        /// For this call.
-        pub call: CallId,
-        /// And this attempt of it.
-        pub attempt: Attempt,
-        /// So much.
-        pub reserved: Reservation,
-    }
     /// See [`Event::ContextCompacted`].
     ContextCompacted {
         /// Why now.
@@ -433,50 +428,6 @@ facts! {
         pub attempt: Attempt,
         /// Why.
         pub reason: AbandonReason,
-    }
-    /// See [`Event::BudgetSettled`].
-    BudgetSettled {
-        /// The call.
-        pub call: CallId,
-        /// Its attempt.
-        pub attempt: Attempt,
-        /// What counts against the budgets.
-        pub usage: Usage,
-        /// And in money, micro-USD; 0 where the model has no price.
-        #[serde(default, skip_serializing_if = "crate::message::is_zero")]
-        pub cost_micro_usd: u64,
-        /// True where no provider reported it: the whole reservation counts.
-        #[serde(default, skip_serializing_if = "crate::message::is_false")]
-        pub estimated: bool,
-    }
-    /// See [`Event::SettlementAcknowledged`].
-    SettlementAcknowledged {
-        /// The call.
-        pub call: CallId,
-        /// Its attempt.
-        pub attempt: Attempt,
-    }
-    /// See [`Event::BudgetWarning`].
-    BudgetWarning {
-        /// The budget, `loop` for the loop's own.
-        pub budget: String,
-        /// Its dimension.
-        pub dimension: crate::budget::Dimension,
-        /// Its limit.
-        pub limit: u64,
-        /// What is used of it.
-        pub used: u64,
-    }
-    /// See [`Event::BudgetOverrun`].
-    BudgetOverrun {
-        /// The call that used more.
-        pub call: CallId,
-        /// Its attempt.
-        pub attempt: Attempt,
-        /// What was reserved.
-        pub reserved: Reservation,
-        /// What was used.
-        pub usage: Usage,
     }
     /// See [`Event::LoopPaused`].
     LoopPaused {

@@ -1,0 +1,65 @@
+//! What is set aside for model calls, and what they used.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    budget::{Dimension, Reservation},
+    ids::{Attempt, CallId},
+    usage::Usage,
+};
+
+facts! {
+    /// See [`super::Event::BudgetReserved`].
+    BudgetReserved {
+        /// For this call.
+        pub call: CallId,
+        /// And this attempt of it.
+        pub attempt: Attempt,
+        /// So much.
+        pub reserved: Reservation,
+    }
+    /// See [`super::Event::BudgetSettled`].
+    BudgetSettled {
+        /// The call.
+        pub call: CallId,
+        /// Its attempt.
+        pub attempt: Attempt,
+        /// What counts against the budgets.
+        pub usage: Usage,
+        /// And in money, micro-USD; 0 where the model has no price.
+        #[serde(default, skip_serializing_if = "crate::message::is_zero")]
+        pub cost_micro_usd: u64,
+        /// True where no provider reported it: the whole reservation counts.
+        #[serde(default, skip_serializing_if = "crate::message::is_false")]
+        pub estimated: bool,
+    }
+    /// See [`super::Event::SettlementAcknowledged`].
+    SettlementAcknowledged {
+        /// The call.
+        pub call: CallId,
+        /// Its attempt.
+        pub attempt: Attempt,
+    }
+    /// See [`super::Event::BudgetWarning`].
+    BudgetWarning {
+        /// The budget, `loop` for the loop's own.
+        pub budget: String,
+        /// Its dimension.
+        pub dimension: Dimension,
+        /// Its limit.
+        pub limit: u64,
+        /// What is used of it.
+        pub used: u64,
+    }
+    /// See [`super::Event::BudgetOverrun`].
+    BudgetOverrun {
+        /// The call that used more.
+        pub call: CallId,
+        /// Its attempt.
+        pub attempt: Attempt,
+        /// What was reserved.
+        pub reserved: Reservation,
+        /// What was used.
+        pub usage: Usage,
+    }
+}
