@@ -25,7 +25,7 @@ use loopwright_tests::{
         Workload,
         goal::{Better, Goal, median},
         mock,
-        process::ROLE,
+        process::{ROLE, rss_kib},
         rig::{Loaded, Rig},
     },
     kit::{self, Build},
@@ -197,8 +197,9 @@ async fn starts(rig: &mut Rig, size: &Size, table: &mut Vec<String>) -> Result<(
         let began = Instant::now();
         loaded.server.restart()?;
         let took = began.elapsed().as_secs_f64();
+        let resident = rss_kib(loaded.server.pid())? / 1024.0;
         table.push(format!(
-            "start with {} sessions, {what}: {took:.3} s",
+            "start with {} sessions, {what}: {took:.3} s, then {resident:.1} MiB resident",
             size.closed
         ));
         Ok(())

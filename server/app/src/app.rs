@@ -37,6 +37,9 @@ const ROOM_TO_END: u64 = 64 << 20;
 /// The file of the index, in the folder of the log: a cache, which may be deleted at any time.
 const INDEX_FILE: &str = "index.redb";
 
+/// How long an end waits for what the index still has to write.
+const INDEX_GRACE: Duration = Duration::from_secs(2);
+
 /// A running server.
 pub struct App {
     addr: SocketAddr,
@@ -67,16 +70,8 @@ impl App {
             .map(Tokens::read)
             .transpose()?;
         let (log, report) = open_log(&config).await?;
-        let seen = Arc::downgrade(&log);
-        let read = move || seen.upgrade().map(|log| log.stats()).unwrap_or_default();
-        telemetry.metrics().show_log(read);
-        let path = config.session_log.dir.join(INDEX_FILE);
-        let index = Index::open(Arc::clone(&log), &path).await;
-        // What a brief says of it may be from before the damage.
-        report
-            .corrupt
-            .iter()
-            .for_each(|one| index.forget(&one.stream));
+        show_log(&telemetry, &log);
+        let index = open_index(&config, &log, &report).await;
         let (drain, draining) = Drain::new();
         let models = Models::new(&config, env, ModelsOptions::default())?;
         let sidecars = Sidecars::new(&config, Arc::clone(&log), telemetry.clone());
@@ -121,7 +116,6 @@ impl App {
             .await
             .context("the sessions cannot be listed")?;
         tracing::info!(%addr, resumed = found, "serving");
-        let grace = config.server.shutdown_grace.get();
         Ok(Self {
             addr,
             log,
@@ -130,7 +124,7 @@ impl App {
             drivers,
             stop,
             serving,
-            grace,
+            grace: config.server.shutdown_grace.get(),
         })
     }
 
@@ -157,7 +151,8 @@ impl App {
             self.drivers.drained().await;
             // A task that was cancelled or panicked is over as well.
             let _ = self.serving.await;
-            self.index.close().await;
+            // What it does not come to is made anew at the next start.
+            let _ = tokio::time::timeout(INDEX_GRACE, self.index.close()).await;
             if let Err(error) = self.log.close().await {
                 tracing::warn!(%error, "the log did not close in order; the next start recovers");
             }
@@ -220,6 +215,21 @@ async fn open_log(config: &Config) -> anyhow::Result<(Arc<dyn Log>, RecoveryRepo
     let (log, report) = opened.with_context(|| in_dir(&settings.dir))?;
     tell(&report);
     Ok((log, report))
+}
+
+fn show_log(telemetry: &Telemetry, log: &Arc<dyn Log>) {
+    let seen = Arc::downgrade(log);
+    let read = move || seen.upgrade().map(|log| log.stats()).unwrap_or_default();
+    telemetry.metrics().show_log(read);
+}
+
+async fn open_index(config: &Config, log: &Arc<dyn Log>, report: &RecoveryReport) -> Arc<Index> {
+    let path = config.session_log.dir.join(INDEX_FILE);
+    let index = Index::open(Arc::clone(log), &path).await;
+    // What a brief says of it may be from before the damage.
+    let damaged = report.corrupt.iter().map(|one| &one.stream);
+    damaged.for_each(|key| index.forget(key));
+    index
 }
 
 fn in_dir(dir: &Path) -> String {

@@ -66,6 +66,7 @@ pub enum CommandError {
 }
 
 /// What reaches a driver through its inbox.
+#[expect(clippy::large_enum_variant, reason = "nearly every one is a command")]
 enum Delivery {
     /// A command.
     Command(Order),

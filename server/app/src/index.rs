@@ -39,8 +39,9 @@ pub use trouble::{MAX_LOSSES, Trouble, Troubles};
 use clerk::Clerk;
 use shelf::{Change, Kept, Shelf};
 
-/// Digests in memory; a quarter goes when there are more.
-const MAX_KEPT: usize = 512;
+/// Digests in memory, most of them of sessions whose loops are open; a quarter goes when there are
+/// more.
+const MAX_KEPT: usize = 2_048;
 /// Keys read from the log at a time.
 const KEY_PAGE: usize = 100_000;
 /// Sessions folded at once for one list.

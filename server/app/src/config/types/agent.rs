@@ -144,8 +144,8 @@ pub struct LimitsConfig {
     /// The highest `loop.max_parallel_tool_calls` that a request may ask for.
     #[schemars(extend("x-min" = 1, "x-max" = 1024))]
     pub max_parallel_tool_calls: Option<u32>,
-    /// Sessions driven at once by this server; the loops of further ones are refused. Those that
-    /// were running when it was last stopped are all taken up.
+    /// Sessions driven at once by this server; the loops of further ones are refused. Of those that
+    /// were running when it was last stopped, further ones are taken up as others end.
     #[schemars(extend("x-min" = 1, "x-max" = 10_000_000))]
     pub sessions: u32,
     /// One message from a client.
