@@ -57,7 +57,9 @@ pub(crate) async fn look_up(
         sink,
     };
     // The transport panics on some malformed trailers; a sidecar must not take the driver with it.
-    let found = AssertUnwindSafe(inquiry.to_the_end()).catch_unwind().await;
+    let found = AssertUnwindSafe(inquiry.until_its_end())
+        .catch_unwind()
+        .await;
     let found = found.unwrap_or_else(|_| Err("its answer could not be read".to_owned()));
     match found {
         Ok(Rejoined::Result(result)) => {
@@ -102,7 +104,7 @@ enum Joining {
 impl Inquiry<'_> {
     /// Looks, and rejoins what runs, until it has ended or is given up. An error says in words why
     /// nothing is known.
-    async fn to_the_end(&mut self) -> Result<Rejoined, String> {
+    async fn until_its_end(&mut self) -> Result<Rejoined, String> {
         loop {
             let (found, link, attach) = self.ask().await?;
             match found {
