@@ -14,7 +14,7 @@ use super::threads::take_lock;
 use super::verify::{Found, verify_file};
 use crate::disk::{Disk, OpenAs, append_all, read_range};
 use crate::key::StreamKey;
-use crate::record::Seq;
+use crate::record::{Fault, Seq};
 
 /// What repair has done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,12 +36,14 @@ pub struct Repaired {
 /// the new tail is told so. Blocks.
 ///
 /// # Errors
-/// [`OpenError::Locked`] while a process serves the directory; else as the disk says.
+/// [`OpenError::Locked`] while a process serves the directory; [`OpenError::NewerVersion`] for a
+/// stream of a newer release; else as the disk says.
 pub fn repair_stream(disk: &dyn Disk, dir: &Path, key: &StreamKey) -> Result<Repaired, OpenError> {
     let layout = Layout::new(dir.into());
     let failed = |error| OpenError::io(&layout.stream(key), error);
     recover::make_root(disk, &layout).map_err(failed)?;
     let _lock = take_lock(disk, &layout)?;
+    refuse_newer(disk, &layout, key)?;
     let recovered = recover::recover(disk, &layout, true, true)?;
     let number = recovered.next_segment;
     let mut repaired = Repaired {
@@ -50,6 +52,21 @@ pub fn repair_stream(disk: &dyn Disk, dir: &Path, key: &StreamKey) -> Result<Rep
     };
     cut(disk, &layout, key, number, &mut repaired).map_err(failed)?;
     Ok(repaired)
+}
+
+/// What a newer release has written is no damage.
+fn refuse_newer(disk: &dyn Disk, layout: &Layout, key: &StreamKey) -> Result<(), OpenError> {
+    let path = layout.file(key);
+    let verdict = match disk.open(&path, OpenAs::Read) {
+        Ok(file) => verify_file(&*file, &path, key),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => Err(error),
+    };
+    let verdict = verdict.map_err(|error| OpenError::io(&path, error))?;
+    match verdict.fault.map(|found| found.fault) {
+        Some(Fault::Version { found }) => Err(OpenError::NewerVersion { path, found }),
+        _ => Ok(()),
+    }
 }
 
 fn cut(

@@ -14,7 +14,7 @@ use crate::jsonl::session_file::decode;
 use crate::jsonl::stream::Mark;
 use crate::jsonl::verify::verify_file;
 use crate::key::StreamKey;
-use crate::record::{Record, Seq};
+use crate::record::{Fault, Record, Seq};
 
 /// A stream's chain from its base on.
 struct Chain<'a> {
@@ -168,10 +168,11 @@ fn good_beyond(
 ) -> io::Result<Option<Seq>> {
     let mut lines = Lines::new(file, keep.bytes, size);
     while let Some(line) = lines.next()? {
-        if let Ok(record) = Record::decode_of(line.bytes, key)
-            && record.seq > end.seq
-        {
-            return Ok(Some(record.seq));
+        match Record::decode_of(line.bytes, key) {
+            Ok(record) if record.seq > end.seq => return Ok(Some(record.seq)),
+            // A newer release knows what it is.
+            Err(Fault::Version { .. }) => return Ok(Some(end.seq + 1)),
+            _ => {}
         }
     }
     Ok(None)

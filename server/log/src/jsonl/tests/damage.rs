@@ -234,3 +234,23 @@ fn repair_lifts_what_a_damaged_journal_has_condemned() {
     let mut parts = start(&disk).unwrap();
     assert_eq!(append(&mut parts, "s1"), Ok(2));
 }
+
+#[test]
+fn what_a_newer_release_has_written_is_not_cut() {
+    let covered = "{\"v\":2,\"stream\":\"session/a/s1\",\"prev\":\"00000000\"";
+    let crc = crc32c::crc32c(covered.as_bytes());
+    let newer = format!("{covered},\"crc\":\"{crc:08x}\"}}\n");
+    let disk = filed(&["s1"]);
+    spoil(&disk, &file("s1"), |content| {
+        content.extend(newer.as_bytes())
+    });
+    let before = disk.content(&file("s1"));
+    let refused = repair_stream(&disk, Path::new("/state"), &key("s1")).unwrap_err();
+    assert!(
+        matches!(refused, OpenError::NewerVersion { found: 2, .. }),
+        "{refused}"
+    );
+    let parts = start(&disk).unwrap();
+    assert_eq!(parts.report.corrupt.len(), 1, "{:?}", parts.report);
+    assert_eq!(disk.content(&file("s1")), before);
+}
