@@ -6,4 +6,5 @@ mod limits {
     mod caps;
     mod sources;
     mod talk;
+    mod told;
 }

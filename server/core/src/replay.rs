@@ -237,11 +237,7 @@ fn what_of(entry: &Entry) -> Option<What> {
         }
         Cause::ResolveApproval { .. } | Cause::ResolveUnknown { .. } => answer_what(entry)?,
         Cause::Adopt(by) => adopted(by, entry)?,
-        Cause::Attach => What::Attach {
-            epoch: find!(entry, DriverAttached)?.epoch,
-            cut_bytes: find!(entry, LogRecovered).map(|e| e.cut_bytes),
-            server: find!(entry, DriverAttached)?.server.clone(),
-        },
+        Cause::Attach => attached(entry)?,
         Cause::Detach => What::Detach,
         Cause::Tools => What::ToolsChanged(find!(entry, ToolsChanged)?.tools.clone()),
         Cause::Model { .. } => model_what(entry)?,
@@ -274,6 +270,15 @@ fn what_of(entry: &Entry) -> Option<What> {
         }
         &Cause::BudgetSettled { call, attempt } => What::BudgetSettled { call, attempt },
         &Cause::Timer(why) => What::TimerFired(why),
+    })
+}
+
+fn attached(entry: &Entry) -> Option<What> {
+    let attached = find!(entry, DriverAttached)?;
+    Some(What::Attach {
+        epoch: attached.epoch,
+        cut_bytes: find!(entry, LogRecovered).map(|e| e.cut_bytes),
+        server: attached.server.clone(),
     })
 }
 

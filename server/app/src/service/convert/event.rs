@@ -27,39 +27,13 @@ pub(super) struct Context<'a> {
 /// dimensions, else one.
 pub(super) fn kinds(event: &Event, context: &Context<'_>) -> Vec<Kind> {
     let kind = match event {
-        Event::SessionCreated(e) => Kind::SessionCreated(v1::SessionCreated {
-            session_id: e.session.clone(),
-            namespace: e.namespace.clone(),
-            agent: Some(agent::to_wire(&e.agent, Some(&e.limits))),
-            labels: e.labels.clone(),
-        }),
-        Event::SessionForked(e) => Kind::SessionForked(v1::SessionForked {
-            from_session_id: e.from.clone(),
-            from_seq: e.from_seq,
-            session_id: e.session.clone(),
-            namespace: e.namespace.clone(),
-            labels: e.labels.clone(),
-        }),
-        Event::SessionImported(e) => Kind::SessionImported(v1::SessionImported {
-            session_id: e.session.clone(),
-            namespace: e.namespace.clone(),
-            from: e.from.clone(),
-            from_seq: e.from_seq,
-        }),
-        Event::DriverAttached(e) => Kind::DriverAttached(v1::DriverAttached {
-            epoch: e.epoch,
-            server_version: e.server.clone(),
-        }),
-        Event::DriverDetached(_) => Kind::DriverDetached(v1::DriverDetached {
-            epoch: context.epoch,
-        }),
-        Event::LogRecovered(e) => Kind::LogRecovered(v1::LogRecovered {
-            cut_bytes: e.cut_bytes,
-            tail_seq: context.seq.saturating_sub(1),
-        }),
-        Event::ToolsChanged(e) => Kind::ToolsChanged(v1::ToolsChanged {
-            tools: e.tools.iter().map(words::offered).collect(),
-        }),
+        Event::SessionCreated(_)
+        | Event::SessionForked(_)
+        | Event::SessionImported(_)
+        | Event::DriverAttached(_)
+        | Event::DriverDetached(_)
+        | Event::LogRecovered(_)
+        | Event::ToolsChanged(_) => return session_kind(event, context).into_iter().collect(),
         Event::MessageAdded(e) => Kind::MessageAdded(v1::MessageAdded {
             origin: words::origin(e.origin) as i32,
             message: Some(v1::Message {
@@ -127,6 +101,46 @@ fn loop_paused(e: &core::LoopPaused) -> v1::LoopPaused {
             requested: short.requested,
         }),
     }
+}
+
+/// The form of an event of the session as a whole; `None` for any other.
+fn session_kind(event: &Event, context: &Context<'_>) -> Option<Kind> {
+    Some(match event {
+        Event::SessionCreated(e) => Kind::SessionCreated(v1::SessionCreated {
+            session_id: e.session.clone(),
+            namespace: e.namespace.clone(),
+            agent: Some(agent::to_wire(&e.agent, Some(&e.limits))),
+            labels: e.labels.clone(),
+        }),
+        Event::SessionForked(e) => Kind::SessionForked(v1::SessionForked {
+            from_session_id: e.from.clone(),
+            from_seq: e.from_seq,
+            session_id: e.session.clone(),
+            namespace: e.namespace.clone(),
+            labels: e.labels.clone(),
+        }),
+        Event::SessionImported(e) => Kind::SessionImported(v1::SessionImported {
+            session_id: e.session.clone(),
+            namespace: e.namespace.clone(),
+            from: e.from.clone(),
+            from_seq: e.from_seq,
+        }),
+        Event::DriverAttached(e) => Kind::DriverAttached(v1::DriverAttached {
+            epoch: e.epoch,
+            server_version: e.server.clone(),
+        }),
+        Event::DriverDetached(_) => Kind::DriverDetached(v1::DriverDetached {
+            epoch: context.epoch,
+        }),
+        Event::LogRecovered(e) => Kind::LogRecovered(v1::LogRecovered {
+            cut_bytes: e.cut_bytes,
+            tail_seq: context.seq.saturating_sub(1),
+        }),
+        Event::ToolsChanged(e) => Kind::ToolsChanged(v1::ToolsChanged {
+            tools: e.tools.iter().map(words::offered).collect(),
+        }),
+        _ => return None,
+    })
 }
 
 fn loop_started(e: &core::LoopStarted) -> v1::LoopStarted {

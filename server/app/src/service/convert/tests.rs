@@ -1,5 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod asking;
 mod ends;
 mod events;
 mod records;

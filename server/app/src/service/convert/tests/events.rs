@@ -80,62 +80,8 @@ pub(super) fn samples() -> Vec<Event> {
         }
         .into(),
     );
-    let message = words();
-    all.push(
-        event::ToolCallInDoubt {
-            call,
-            attempt,
-            message,
-            failed: false,
-        }
-        .into(),
-    );
-    let message = words();
-    all.push(
-        event::ToolCallUnknown {
-            call,
-            attempt,
-            message,
-            policy: UnknownPolicy::TellModel,
-            asked_at: None,
-        }
-        .into(),
-    );
-    let (reason, at) = (event::ApprovalReason::RepeatsUnknown, Timestamp(5));
-    all.push(
-        event::ApprovalRequested {
-            call,
-            reason,
-            at,
-            expires_at: Some(at),
-            allow_on_expiry: false,
-        }
-        .into(),
-    );
-    let (by, reason) = (words(), words());
-    all.push(
-        event::ApprovalResolved {
-            call,
-            outcome: event::ApprovalOutcome::Denied,
-            allowed: false,
-            at,
-            by,
-            reason,
-        }
-        .into(),
-    );
-    let (by, reason) = (words(), words());
-    all.push(
-        event::UnknownResolved {
-            call,
-            resolution: event::UnknownResolution::TellModel,
-            output: None,
-            at,
-            by,
-            reason,
-        }
-        .into(),
-    );
+    all.extend(doubts());
+    all.extend(answers());
     let output = Arc::new(ToolOutput::error("gone"));
     all.push(
         event::ToolCallResultLate {
@@ -149,6 +95,56 @@ pub(super) fn samples() -> Vec<Event> {
     all.push(event::ToolCallCancelled { call, dispatched }.into());
     all.extend(budgets());
     all
+}
+
+fn doubts() -> [Event; 2] {
+    let (call, attempt) = (CALL, 1);
+    let words = || "in words".to_owned();
+    let message = words();
+    let doubt = event::ToolCallInDoubt {
+        call,
+        attempt,
+        message,
+        failed: false,
+    };
+    let message = words();
+    let unknown = event::ToolCallUnknown {
+        call,
+        attempt,
+        message,
+        policy: UnknownPolicy::TellModel,
+        asked_at: None,
+    };
+    [doubt.into(), unknown.into()]
+}
+
+fn answers() -> [Event; 3] {
+    let (call, at) = (CALL, Timestamp(5));
+    let words = || "in words".to_owned();
+    let requested = event::ApprovalRequested {
+        call,
+        reason: event::ApprovalReason::RepeatsUnknown,
+        at,
+        expires_at: Some(at),
+        allow_on_expiry: false,
+    };
+    let resolved = event::ApprovalResolved {
+        call,
+        outcome: event::ApprovalOutcome::Denied,
+        allowed: false,
+        at,
+        by: words(),
+        reason: words(),
+    };
+    let known = event::UnknownResolved {
+        call,
+        resolution: event::UnknownResolution::TellModel,
+        output: None,
+        at,
+        by: words(),
+        reason: words(),
+    };
+    [requested.into(), resolved.into(), known.into()]
 }
 
 fn model_failed() -> Event {
