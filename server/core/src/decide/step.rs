@@ -88,9 +88,10 @@ pub(super) fn license(draft: &mut Draft, call: CallId, attempt: Attempt, granted
         at: draft.at,
         model: draft.state.model_name(index).to_owned(),
         max_output_tokens: granted.reserved.output,
-        bound: match granted.bound {
-            Bound::Configured if draft.state.limits.max_output_asked => Bound::Requested,
-            bound => bound,
+        bound: if granted.bound == Bound::Configured && draft.state.limits.max_output_asked {
+            Bound::Requested
+        } else {
+            granted.bound
         },
     });
 }

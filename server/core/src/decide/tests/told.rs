@@ -104,13 +104,14 @@ fn an_unknown_outcome_names_the_attempt() {
     let mut s = Session::started(Limits::default());
     s.ask(&["blind"]);
     let events = s.tool_fails(2, 1, ToolFailureKind::Ambiguous, false);
-    let attempts: Vec<u32> = events
-        .iter()
-        .filter_map(|event| match event {
-            Event::ToolCallUnknown(e) => Some(e.attempt),
-            _ => None,
-        })
-        .collect();
+    let of = |event: &Event| {
+        if let Event::ToolCallUnknown(e) = event {
+            Some(e.attempt)
+        } else {
+            None
+        }
+    };
+    let attempts: Vec<u32> = events.iter().filter_map(of).collect();
     assert_eq!(attempts, [1]);
 }
 
