@@ -244,6 +244,10 @@ impl Outcome {
     /// Where anything is wrong; with the first wrongs, and how to draw the same again.
     pub fn finish(self, runs: u64) -> Result<()> {
         say(&self.line(runs));
+        self.verdict()
+    }
+
+    fn verdict(self) -> Result<()> {
         if self.is_ok() {
             return Ok(());
         }
@@ -279,7 +283,7 @@ mod tests {
         part.expect(false, || "an entry is lost".to_owned());
         outcome.absorb(part);
         assert!(outcome.line(5).ends_with(" FAILED"));
-        let error = outcome.finish(5).expect_err("a wrong fails the rig");
+        let error = outcome.verdict().expect_err("a wrong fails the rig");
         let words = error.to_string();
         assert!(words.contains("an entry is lost") && words.contains("LOOPWRIGHT_RIG_SEED=7"));
     }

@@ -246,3 +246,157 @@ fn loops(report: &mut Outcome, session: &str, log: &[Entry]) {
         format!("{session}: {open:?} did not end")
     });
 }
+
+/// The oracle must fail for each lie that it is there to catch.
+#[cfg(test)]
+mod tests {
+    use loopwright_proto::v1::{Cause, DriverAttached, LoopEnded, LoopStarted, Message, Part};
+
+    use super::*;
+
+    fn event(kind: Kind) -> Event {
+        Event {
+            kind: Some(kind),
+            ..Event::default()
+        }
+    }
+
+    fn entry(seq: u64, epoch: u64, request_id: &str, kinds: Vec<Kind>) -> Entry {
+        Entry {
+            seq,
+            epoch,
+            cause: Some(Cause {
+                request_id: request_id.to_owned(),
+                ..Cause::default()
+            }),
+            events: kinds.into_iter().map(event).collect(),
+            ..Entry::default()
+        }
+    }
+
+    fn said(text: &str) -> Kind {
+        let part = Part {
+            kind: Some(part::Kind::Text(text.to_owned())),
+            ..Part::default()
+        };
+        Kind::MessageAdded(MessageAdded {
+            message: Some(Message {
+                parts: vec![part],
+                ..Message::default()
+            }),
+            ..MessageAdded::default()
+        })
+    }
+
+    fn attached(epoch: u64) -> Kind {
+        Kind::DriverAttached(DriverAttached {
+            epoch,
+            ..DriverAttached::default()
+        })
+    }
+
+    /// A session that was told two things, in two epochs, and what its client was shown of it.
+    fn sound() -> (History, Vec<Entry>) {
+        let started = Kind::LoopStarted(LoopStarted {
+            loop_id: "l1".to_owned(),
+            ..LoopStarted::default()
+        });
+        let ended = Kind::LoopEnded(LoopEnded {
+            loop_id: "l1".to_owned(),
+            reason: EndReason::Completed.into(),
+            ..LoopEnded::default()
+        });
+        let log = vec![
+            entry(1, 1, "r1", vec![attached(1), started, said("one")]),
+            entry(2, 1, "r2", vec![said("two")]),
+            entry(3, 2, "", vec![attached(2)]),
+            entry(4, 2, "", vec![ended]),
+        ];
+        let ack = |request_id: &str, text: &str, seq| Ack {
+            request_id: request_id.to_owned(),
+            text: text.to_owned(),
+            seq,
+        };
+        let history = History {
+            session: "s1".to_owned(),
+            entries: log.clone(),
+            acks: vec![ack("r1", "one", 1), ack("r2", "two", 2)],
+            ..History::default()
+        };
+        (history, log)
+    }
+
+    fn judged(history: &History, log: &[Entry]) -> Outcome {
+        let mut outcome = Outcome::new("oracle", 0);
+        check(&mut outcome, history, log, Watched::ToTheEnd);
+        outcome
+    }
+
+    #[test]
+    fn a_sound_history_passes() {
+        let (history, log) = sound();
+        assert_eq!(judged(&history, &log).wrongs(), [String::new(); 0]);
+    }
+
+    #[test]
+    fn every_lie_is_caught() {
+        type Lie = fn(&mut History, &mut Vec<Entry>);
+        let lies: [(&str, &str, Lie); 13] = [
+            ("lost", "the last entry is gone", |_, log| drop(log.pop())),
+            ("lost", "an entry says something else", |_, log| {
+                log[1].events[0] = event(said("three"));
+            }),
+            ("lost", "an entry was never shown", |history, _| {
+                drop(history.entries.pop())
+            }),
+            ("lost", "an entry was skipped", |history, _| {
+                drop(history.entries.remove(1))
+            }),
+            ("duplicated", "an entry was shown twice", |history, _| {
+                let again = history.entries[1].clone();
+                history.entries.insert(2, again);
+            }),
+            ("reordered", "entries changed places", |history, _| {
+                history.entries.swap(1, 2)
+            }),
+            (
+                "lost",
+                "an answered command is in no entry",
+                |history, _| {
+                    history.acks[1].text = "never said".to_owned();
+                },
+            ),
+            ("duplicated", "a command was carried out twice", |_, log| {
+                log[3].events.push(event(said("two")));
+            }),
+            ("", "an answer names another place", |history, _| {
+                history.acks[1].seq = 3
+            }),
+            ("", "a command without words is elsewhere", |history, _| {
+                history.acks[1].text.clear();
+                history.acks[1].seq = 4;
+            }),
+            ("", "the log has a hole", |_, log| drop(log.remove(1))),
+            ("", "an old driver wrote", |_, log| log[3].epoch = 1),
+            ("", "a loop did not end", |_, log| drop(log[3].events.pop())),
+        ];
+        for (kind, lie, tell) in lies {
+            let (mut history, mut log) = sound();
+            tell(&mut history, &mut log);
+            let outcome = judged(&history, &log);
+            assert!(!outcome.is_ok(), "not caught: {lie}");
+            let is_counted = kind.is_empty() || outcome.counted(kind) > 0;
+            assert!(
+                is_counted,
+                "{lie} is not counted as {kind}: {:?}",
+                outcome.wrongs()
+            );
+        }
+        let (mut history, log) = sound();
+        history.gave_up = Some("no answer".to_owned());
+        assert!(
+            !judged(&history, &log).is_ok(),
+            "not caught: a client gave up"
+        );
+    }
+}

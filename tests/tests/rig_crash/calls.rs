@@ -176,3 +176,58 @@ fn effects_of(tool: &str) -> &'static str {
         _ => "other_effects",
     }
 }
+
+/// The oracle must fail for each lie that it is there to catch.
+mod tests {
+    use super::*;
+
+    fn call(class: EffectClass, lookup: bool, end: &'static str) -> Call {
+        Call {
+            class,
+            can_be_looked_up: lookup,
+            starts: vec![(1, 1)],
+            is_running: false,
+            is_ambiguous: true,
+            was_in_doubt: true,
+            ends: vec![end],
+        }
+    }
+
+    fn is_ok(call: &Call, effects: usize) -> bool {
+        let mut outcome = Outcome::new("oracle", 0);
+        call.check(&mut outcome, "s1/c1", effects);
+        outcome.is_ok()
+    }
+
+    #[test]
+    fn what_is_promised_passes_and_every_lie_is_caught() {
+        use EffectClass::{AtMostOnce, Deduplicated, ReadOnly};
+        let unknown = call(AtMostOnce, false, "unknown");
+        assert!(is_ok(&unknown, 0) && is_ok(&unknown, 1));
+        assert!(!is_ok(&unknown, 2), "two effects");
+        let hidden = call(AtMostOnce, false, "completed");
+        assert!(
+            !is_ok(&hidden, 1),
+            "an ambiguous call that nobody could know of"
+        );
+        let found = call(AtMostOnce, true, "completed");
+        assert!(is_ok(&found, 1));
+        assert!(!is_ok(&found, 0) && !is_ok(&found, 2), "found out, wrongly");
+        assert!(
+            !is_ok(&call(AtMostOnce, true, "unknown"), 1),
+            "its sidecar knows"
+        );
+        let mut once = call(Deduplicated, false, "completed");
+        once.is_ambiguous = false;
+        assert!(is_ok(&once, 1));
+        assert!(!is_ok(&once, 2), "not deduplicated");
+        once.ends.push("completed");
+        assert!(!is_ok(&once, 1), "two ends");
+        once.ends.clear();
+        assert!(!is_ok(&once, 1), "no end");
+        let mut again = call(ReadOnly, false, "completed");
+        again.is_ambiguous = false;
+        assert!(is_ok(&again, 3));
+        assert!(!is_ok(&again, 0), "a result of nothing");
+    }
+}
