@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::usage::Usage;
+
 /// One piece of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -87,6 +89,19 @@ pub struct ToolOutput {
     /// The whole output, where it was kept beside the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub full: Option<BlobPart>,
+    /// What the tool used of models on its own account, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<ToolUsage>,
+}
+
+/// What a tool used of models, in its own words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolUsage {
+    /// Tokens by class.
+    pub tokens: Usage,
+    /// What they cost, micro-USD, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_micro_usd: Option<u64>,
 }
 
 impl ToolOutput {

@@ -184,6 +184,22 @@ pub struct ToolFailure {
     pub retryable: bool,
     /// The least time to wait that the sidecar asks for, milliseconds.
     pub retry_after_ms: Option<u64>,
+    /// What made it ambiguous, where that is known.
+    pub cause: Option<DoubtCause>,
+}
+
+/// What keeps anybody from saying whether a tool call ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DoubtCause {
+    /// No result and no progress came in time.
+    Timeout,
+    /// The connection or the sidecar was lost.
+    Unavailable,
+    /// The sidecar answered with an error of its own.
+    Internal,
+    /// The answer was too large or could not be read.
+    BadReply,
 }
 
 /// In which way a tool call failed.

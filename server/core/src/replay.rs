@@ -434,12 +434,13 @@ fn tool_what(entry: &Entry) -> Option<What> {
     else {
         return None;
     };
-    let failed = |kind, message: &str| {
+    let failed = |kind, message: &str, cause| {
         let failure = ToolFailure {
             kind,
             message: message.to_owned(),
             retryable,
             retry_after_ms,
+            cause,
         };
         What::ToolFailed {
             call,
@@ -458,8 +459,8 @@ fn tool_what(entry: &Entry) -> Option<What> {
                 output,
             })
         }
-        Event::ToolCallFailed(e) => Some(failed(e.kind, &e.message)),
-        Event::ToolCallInDoubt(e) => Some(failed(ToolFailureKind::Ambiguous, &e.message)),
+        Event::ToolCallFailed(e) => Some(failed(e.kind, &e.message, e.cause)),
+        Event::ToolCallInDoubt(e) => Some(failed(ToolFailureKind::Ambiguous, &e.message, None)),
         _ => None,
     })
 }

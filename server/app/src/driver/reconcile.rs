@@ -162,6 +162,7 @@ impl Driver {
                         message,
                         retryable: false,
                         retry_after_ms: None,
+                        cause: None,
                     },
                     jitter: 0,
                 });

@@ -192,6 +192,7 @@ pub(super) fn failed(
         message,
         retryable,
         retry_after_ms,
+        cause,
     } = failure;
     // That a later attempt surely did not run says nothing of an earlier one that may have.
     let kind = if tool.may_have_run {
@@ -217,6 +218,7 @@ pub(super) fn failed(
         kind,
         message,
         retry_at,
+        cause,
     });
     go_on(draft);
 }

@@ -91,6 +91,7 @@ fn never_ran(draft: &mut Draft, tool: &ToolCall) {
         kind: ToolFailureKind::NotExecuted,
         message: "the attempt failed, and its sidecar says that the call never started".to_owned(),
         retry_at,
+        cause: None,
     });
 }
 

@@ -9,7 +9,7 @@ use crate::{
     agent::UnknownPolicy,
     ids::{Attempt, CallId, Timestamp},
     message::ToolOutput,
-    outcome::ToolFailureKind,
+    outcome::{DoubtCause, ToolFailureKind},
 };
 
 facts! {
@@ -100,6 +100,9 @@ facts! {
         /// When it is tried again; absent: it is not, and the call has ended.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub retry_at: Option<Timestamp>,
+        /// What made it ambiguous, where that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub cause: Option<DoubtCause>,
     }
     /// See [`super::Event::ToolCallInDoubt`].
     ToolCallInDoubt {

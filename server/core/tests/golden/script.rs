@@ -129,6 +129,7 @@ impl Script {
                 message: "deadline".to_owned(),
                 retryable: false,
                 retry_after_ms: Some(500),
+                cause: None,
             },
             jitter: 250_000,
         });

@@ -69,6 +69,7 @@ fn parallel_tools() -> Vec<Line> {
             message: "deadline".to_owned(),
             retryable: false,
             retry_after_ms: None,
+            cause: None,
         },
         jitter: 250_000,
     });

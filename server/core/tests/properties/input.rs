@@ -9,10 +9,10 @@ use loopwright_core::{
     event::UnknownResolution,
     ids::{Attempt, CallId, LoopId},
     input::{AdoptOrigin, Command, Create, Mode, SendMessage, StartLoop, TimerWhy},
-    message::{CallPart, Part, Thinking, ToolOutput},
+    message::{CallPart, Part, Thinking, ToolOutput, ToolUsage},
     outcome::{
-        EndReason, LookupAnswer, ModelFailure, ModelFailureKind, ModelReply, StopReason,
-        ToolFailure, ToolFailureKind, Verdict,
+        DoubtCause, EndReason, LookupAnswer, ModelFailure, ModelFailureKind, ModelReply,
+        StopReason, ToolFailure, ToolFailureKind, Verdict,
     },
     usage::Usage,
     wanted,
@@ -246,6 +246,7 @@ impl Roll {
                     message: self.text.clone(),
                     retryable: self.shape.is_multiple_of(2),
                     retry_after_ms: self.pick.is_multiple_of(3).then_some(self.number),
+                    cause: self.pick.is_multiple_of(5).then_some(DoubtCause::Timeout),
                 },
                 jitter: u32::from(self.pick),
             },
@@ -373,6 +374,10 @@ impl Roll {
             structured: Some(self.text.clone()),
             full_bytes: Some(self.number),
             full: None,
+            usage: self.pick.is_multiple_of(2).then(|| ToolUsage {
+                tokens: self.usage(),
+                cost_micro_usd: Some(self.number),
+            }),
         })
     }
 

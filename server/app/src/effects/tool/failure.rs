@@ -3,7 +3,7 @@
 //! Boundary: statuses and time in, [`ToolFailure`] out. Invariant: only what surely did not run is
 //! `NotExecuted`.
 
-use loopwright_core::outcome::{ToolFailure, ToolFailureKind};
+use loopwright_core::outcome::{DoubtCause, ToolFailure, ToolFailureKind};
 use tonic::{Code, Status};
 
 use super::deadline::Silence;
@@ -25,20 +25,31 @@ pub(super) fn refused(status: &Status) -> ToolFailure {
 
 /// What a status means that came after the call had begun.
 pub(super) fn ambiguous_status(status: &Status) -> ToolFailure {
-    ambiguous(in_words(status))
+    let cause = match status.code() {
+        _ if is_of_our_own(status) => DoubtCause::BadReply,
+        // Too large for us; a sidecar has no reason to say so.
+        Code::OutOfRange => DoubtCause::BadReply,
+        Code::Unavailable | Code::Cancelled => DoubtCause::Unavailable,
+        // Made by our own transport, of an error of the connection.
+        _ if std::error::Error::source(status).is_some() => DoubtCause::Unavailable,
+        Code::DeadlineExceeded => DoubtCause::Timeout,
+        _ => DoubtCause::Internal,
+    };
+    ambiguous(cause, in_words(status))
 }
 
 /// The wait was too long.
 pub(super) fn expired(silence: Silence) -> ToolFailure {
-    ambiguous(match silence {
+    let words = match silence {
         Silence::Longest(limit) => format!("no answer and no progress within {limit:?}"),
         Silence::Whole(limit) => format!("no answer within {limit:?} in all (tools.absolute_cap)"),
-    })
+    };
+    ambiguous(DoubtCause::Timeout, words)
 }
 
 /// The answer is none.
 pub(super) fn bad_reply(message: String) -> ToolFailure {
-    ambiguous(message)
+    ambiguous(DoubtCause::BadReply, message)
 }
 
 /// The same, with the name of who failed.
@@ -56,19 +67,26 @@ pub(super) fn not_executed(message: String, retryable: bool) -> ToolFailure {
         message,
         retryable,
         retry_after_ms: None,
+        cause: None,
     }
 }
 
-fn ambiguous(message: String) -> ToolFailure {
+fn ambiguous(cause: DoubtCause, message: String) -> ToolFailure {
     ToolFailure {
         kind: ToolFailureKind::Ambiguous,
         message,
         retryable: false,
         retry_after_ms: None,
+        cause: Some(cause),
     }
 }
 
-/// Whether our own side made the status, of an answer that it cannot unpack.
+/// Whether our own side made the status, of an answer that it cannot unpack or read.
 fn is_of_our_own(status: &Status) -> bool {
-    status.message().starts_with("Content is compressed")
+    let ours = [
+        "Content is compressed",
+        "failed to decode Protobuf message",
+        "Unexpected EOF decoding stream",
+    ];
+    ours.iter().any(|words| status.message().starts_with(words))
 }

@@ -7,9 +7,10 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use loopwright_core::message::{BlobPart, ToolOutput};
+use loopwright_core::message::{BlobPart, ToolOutput, ToolUsage};
+use loopwright_core::usage::Usage;
 use loopwright_log::{Id, StreamKey};
-use loopwright_proto::v1::{Part, ToolResult, part};
+use loopwright_proto::v1::{self, Part, ToolResult, part};
 use serde::de::IgnoredAny;
 
 use crate::sidecars::{SessionRef, Sidecars};
@@ -25,6 +26,7 @@ pub(super) async fn of(
     sidecars: &Sidecars,
     session: &SessionRef,
 ) -> ToolOutput {
+    let usage = result.usage.as_ref().map(used);
     let mut text = text_of(&result.parts);
     let structured = Some(result.structured_json).filter(|json| is_json(json));
     if text.is_empty()
@@ -42,6 +44,7 @@ pub(super) async fn of(
             text,
             is_error: result.is_error,
             structured,
+            usage,
             ..ToolOutput::default()
         };
     };
@@ -52,6 +55,7 @@ pub(super) async fn of(
         full_bytes: Some(text.len() as u64),
         full: keep(text, sidecars, session).await,
         text: clamped,
+        usage,
     }
 }
 
@@ -141,6 +145,19 @@ fn text_of(parts: &[Part]) -> String {
         text.push_str(&piece);
     }
     text
+}
+
+fn used(usage: &v1::ToolUsage) -> ToolUsage {
+    let tokens = usage.tokens.unwrap_or_default();
+    ToolUsage {
+        tokens: Usage {
+            input: tokens.input_tokens,
+            output: tokens.output_tokens,
+            cache_write: tokens.cache_write_tokens,
+            cache_read: tokens.cache_read_tokens,
+        },
+        cost_micro_usd: usage.cost_micro_usd,
+    }
 }
 
 fn is_json(text: &str) -> bool {

@@ -226,6 +226,7 @@ fn read_tool(kind: &Kind) -> Result<Option<Event>, IdError> {
             kind: ToolFailureKind::NotExecuted,
             message: e.message.clone(),
             retry_at: None,
+            cause: None,
         }
         .into(),
         Kind::ToolCallUnknown(e) => ToolCallUnknown {

@@ -8,7 +8,7 @@ use loopwright_core::{
 };
 use loopwright_proto::v1::{self, part::Kind};
 
-use super::fields::Violations;
+use super::{fields::Violations, words::usage};
 
 /// Parts of one message.
 const MAX_PARTS: usize = 256;
@@ -133,7 +133,10 @@ pub fn tool_result(output: &ToolOutput) -> v1::ToolResult {
         parts: text.into_iter().collect(),
         is_error: output.is_error,
         structured_json: output.structured.clone().unwrap_or_default(),
-        usage: None,
+        usage: output.usage.map(|used| v1::ToolUsage {
+            tokens: Some(usage(&used.tokens, false)),
+            cost_micro_usd: used.cost_micro_usd,
+        }),
     }
 }
 

@@ -6,7 +6,8 @@ use loopwright_core::{
     budget::{Bound, Dimension, LOOP_BUDGET},
     event::{ApprovalOutcome, ApprovalReason, Origin, RejectReason, UnknownResolution},
     outcome::{
-        AbandonReason, DeadlineKind, EndReason, ModelFailureKind, StopReason, ToolFailureKind,
+        AbandonReason, DeadlineKind, DoubtCause, EndReason, ModelFailureKind, StopReason,
+        ToolFailureKind,
     },
     usage::{Totals, Usage},
 };
@@ -71,12 +72,19 @@ pub(super) fn model_failure(kind: ModelFailureKind) -> v1::ModelFailureKind {
     }
 }
 
-/// The core does not part ambiguous failures; the message does. Of the words of the wire the loss
-/// of the sidecar says the least.
-pub(super) fn tool_failure(kind: ToolFailureKind) -> v1::ToolFailureKind {
-    match kind {
-        ToolFailureKind::NotExecuted => v1::ToolFailureKind::NotExecuted,
-        ToolFailureKind::Ambiguous => v1::ToolFailureKind::Unavailable,
+/// Of an ambiguous failure whose cause is not known, the loss of the sidecar says the least.
+pub(super) fn tool_failure(
+    kind: ToolFailureKind,
+    cause: Option<DoubtCause>,
+) -> v1::ToolFailureKind {
+    match (kind, cause) {
+        (ToolFailureKind::NotExecuted, _) => v1::ToolFailureKind::NotExecuted,
+        (ToolFailureKind::Ambiguous, Some(DoubtCause::Timeout)) => v1::ToolFailureKind::Timeout,
+        (ToolFailureKind::Ambiguous, Some(DoubtCause::Internal)) => v1::ToolFailureKind::Internal,
+        (ToolFailureKind::Ambiguous, Some(DoubtCause::BadReply)) => v1::ToolFailureKind::BadReply,
+        (ToolFailureKind::Ambiguous, Some(DoubtCause::Unavailable) | None) => {
+            v1::ToolFailureKind::Unavailable
+        }
     }
 }
 

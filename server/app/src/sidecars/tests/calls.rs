@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use loopwright_core::outcome::DoubtCause::{BadReply, Internal, Timeout, Unavailable};
 use loopwright_core::outcome::ToolFailureKind::{Ambiguous, NotExecuted};
 
 use super::fake::{Fake, Proxy, Raw, tool};
@@ -50,23 +51,35 @@ async fn no_arguments_at_all_are_an_empty_object() {
 #[tokio::test]
 async fn each_end_of_a_call_is_told_for_what_it_is() {
     let endings = [
-        ("refuse", NotExecuted, false, "the disk is away"),
-        ("later", NotExecuted, true, "the disk is away"),
-        ("unimplemented", NotExecuted, false, "no such tool"),
-        ("internal", Ambiguous, false, "it broke"),
-        ("silent", Ambiguous, false, "without an answer"),
-        ("begun", Ambiguous, false, "after it had begun"),
+        ("refuse", NotExecuted, None, false, "the disk is away"),
+        ("later", NotExecuted, None, true, "the disk is away"),
+        ("unimplemented", NotExecuted, None, false, "no such tool"),
+        ("internal", Ambiguous, Some(Internal), false, "it broke"),
+        (
+            "silent",
+            Ambiguous,
+            Some(BadReply),
+            false,
+            "without an answer",
+        ),
+        (
+            "begun",
+            Ambiguous,
+            Some(Internal),
+            false,
+            "after it had begun",
+        ),
     ];
     let fake = Fake::tcp(&endings.map(|(name, ..)| name));
     let more = ["result_then_error", "fails", "structured"].map(tool);
     fake.state.tools.lock().unwrap().extend(more);
     let bench = Bench::new(|_| {});
     bench.with(&fake).await;
-    for (name, kind, retryable, words) in endings {
+    for (name, kind, cause, retryable, words) in endings {
         let failure = bench.call(name, "{}").await.unwrap_err();
         assert_eq!(
-            (failure.kind, failure.retryable),
-            (kind, retryable),
+            (failure.kind, failure.cause, failure.retryable),
+            (kind, cause, retryable),
             "{name}: {failure:?}"
         );
         assert_eq!(failure.retry_after_ms, retryable.then_some(1000), "{name}");
@@ -104,7 +117,7 @@ async fn silence_is_ambiguous_and_cancels_the_call_over_there() {
             .call_with(name, "{}", |spec| spec.timeout_ms = 30)
             .await
             .unwrap_err();
-        assert_eq!(failure.kind, Ambiguous, "{failure:?}");
+        assert_eq!(failure.cause, Some(Timeout), "{failure:?}");
         assert!(failure.message.contains("within 30ms"), "{failure:?}");
         cancelled.wait_for(|&count| count == n).await.unwrap();
     }
@@ -142,7 +155,11 @@ async fn a_sidecar_that_dies_in_mid_call_leaves_it_ambiguous_and_the_next_one_no
     let echo = bench.spec("echo");
     let (address, script) = fake.kill();
     let failure = call.await.unwrap_err();
-    assert_eq!(failure.kind, Ambiguous, "{failure:?}");
+    assert_eq!(
+        (failure.kind, failure.cause),
+        (Ambiguous, Some(Unavailable)),
+        "{failure:?}"
+    );
     let failure = bench.call_to(echo, "{}").await.unwrap_err();
     assert_eq!(
         (failure.kind, failure.retryable),
@@ -185,7 +202,7 @@ async fn an_endless_answer_is_cut_off_at_the_first_bytes() {
     let proxy = Proxy::to(fake.address()).await;
     bench.register("fake", &proxy.endpoint).await.unwrap();
     let failure = bench.call("huge", "{}").await.unwrap_err();
-    assert_eq!(failure.kind, Ambiguous, "{failure:?}");
+    assert_eq!(failure.cause, Some(BadReply), "{failure:?}");
     assert!(failure.message.contains("too large"), "{failure:?}");
     let taken = proxy.bytes_back.load(Ordering::Relaxed);
     assert!(taken < 12 << 20, "{taken} bytes of 100 MiB were taken");
@@ -280,17 +297,21 @@ async fn an_answer_that_cannot_be_read_is_ambiguous_and_takes_nobody_down() {
     };
     let packed = || answer(&[("grpc-encoding", "zstd")]);
     let garbage = || answer(&[]);
-    let cases: [(Raw, _); 4] = [
-        (bad_details, Ambiguous),
-        (packed, Ambiguous),
-        (garbage, Ambiguous),
-        (|| answer(&[("grpc-status", "12")]), NotExecuted),
+    let cases: [(Raw, _, _); 4] = [
+        (bad_details, Ambiguous, Some(BadReply)),
+        (packed, Ambiguous, Some(BadReply)),
+        (garbage, Ambiguous, Some(BadReply)),
+        (|| answer(&[("grpc-status", "12")]), NotExecuted, None),
     ];
-    for (n, (raw, kind)) in cases.into_iter().enumerate() {
+    for (n, (raw, kind, cause)) in cases.into_iter().enumerate() {
         let fake = Fake::raw(raw);
         let bench = Bench::new(|_| {});
         bench.with(&fake).await;
         let failure = bench.call("any", "{}").await.unwrap_err();
-        assert_eq!(failure.kind, kind, "case {n}: {failure:?}");
+        assert_eq!(
+            (failure.kind, failure.cause),
+            (kind, cause),
+            "case {n}: {failure:?}"
+        );
     }
 }

@@ -210,6 +210,7 @@ impl Session {
                 message: "no luck".to_owned(),
                 retryable,
                 retry_after_ms: None,
+                cause: None,
             },
             jitter: JITTER_ONE,
         })

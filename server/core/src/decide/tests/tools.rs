@@ -376,6 +376,7 @@ fn a_sidecar_that_asks_for_time_gets_it() {
             message: "busy".to_owned(),
             retryable: true,
             retry_after_ms,
+            cause: None,
         },
         jitter: 0,
     };

@@ -144,6 +144,7 @@ pub(super) fn tamper_shown(mutant: Mutant, before: &State, events: &mut Vec<Even
                     kind: ToolFailureKind::Ambiguous,
                     message: e.message.clone(),
                     retry_at: None,
+                    cause: None,
                 }
                 .into();
             }

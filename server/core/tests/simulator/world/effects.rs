@@ -148,6 +148,7 @@ impl World {
                 message: "it broke".to_owned(),
                 retryable,
                 retry_after_ms,
+                cause: None,
             };
             let what = What::ToolFailed {
                 call,
@@ -204,6 +205,7 @@ impl World {
                     message: "refused".to_owned(),
                     retryable: false,
                     retry_after_ms: None,
+                    cause: None,
                 },
                 jitter: 0,
             },

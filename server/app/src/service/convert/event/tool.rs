@@ -50,7 +50,7 @@ pub(super) fn kind(event: &Event, context: &Context<'_>) -> Option<Kind> {
         Event::ToolCallFailed(e) => Kind::ToolCallFailed(v1::ToolCallFailed {
             call: e.call.to_string(),
             attempt: e.attempt,
-            kind: words::tool_failure(e.kind) as i32,
+            kind: words::tool_failure(e.kind, e.cause) as i32,
             message: e.message.clone(),
             retry_at: e.retry_at.map(timestamp),
         }),

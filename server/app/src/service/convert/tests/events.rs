@@ -8,7 +8,7 @@ use loopwright_core::{
     budget::{Bound, Dimension, Reservation},
     event::{self, Event, Origin, RejectReason, Unknown},
     ids::{CallId, Timestamp},
-    message::{BlobPart, Opaque, Part, Thinking, ToolOutput},
+    message::{BlobPart, Opaque, Part, Thinking, ToolOutput, ToolUsage},
     outcome::{AbandonReason, EndReason, ModelFailureKind, StopReason, ToolFailureKind},
     usage::Usage,
 };
@@ -68,6 +68,7 @@ pub(super) fn samples() -> Vec<Event> {
             kind,
             message,
             retry_at,
+            cause: None,
         }
         .into(),
     );
@@ -461,9 +462,21 @@ fn parts_keep_what_they_hold() {
         text: "short".into(),
         structured: Some("[1]".into()),
         full: Some(blob),
+        usage: Some(ToolUsage {
+            tokens: Usage {
+                input: 3,
+                ..Usage::default()
+            },
+            cost_micro_usd: Some(5),
+        }),
         ..ToolOutput::default()
     };
     let result = message::tool_result(&output);
+    let used = result.usage.unwrap();
+    assert_eq!(
+        (used.tokens.unwrap().input_tokens, used.cost_micro_usd),
+        (3, Some(5))
+    );
     assert_eq!(
         (result.parts[0].full.clone(), result.structured_json),
         (Some(wire_blob), "[1]".into())
