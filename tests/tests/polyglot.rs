@@ -4,6 +4,7 @@
 mod polyglot {
     mod clients;
     mod cuts;
+    mod doubts;
     mod served;
     mod web;
 }

@@ -1,10 +1,13 @@
-//! Remembered keys on disk, so that a sidecar that dies and comes back still runs each key once.
+//! Remembered keys on disk, so that a sidecar that dies and comes back still runs each key once, and can
+//! still say what became of a call.
 //!
 //! One JSON line when a call begins and one when it ended, each synced: the first before the tool runs, the
-//! second before anybody is answered. A call that began and did not end is answered, after a restart, with an
-//! error result that says so: it is never run again. A lock file beside it keeps other processes out.
+//! second before anybody is answered. A promise that a call never started is synced before it is given. A
+//! call that began and did not end was interrupted: it is never run again unasked. A lock file beside it
+//! keeps other processes out.
 
-use std::collections::BTreeMap;
+mod lines;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -12,16 +15,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use crate::answer::Outcome;
+use lines::{Book, Ended, Line, now_ms};
 
-use crate::answer::{Answer, Outcome};
+pub(crate) use lines::{Begun, Fate, Kept};
 
 /// Size from which the file is rewritten without what may be forgotten.
 const COMPACT_BYTES: u64 = 32 * 1024 * 1024;
-/// What is answered for a call that the sidecar's end interrupted.
-const INTERRUPTED: &str = "The sidecar stopped in the middle of this call: whether it had its effect is \
-    not known. Check before you try it again.";
 
 /// The file, opened when it is first needed.
 pub(crate) struct KeyFile {
@@ -30,34 +30,11 @@ pub(crate) struct KeyFile {
 }
 
 /// The open file, and whether what lies at the path is what this process read or wrote.
-#[derive(Default)]
 struct State {
     opened: Option<Opened>,
     ours: bool,
-}
-
-/// A call of a deduplicated tool, as it is remembered.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub(crate) struct Begun {
-    pub(crate) key: String,
-    pub(crate) tool: String,
-    pub(crate) arguments_sha256: String,
-    pub(crate) epoch: u64,
-    pub(crate) retention_ms: u64,
-}
-
-impl Begun {
-    /// How long the call is remembered once it ended.
-    pub(crate) fn retention(&self) -> Duration {
-        Duration::from_millis(self.retention_ms)
-    }
-}
-
-/// A call that ended before this process began.
-pub(crate) struct Kept {
-    pub(crate) begun: Begun,
-    pub(crate) ended_ago: Duration,
-    pub(crate) outcome: Outcome,
+    /// From when on no call is missing, milliseconds since 1970.
+    since_ms: u64,
 }
 
 struct Opened {
@@ -66,35 +43,16 @@ struct Opened {
     _lock: File,
 }
 
-#[derive(Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Line {
-    Begun(Begun),
-    Ended(Ended),
-}
-
-#[derive(Clone, Deserialize, Serialize)]
-struct Ended {
-    key: String,
-    at_ms: u64,
-    /// `None`: it did nothing, and the key is free.
-    answer: Option<Said>,
-}
-
-#[derive(Clone, Deserialize, Serialize)]
-struct Said {
-    text: String,
-    structured: Option<Value>,
-    is_error: bool,
-}
-
-type Calls = BTreeMap<String, (Begun, Option<Ended>)>;
-
 impl KeyFile {
     pub(crate) fn new(path: PathBuf) -> Arc<Self> {
+        let state = State {
+            opened: None,
+            ours: false,
+            since_ms: now_ms(),
+        };
         Arc::new(Self {
             path,
-            state: Mutex::default(),
+            state: Mutex::new(state),
         })
     }
 
@@ -105,26 +63,20 @@ impl KeyFile {
             return Ok(Vec::new());
         }
         let lock = lock(&self.path)?;
-        let mut calls = read(&self.path)?;
-        for (begun, ended) in calls.values_mut().filter(|(_, ended)| ended.is_none()) {
-            let said = Said {
-                text: INTERRUPTED.to_owned(),
-                structured: None,
-                is_error: true,
-            };
-            *ended = Some(Ended {
-                key: begun.key.clone(),
-                at_ms: now_ms(),
-                answer: Some(said),
-            });
-        }
-        calls.retain(|_, call| is_live(call));
-        state.opened = Some(rewrite(&self.path, &calls, lock)?);
+        let mut book = Book::read(&std::fs::read(&self.path)?)?;
+        book.interrupt();
+        book.forget();
+        // A file of an earlier version does not say how far back it goes.
+        state.since_ms = *book.since_ms.get_or_insert(state.since_ms);
+        state.opened = Some(rewrite(&self.path, &book, lock)?);
         state.ours = true;
-        Ok(calls
-            .into_values()
-            .filter_map(|(begun, ended)| kept(begun, ended?))
-            .collect())
+        Ok(book.kept())
+    }
+
+    /// From when on no call is missing but those whose retention is over.
+    pub(crate) fn since(&self) -> SystemTime {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        SystemTime::UNIX_EPOCH + Duration::from_millis(state.since_ms)
     }
 
     /// Notes that a call is about to run; once this returned it may.
@@ -133,21 +85,14 @@ impl KeyFile {
     }
 
     /// Notes how a call ended; once this returned it may be answered.
-    pub(crate) async fn end(self: &Arc<Self>, key: String, outcome: &Outcome) -> io::Result<()> {
-        let answer = match outcome {
-            Outcome::NotExecuted { .. } => None,
-            Outcome::Answered { answer, is_error } => Some(Said {
-                text: answer.text.clone(),
-                structured: answer.structured.clone(),
-                is_error: *is_error,
-            }),
-        };
-        self.note(Line::Ended(Ended {
-            key,
-            at_ms: now_ms(),
-            answer,
-        }))
-        .await
+    pub(crate) async fn end(self: &Arc<Self>, begun: &Begun, outcome: &Outcome) -> io::Result<()> {
+        self.note(Line::Ended(Ended::of(begun, outcome))).await
+    }
+
+    /// Notes that a call never started; once this returned it may be said.
+    pub(crate) async fn bind(self: &Arc<Self>, begun: Begun) -> io::Result<()> {
+        let at_ms = now_ms();
+        self.note(Line::Bound { begun, at_ms }).await
     }
 
     /// Lets go of the file and its lock; a later note opens it again.
@@ -172,11 +117,15 @@ impl KeyFile {
         let mut opened = match state.opened.take() {
             Some(opened) if opened.bytes < COMPACT_BYTES => opened,
             Some(Opened { _lock, .. }) => {
-                let mut calls = read(&self.path)?;
-                calls.retain(|_, call| is_live(call));
-                rewrite(&self.path, &calls, _lock)?
+                let mut book = Book::read(&std::fs::read(&self.path)?)?;
+                book.forget();
+                if book.text()?.len() as u64 > COMPACT_BYTES / 2 {
+                    book.forget_early();
+                }
+                state.since_ms = book.since_ms.unwrap_or(state.since_ms);
+                rewrite(&self.path, &book, _lock)?
             }
-            None => open(&self.path, state.ours)?,
+            None => open(&self.path, state.ours, state.since_ms)?,
         };
         state.ours = true;
         let written = if opened.bytes < COMPACT_BYTES {
@@ -208,7 +157,7 @@ impl Opened {
     }
 }
 
-fn open(path: &Path, ours: bool) -> io::Result<Opened> {
+fn open(path: &Path, ours: bool, since_ms: u64) -> io::Result<Opened> {
     let lock = lock(path)?;
     let file = append_to(path)?;
     let bytes = file.metadata()?.len();
@@ -218,27 +167,23 @@ fn open(path: &Path, ours: bool) -> io::Result<Opened> {
         ));
     }
     sync_folder(path)?;
-    Ok(Opened {
+    let mut opened = Opened {
         file,
         bytes,
         _lock: lock,
-    })
+    };
+    if bytes == 0 {
+        let mut since = serde_json::to_vec(&Line::Since { at_ms: since_ms })?;
+        since.push(b'\n');
+        opened.write(&since)?;
+    }
+    Ok(opened)
 }
 
 /// Writes the calls anew and puts the file in place at once.
-fn rewrite(path: &Path, calls: &Calls, lock: File) -> io::Result<Opened> {
+fn rewrite(path: &Path, book: &Book, lock: File) -> io::Result<Opened> {
     let draft = beside(path, ".draft");
-    let mut text = Vec::new();
-    for (begun, ended) in calls.values() {
-        let lines = [
-            Some(Line::Begun(begun.clone())),
-            ended.clone().map(Line::Ended),
-        ];
-        for line in lines.iter().flatten() {
-            serde_json::to_writer(&mut text, line)?;
-            text.push(b'\n');
-        }
-    }
+    let text = book.text()?;
     let mut file = private()
         .write(true)
         .create(true)
@@ -252,67 +197,6 @@ fn rewrite(path: &Path, calls: &Calls, lock: File) -> io::Result<Opened> {
         file: append_to(path)?,
         bytes: text.len() as u64,
         _lock: lock,
-    })
-}
-
-fn read(path: &Path) -> io::Result<Calls> {
-    let text = std::fs::read(path)?;
-    let mut calls = Calls::new();
-    let mut lines = text
-        .split_inclusive(|byte| *byte == b'\n')
-        .enumerate()
-        .peekable();
-    while let Some((index, line)) = lines.next() {
-        match serde_json::from_slice(line) {
-            Ok(Line::Begun(begun)) => {
-                calls.insert(begun.key.clone(), (begun, None));
-            }
-            Ok(Line::Ended(Ended {
-                key, answer: None, ..
-            })) => {
-                calls.remove(&key);
-            }
-            Ok(Line::Ended(ended)) => {
-                if let Some(call) = calls.get_mut(&ended.key) {
-                    call.1 = Some(ended);
-                }
-            }
-            // A torn last line: its call did not run, or was not answered.
-            Err(_) if lines.peek().is_none() => (),
-            Err(error) => {
-                let text = format!(
-                    "line {} is damaged ({error}); move the file away",
-                    index + 1
-                );
-                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-            }
-        }
-    }
-    Ok(calls)
-}
-
-fn is_live((begun, ended): &(Begun, Option<Ended>)) -> bool {
-    let Some(ended) = ended else {
-        return true;
-    };
-    now_ms().saturating_sub(ended.at_ms) <= begun.retention_ms
-}
-
-fn kept(begun: Begun, ended: Ended) -> Option<Kept> {
-    let said = ended.answer?;
-    let answer = Answer {
-        text: said.text,
-        structured: said.structured,
-    };
-    let outcome = Outcome::Answered {
-        answer,
-        is_error: said.is_error,
-    };
-    let ended_ago = Duration::from_millis(now_ms().saturating_sub(ended.at_ms));
-    Some(Kept {
-        begun,
-        ended_ago,
-        outcome,
     })
 }
 
@@ -356,13 +240,6 @@ fn sync_folder(path: &Path) -> io::Result<()> {
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

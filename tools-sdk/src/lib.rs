@@ -35,14 +35,20 @@
 //! - A tool that says nothing about repeats is *at most once*. A [`Tool::deduplicated`] one runs once for
 //!   a key, however often the key is sent, until its retention is over; with [`Sidecar::remember_in`] also
 //!   across restarts.
+//! - A server that lost the outcome of an at-most-once or deduplicated call can ask what became of it: the
+//!   SDK answers with the result, lets it rejoin the call while it runs, or promises that the call never
+//!   started and never will. What it may have forgotten ([`Tool::remembered_for`]) it does not claim to
+//!   know. A server that dies does not stop such a call; one that cancels it does.
 //! - Calls, remembered keys, messages and answers are bounded; what goes beyond is refused in words.
 //!
 //! The crate knows the wire contract and no server crate.
 
 mod answer;
+mod connection;
 mod context;
 mod endpoint;
 mod error;
+mod inquiry;
 mod keyfile;
 mod listen;
 mod memory;

@@ -1,17 +1,23 @@
-//! What a sidecar remembers of deduplicated calls: each key runs once and is answered once.
+//! What a sidecar remembers of calls by key: each key runs once and is answered once, and the memory can
+//! say what became of it.
 //!
-//! A key that is remembered is never forgotten before its retention is over: where the memory is full,
-//! new keys are refused instead. A restart forgets all, unless there is a key file.
+//! Invariants: a key of a deduplicated tool is never forgotten before its retention is over: where the
+//! memory is full, new keys are refused instead. A key of an at-most-once tool may be forgotten early, and
+//! the memory then says no more of any call of before. It never says that a call did not start unless it
+//! would surely know if it had: a restart forgets all, unless there is a key file.
+
+mod call;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 use crate::answer::{MAX_ANSWER_BYTES, Outcome};
 use crate::keyfile::{Begun, Kept};
 use crate::running::Running;
+use call::{Fresh, Remembered};
 
 /// Most keys remembered, running calls included.
 const MAX_KEYS: usize = 10_000;
@@ -22,22 +28,31 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 const FIRST_LOOK: usize = MAX_BYTES / MAX_ANSWER_BYTES;
 /// When a call refused for want of room may be tried again.
 const FULL_PAUSE: Duration = Duration::from_secs(5);
+/// By how much a caller's clock may differ from ours without our saying more than we know.
+pub(crate) const CLOCK_SLACK: Duration = Duration::from_secs(2);
 
-/// The calls of one sidecar's deduplicated tools, by key.
+/// The calls of one sidecar's tools that are remembered, by key.
 pub(crate) struct Memory {
     calls: Mutex<Calls>,
 }
 
 struct Calls {
     by_key: HashMap<String, Remembered>,
+    /// No call that was dispatched from then on is missing, but those whose retention is over.
+    since: SystemTime,
     max_keys: usize,
     next_look: usize,
 }
 
-struct Remembered {
-    /// The call as it was asked for; the epoch is the highest seen.
-    begun: Begun,
-    running: Arc<Running>,
+/// What is known of a call that is asked about.
+pub(crate) enum Known {
+    /// It runs, or it ran: the outcome is there, or will be.
+    Call(Arc<Running>),
+    /// It surely did not start, and attempts up to this one will be refused. To be written down, as it
+    /// is here, before it is said.
+    NeverStarted(Begun),
+    /// Nothing is known, for this reason.
+    Nothing(String),
 }
 
 impl Memory {
@@ -48,6 +63,7 @@ impl Memory {
     fn with_room(max_keys: usize) -> Self {
         let calls = Calls {
             by_key: HashMap::new(),
+            since: SystemTime::now(),
             max_keys,
             next_look: FIRST_LOOK,
         };
@@ -56,22 +72,13 @@ impl Memory {
         }
     }
 
-    /// Takes in calls of an earlier process.
-    pub(crate) fn restore(&self, kept: Vec<Kept>) {
-        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        for Kept {
-            begun,
-            ended_ago,
-            outcome,
-        } in kept
-        {
-            // A machine that was started since cannot say so long ago: then it is remembered longer.
-            let at = now.checked_sub(ended_ago).unwrap_or(now);
-            let running = Running::over(outcome, at);
-            calls
-                .by_key
-                .insert(begun.key.clone(), Remembered { begun, running });
+    /// Takes in calls of earlier processes; none that was dispatched after `since` is missing.
+    pub(crate) fn restore(&self, kept: Vec<Kept>, since: SystemTime) {
+        let mut calls = self.calls();
+        calls.since = calls.since.min(since);
+        for kept in kept {
+            let key = kept.begun.key.clone();
+            calls.by_key.insert(key, Remembered::restored(kept));
         }
     }
 
@@ -80,7 +87,7 @@ impl Memory {
     pub(crate) fn enter(
         &self,
         asked: &Begun,
-        start: impl FnOnce() -> Result<Arc<Running>, Outcome>,
+        start: impl FnOnce(Begun) -> Result<Arc<Running>, Outcome>,
     ) -> Result<Arc<Running>, Outcome> {
         let key = asked.key.as_str();
         if key.is_empty() {
@@ -88,80 +95,126 @@ impl Memory {
                 "the call has no key, and this tool runs each key once",
             ));
         }
-        // A panic elsewhere cannot leave the map half changed.
-        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = calls.by_key.get_mut(key)
-            && !known.is_forgotten()
-        {
+        let mut calls = self.calls();
+        if let Some(known) = calls.remembered(key) {
             known.admit(asked)?;
-            if !known.surely_did_nothing() {
-                return Ok(Arc::clone(&known.running));
+            if let Some(running) = known.answer_to(asked) {
+                return Ok(running);
             }
-            known.running = start()?;
-            return Ok(Arc::clone(&known.running));
+            return known.run(asked, start);
         }
-        calls.by_key.remove(key);
         calls.make_room()?;
-        let running = start()?;
-        let (begun, same) = (asked.clone(), Arc::clone(&running));
-        calls.by_key.insert(
-            key.to_owned(),
-            Remembered {
-                begun,
-                running: same,
-            },
-        );
+        let running = start(asked.clone())?;
+        let call = Remembered::running(asked.clone(), Arc::clone(&running));
+        calls.by_key.insert(key.to_owned(), call);
         Ok(running)
     }
-}
 
-impl Remembered {
-    fn admit(&mut self, asked: &Begun) -> Result<(), Outcome> {
-        if asked.epoch < self.begun.epoch {
-            return Err(Outcome::not_executed(format!(
-                "the call comes from epoch {}, and epoch {} has taken over",
-                asked.epoch, self.begun.epoch
-            )));
+    /// What became of the call of this key. `first` is when it was first dispatched, by the caller's clock.
+    pub(crate) fn look_up(&self, asked: &Begun, first: Option<SystemTime>) -> Known {
+        let mut calls = self.calls();
+        if let Some(known) = calls.remembered(&asked.key) {
+            return match known.admit_question(asked) {
+                Err(why) => Known::Nothing(why),
+                Ok(()) => match known.fresh() {
+                    Fresh::Call(running) => Known::Call(running),
+                    Fresh::Interrupted(why) => Known::Nothing(why),
+                    Fresh::DidNothing => Known::NeverStarted(known.bind(asked)),
+                },
+            };
         }
-        if asked.tool != self.begun.tool || asked.arguments_sha256 != self.begun.arguments_sha256 {
-            return Err(Outcome::not_executed(format!(
-                "the key {:?} was used before for another tool or other arguments",
-                asked.key
-            )));
+        if let Err(why) = calls.would_know(first, asked.retention()) {
+            return Known::Nothing(why);
         }
-        self.begun.epoch = asked.epoch;
-        Ok(())
+        if let Err(full) = calls.make_room() {
+            return Known::Nothing(full.text().to_owned());
+        }
+        let begun = Begun {
+            bound: asked.attempt,
+            attempt: 0,
+            ..asked.clone()
+        };
+        let call = Remembered::bound(begun.clone());
+        calls.by_key.insert(asked.key.clone(), call);
+        Known::NeverStarted(begun)
     }
 
-    fn is_forgotten(&self) -> bool {
-        let ended = self.running.ended();
-        ended.is_some_and(|ended| ended.at.elapsed() > self.begun.retention())
-    }
-
-    fn surely_did_nothing(&self) -> bool {
-        self.running.ended().is_some_and(|ended| ended.did_nothing)
+    /// A panic elsewhere cannot leave the map half changed.
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Calls {
+    /// The call of this key, unless its time is over.
+    fn remembered(&mut self, key: &str) -> Option<&mut Remembered> {
+        if self.by_key.get(key)?.is_forgotten() {
+            self.by_key.remove(key);
+        }
+        self.by_key.get_mut(key)
+    }
+
+    /// Whether a call that is not here would be, had it run: in words why it might not.
+    fn would_know(&self, first: Option<SystemTime>, retention: Duration) -> Result<(), String> {
+        let Some(first) = first else {
+            return Err("the call is not remembered, and nobody says when it was made".to_owned());
+        };
+        if first < self.since + CLOCK_SLACK {
+            return Err(
+                "the call is not remembered, and it may have been made before this sidecar began to \
+                 remember: it was started, or had no more room"
+                    .to_owned(),
+            );
+        }
+        let now = SystemTime::now();
+        if first > now + CLOCK_SLACK {
+            return Err("the call was made in the future, by the caller's clock".to_owned());
+        }
+        let age = now.duration_since(first).unwrap_or_default();
+        if age + CLOCK_SLACK > retention {
+            return Err(format!(
+                "the call is not remembered, and it was made longer ago than the {retention:?} for which \
+                 results are kept"
+            ));
+        }
+        Ok(())
+    }
+
     /// Lets go of what may be forgotten when it is time to look; refuses when the rest fills the memory.
     fn make_room(&mut self) -> Result<(), Outcome> {
         if self.by_key.len() < self.next_look.min(self.max_keys) {
             return Ok(());
         }
         self.by_key.retain(|_, call| !call.is_forgotten());
-        let ended = self.by_key.values().filter_map(|call| call.running.ended());
-        let bytes: usize = ended.map(|ended| ended.bytes).sum();
-        let keys = self.by_key.len();
-        if keys < self.max_keys && bytes < MAX_BYTES {
-            self.next_look = FIRST_LOOK.max(keys * 2);
+        if self.is_full() {
+            let before = self.by_key.len();
+            self.by_key.retain(|_, call| !call.may_go_early());
+            if self.by_key.len() < before {
+                self.since = SystemTime::now();
+            }
+        }
+        if !self.is_full() {
+            self.next_look = FIRST_LOOK.max(self.by_key.len() * 2);
             return Ok(());
         }
+        let keys = self.by_key.len();
         Err(Outcome::try_later(
             format!("the sidecar remembers {keys} calls already and has no room for another"),
             FULL_PAUSE,
         ))
     }
+
+    fn is_full(&self) -> bool {
+        let bytes: usize = self.by_key.values().map(Remembered::bytes).sum();
+        self.by_key.len() >= self.max_keys || bytes >= MAX_BYTES
+    }
+}
+
+/// `ago` before now.
+fn back(ago: Duration) -> Instant {
+    let now = Instant::now();
+    // A machine that was started since cannot say so long ago: then it is remembered longer.
+    now.checked_sub(ago).unwrap_or(now)
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! One running call: its task, those who listen to it, and how it is stopped.
 //!
 //! A call has exactly one outcome. Whoever listens gets the progress that comes from then on and the
-//! outcome, also after the call ended. A listener that is dropped stops the call, unless the tool is
-//! deduplicated: then it runs on for the repeat that will ask for its outcome.
+//! outcome, also after the call ended. What the leaving of a listener means is said by [`Leaving`].
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
@@ -11,15 +10,30 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use crate::answer::{Answer, Outcome, ToolError};
+use crate::connection::Connection;
 use crate::context::Progress;
 
 /// Progress messages kept for a slow listener; older ones are dropped.
 const PROGRESS_KEPT: usize = 64;
 /// How long a call that was told to stop may take to end.
 pub(crate) const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Longest wait for word that a connection was lost, once a listener on it is gone.
+const LOSS_NOTICED: Duration = Duration::from_millis(500);
+
+/// What it means for a call that a listener is dropped before the outcome.
+pub(crate) enum Leaving {
+    /// Nothing: the call runs on, for the repeat that will ask for its outcome.
+    Nothing,
+    /// The call is to stop.
+    Stops,
+    /// The call is to stop, unless the listener's connection was lost, or others listen: whoever lost it
+    /// may come back and ask.
+    StopsUnlessLost(Connection),
+}
 
 /// A call that was started; it may have ended.
 pub(crate) struct Running {
@@ -35,6 +49,8 @@ pub(crate) struct Ended {
     pub(crate) at: Instant,
     pub(crate) bytes: usize,
     pub(crate) did_nothing: bool,
+    /// Whether it had been told to stop.
+    pub(crate) stopped: bool,
 }
 
 /// Hears one call to its end.
@@ -42,7 +58,14 @@ pub(crate) struct Listener {
     progress: broadcast::Receiver<Progress>,
     outcome: watch::Receiver<Option<Outcome>>,
     progress_over: bool,
-    _stop_on_drop: Option<DropGuard>,
+    _departure: Departure,
+}
+
+/// Does what the leaving of a listener means.
+struct Departure {
+    running: Option<Arc<Running>>,
+    stop: CancellationToken,
+    leaving: Leaving,
 }
 
 /// What a listener hears next.
@@ -63,14 +86,29 @@ impl Running {
         })
     }
 
-    /// A listener; `stops` says whether the call ends with it.
-    pub(crate) fn listen(&self, stops: bool) -> Listener {
+    /// A listener.
+    pub(crate) fn listen(self: &Arc<Self>, leaving: Leaving) -> Listener {
+        let shared = matches!(leaving, Leaving::StopsUnlessLost(_));
         Listener {
             progress: self.progress.subscribe(),
             outcome: self.outcome.subscribe(),
             progress_over: false,
-            _stop_on_drop: stops.then(|| self.stop.clone().drop_guard()),
+            _departure: Departure {
+                running: shared.then(|| Arc::clone(self)),
+                stop: self.stop.clone(),
+                leaving,
+            },
         }
+    }
+
+    /// The outcome, where there is one yet.
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        self.outcome.borrow().clone()
+    }
+
+    /// Whether it was told to stop before it ended.
+    pub(crate) fn was_stopped(&self) -> bool {
+        self.ended().is_some_and(|ended| ended.stopped)
     }
 
     /// A call that ended before, at `at`.
@@ -110,6 +148,7 @@ impl Running {
             at,
             bytes: outcome.bytes(),
             did_nothing: outcome.is_not_executed(),
+            stopped: self.stop.is_cancelled(),
         });
         self.outcome.send_replace(Some(outcome));
     }
@@ -128,6 +167,29 @@ impl Running {
             None => self.stop.cancelled().await,
         }
         tokio::time::sleep(STOP_GRACE).await;
+    }
+}
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        let lost = match &self.leaving {
+            Leaving::Nothing => return,
+            Leaving::Stops => return self.stop.cancel(),
+            Leaving::StopsUnlessLost(connection) => connection.clone(),
+        };
+        let (stop, Some(running)) = (self.stop.clone(), self.running.take()) else {
+            return self.stop.cancel();
+        };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return stop.cancel();
+        };
+        runtime.spawn(async move {
+            let lost = tokio::time::timeout(LOSS_NOTICED, lost.lost()).await;
+            let alone = running.outcome.receiver_count() == 0;
+            if lost.is_err() && alone {
+                stop.cancel();
+            }
+        });
     }
 }
 

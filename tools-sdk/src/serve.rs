@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use loopwright_proto::v1::sidecar_service_server::SidecarServiceServer;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -17,6 +18,7 @@ use tonic::transport::Server;
 use tonic::transport::server::{Router, TcpIncoming};
 use tonic_health::server::HealthReporter;
 
+use crate::connection::Watched;
 use crate::error::ServeError;
 use crate::listen::{Bound, SocketFile};
 use crate::registration::Registration;
@@ -217,6 +219,7 @@ fn start(
     match bound {
         Bound::Tcp(listener) => {
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            let incoming = incoming.map(|socket| socket.map(Watched::new));
             (
                 tokio::spawn(router.serve_with_incoming_shutdown(incoming, closed)),
                 None,
@@ -224,6 +227,7 @@ fn start(
         }
         Bound::Unix(listener, file) => {
             let incoming = UnixListenerStream::new(listener);
+            let incoming = incoming.map(|socket| socket.map(Watched::new));
             (
                 tokio::spawn(router.serve_with_incoming_shutdown(incoming, closed)),
                 Some(file),

@@ -11,6 +11,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use crate::answer::Outcome;
+use crate::inquiry::{NotAsked, Question, Rejoined};
 use crate::running::{Heard, Listener};
 use crate::toolbox::Toolbox;
 use crate::wire;
@@ -44,11 +45,12 @@ impl SidecarService for ToolboxService {
         request: Request<v1::CallToolRequest>,
     ) -> Result<Response<Self::CallToolStream>, Status> {
         let carried = traceparent(request.metadata());
+        let connection = request.extensions().get().cloned();
         let request = request.into_inner();
         let traceparent = carried.or_else(|| well_formed(&request.traceparent));
         tracing::debug!(tool = %request.tool, key = %request.key, attempt = request.attempt, "call");
         Ok(Response::new(
-            match self.toolbox.begin(request, traceparent) {
+            match self.toolbox.begin(request, traceparent, connection) {
                 Ok(listener) => Box::pin(messages(listener)),
                 Err(outcome) => Box::pin(only(&outcome)),
             },
@@ -57,9 +59,12 @@ impl SidecarService for ToolboxService {
 
     async fn lookup_call(
         &self,
-        _: Request<v1::LookupCallRequest>,
+        request: Request<v1::LookupCallRequest>,
     ) -> Result<Response<v1::LookupCallResponse>, Status> {
-        Err(Status::unimplemented("nothing is looked up here"))
+        let request = request.into_inner();
+        tracing::debug!(tool = %request.tool, key = %request.key, attempt = request.attempt, "lookup");
+        let found = self.toolbox.look_up(request).await.map_err(not_asked)?;
+        Ok(Response::new(wire::lookup_message(found)))
     }
 
     type AttachCallStream =
@@ -67,10 +72,48 @@ impl SidecarService for ToolboxService {
 
     async fn attach_call(
         &self,
-        _: Request<v1::AttachCallRequest>,
+        request: Request<v1::AttachCallRequest>,
     ) -> Result<Response<Self::AttachCallStream>, Status> {
-        Err(Status::unimplemented("nothing is rejoined here"))
+        let connection = request.extensions().get().cloned();
+        let rejoined = self.toolbox.rejoin(request.into_inner(), connection);
+        Ok(Response::new(match rejoined.await.map_err(not_asked)? {
+            Rejoined::Ended(found) => Box::pin(stream::iter(wire::attach_end(found).map(Ok))),
+            Rejoined::Call(listener, question) => {
+                Box::pin(rest(Arc::clone(&self.toolbox), listener, question))
+            }
+        }))
     }
+}
+
+fn not_asked(NotAsked(why): NotAsked) -> Status {
+    Status::unimplemented(why)
+}
+
+/// The rest of a call that was rejoined.
+fn rest(
+    toolbox: Arc<Toolbox>,
+    listener: Listener,
+    question: Question,
+) -> impl Stream<Item = Result<v1::AttachCallResponse, Status>> {
+    stream::unfold(Some((toolbox, listener, question)), |rest| async {
+        let (toolbox, mut listener, question) = rest?;
+        Some(match listener.next().await {
+            Heard::Progress(progress) => {
+                let rest = Some((toolbox, listener, question));
+                (Ok(wire::attach_progress(progress)), rest)
+            }
+            Heard::Outcome(outcome) => {
+                let found = toolbox.end_of(&question, outcome).await;
+                let end = wire::attach_end(found);
+                (end.ok_or_else(went_down), None)
+            }
+            Heard::Lost => (Err(went_down()), None),
+        })
+    })
+}
+
+fn went_down() -> Status {
+    Status::unavailable("the sidecar went down in mid-call")
 }
 
 fn only(outcome: &Outcome) -> impl Stream<Item = Result<v1::CallToolResponse, Status>> + use<> {
@@ -84,10 +127,7 @@ fn messages(listener: Listener) -> impl Stream<Item = Result<v1::CallToolRespons
         Some(match listener.next().await {
             Heard::Progress(progress) => (Ok(wire::progress_message(progress)), Some(listener)),
             Heard::Outcome(outcome) => (Ok(wire::outcome_message(&outcome)), None),
-            Heard::Lost => (
-                Err(Status::unavailable("the sidecar went down in mid-call")),
-                None,
-            ),
+            Heard::Lost => (Err(went_down()), None),
         })
     })
 }

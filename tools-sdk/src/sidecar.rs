@@ -157,10 +157,12 @@ impl Sidecar {
         self
     }
 
-    /// Remembers the keys of deduplicated calls in this file too, so that a restart forgets none: a call
-    /// that the sidecar's end interrupted is then answered with an error result that says so, and not run
-    /// again. The file, and a lock beside it, are made when the first such call comes; one serving sidecar
-    /// a file. Used when served, not by [`Self::call`].
+    /// Remembers calls of deduplicated and at-most-once tools in this file too, so that a restart forgets
+    /// none. A deduplicated call that the sidecar's end interrupted is then answered with an error result
+    /// that says so, and not run again; of an at-most-once call the server is told that its outcome is not
+    /// known. With a file, and only with one, can a restarted sidecar say of a call that it never started.
+    /// Each such call costs two synced writes. The file, and a lock beside it, are made when the first such
+    /// call comes; one serving sidecar a file. Used when served, not by [`Self::call`].
     #[must_use]
     pub fn remember_in(mut self, path: impl Into<PathBuf>) -> Self {
         self.options.keyfile = Some(path.into());
@@ -211,7 +213,7 @@ impl Sidecar {
             ..v1::CallToolRequest::default()
         };
         let lost = || Outcome::failed("The call was lost: its runtime went down.");
-        match self.toolbox()?.begin(request, None) {
+        match self.toolbox()?.begin(request, None, None) {
             Ok(listener) => Ok(listener.outcome().await.unwrap_or_else(lost)),
             Err(refused) => Ok(refused),
         }

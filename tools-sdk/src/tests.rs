@@ -5,6 +5,7 @@
 mod calls;
 mod fake;
 mod keys;
+mod lookups;
 mod registration;
 
 use std::time::Duration;

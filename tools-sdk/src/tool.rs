@@ -17,6 +17,8 @@ use crate::{name, schema};
 
 /// Most characters of a description.
 const MAX_DESCRIPTION_CHARS: usize = 4096;
+/// How long the SDK remembers a call of an at-most-once tool, unless it is told otherwise.
+const DEFAULT_REMEMBERED: Duration = Duration::from_secs(60 * 60);
 /// Longest timeout that a server grants.
 const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
@@ -36,7 +38,8 @@ pub enum Effect {
         /// How long a key is remembered after its call ended.
         retention: Duration,
     },
-    /// Not safe to repeat: sent once; where the outcome is lost, it stays unknown. The default.
+    /// Not safe to repeat: sent once. Where the outcome is lost, the SDK is asked what became of the call,
+    /// for as long as it remembers ([`Tool::remembered_for`]); beyond that it stays unknown. The default.
     AtMostOnce,
 }
 
@@ -56,6 +59,8 @@ pub struct Tool {
     pub(crate) destructive: bool,
     pub(crate) timeout: Option<Duration>,
     pub(crate) max_concurrency: Option<u32>,
+    pub(crate) lookup: bool,
+    remembered_for: Duration,
     body: Body,
 }
 
@@ -93,6 +98,8 @@ impl Tool {
             destructive: false,
             timeout: None,
             max_concurrency: None,
+            lookup: true,
+            remembered_for: DEFAULT_REMEMBERED,
             body,
         }
     }
@@ -125,6 +132,27 @@ impl Tool {
         self
     }
 
+    /// How long the SDK remembers a call of an at-most-once tool after it ended, so that a server that lost
+    /// the outcome can ask for it, or rejoin the call while it runs: 1 hour by default, above 0. The calls
+    /// are remembered in the process, and in the sidecar's file where it has one
+    /// ([`crate::Sidecar::remember_in`]). Where memory runs short they are forgotten earlier; nothing is
+    /// refused for them. A deduplicated tool has its retention instead; of the other effects nothing is
+    /// remembered.
+    #[must_use]
+    pub fn remembered_for(mut self, time: Duration) -> Self {
+        self.remembered_for = time;
+        self
+    }
+
+    /// Remembers nothing of an at-most-once tool, and answers no question about its calls: a lost outcome
+    /// is unknown at once. A deduplicated tool still remembers its keys, but is asked nothing. For tools
+    /// whose answers must not be kept.
+    #[must_use]
+    pub fn without_lookup(mut self) -> Self {
+        self.lookup = false;
+        self
+    }
+
     /// Its effect cannot be undone: an unknown outcome asks a person.
     #[must_use]
     pub fn destructive(mut self) -> Self {
@@ -151,6 +179,20 @@ impl Tool {
         (self.body)(ctx, args).await
     }
 
+    /// How long its calls are remembered, and whether they may be forgotten earlier; `None`: not at all.
+    pub(crate) fn memory(&self) -> Option<(Duration, bool)> {
+        match self.effect {
+            Effect::Deduplicated { retention } => Some((retention, false)),
+            Effect::AtMostOnce if self.lookup => Some((self.remembered_for, true)),
+            Effect::AtMostOnce | Effect::ReadOnly | Effect::Idempotent => None,
+        }
+    }
+
+    /// Whether a server may ask what became of a call.
+    pub(crate) fn can_be_asked(&self) -> bool {
+        self.lookup && self.memory().is_some()
+    }
+
     /// Checks everything but the schema.
     pub(crate) fn check(&self) -> Result<(), DefinitionError> {
         name::check_tool(&self.name)?;
@@ -171,6 +213,8 @@ impl Tool {
             })
         {
             "its retention must be above 0"
+        } else if self.remembered_for.is_zero() {
+            "it is remembered for no time at all; use without_lookup for that"
         } else {
             return Ok(());
         };

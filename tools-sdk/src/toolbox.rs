@@ -16,13 +16,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::answer::{Answer, Outcome, ToolError};
+use crate::connection::Connection;
 use crate::context::{CallIdentity, ToolContext};
 use crate::error::DefinitionError;
+use crate::inquiry::terms_of;
 use crate::keyfile::{Begun, KeyFile};
 use crate::memory::Memory;
 use crate::running::{Listener, Running};
 use crate::schema::ArgumentSchema;
-use crate::tool::{Effect, Tool};
+use crate::tool::Tool;
 use crate::{name, wire};
 
 /// Most calls of one sidecar at a time, all tools together.
@@ -36,8 +38,8 @@ const MAX_ID_BYTES: usize = 1024;
 pub(crate) struct Toolbox {
     slots: BTreeMap<String, Arc<Slot>>,
     places: Arc<Semaphore>,
-    memory: Memory,
-    keyfile: OnceLock<Arc<KeyFile>>,
+    pub(crate) memory: Memory,
+    pub(crate) keyfile: OnceLock<Arc<KeyFile>>,
     pub(crate) tasks: TaskTracker,
     /// Tells every call to stop.
     pub(crate) stop: CancellationToken,
@@ -77,8 +79,9 @@ impl Toolbox {
     pub(crate) fn remember_in(&self, path: PathBuf) -> io::Result<()> {
         let keyfile = KeyFile::new(path);
         let kept = keyfile.load()?;
+        let since = keyfile.since();
         if self.keyfile.set(keyfile).is_ok() {
-            self.memory.restore(kept);
+            self.memory.restore(kept, since);
         }
         Ok(())
     }
@@ -103,6 +106,7 @@ impl Toolbox {
         &self,
         request: v1::CallToolRequest,
         traceparent: Option<String>,
+        connection: Option<Connection>,
     ) -> Result<Listener, Outcome> {
         let slot = self
             .slots
@@ -117,26 +121,28 @@ impl Toolbox {
                 request.tool
             ))
         })?;
-        match slot.tool.effect {
-            Effect::Deduplicated { retention } => {
-                let begun = Begun {
-                    key: request.key.clone(),
-                    tool: request.tool.clone(),
-                    arguments_sha256: hash,
-                    epoch: request.epoch,
-                    retention_ms: u64::try_from(retention.as_millis()).unwrap_or(u64::MAX),
-                };
-                let noted = self
-                    .keyfile
-                    .get()
-                    .map(|file| (Arc::clone(file), begun.clone()));
-                let start = || self.start(slot, request, traceparent, arguments, noted);
-                Ok(self.memory.enter(&begun, start)?.listen(false))
-            }
-            _ => Ok(self
-                .start(slot, request, traceparent, arguments, None)?
-                .listen(true)),
-        }
+        refuse_overdue(&request)?;
+        let leaving = self.leaving(&request.tool, connection);
+        // Without a key there is nothing to ask about; a deduplicated tool refuses it.
+        let terms = terms_of(&slot.tool).filter(|terms| !terms.lossy || !request.key.is_empty());
+        let Some(terms) = terms else {
+            let running = self.start(slot, request, traceparent, arguments, None)?;
+            return Ok(running.listen(leaving));
+        };
+        let asked = Begun {
+            key: request.key.clone(),
+            arguments_sha256: hash,
+            epoch: request.epoch,
+            attempt: request.attempt,
+            ..terms
+        };
+        let start = |begun| self.start(slot, request, traceparent, arguments, Some(begun));
+        Ok(self.memory.enter(&asked, start)?.listen(leaving))
+    }
+
+    /// The tool of this name.
+    pub(crate) fn tool(&self, name: &str) -> Option<&Tool> {
+        self.slots.get(name).map(|slot| &slot.tool)
     }
 
     fn start(
@@ -145,7 +151,7 @@ impl Toolbox {
         request: v1::CallToolRequest,
         traceparent: Option<String>,
         arguments: Value,
-        noted: Option<(Arc<KeyFile>, Begun)>,
+        remembered: Option<Begun>,
     ) -> Result<Arc<Running>, Outcome> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             let reason = format!("the sidecar runs {MAX_CALLS} calls already, its limit");
@@ -169,6 +175,7 @@ impl Toolbox {
         };
         let (slot, task) = (Arc::clone(slot), Arc::clone(&running));
         let until = deadline.map(monotonic);
+        let noted = remembered.and_then(|begun| Some((Arc::clone(self.keyfile.get()?), begun)));
         self.tasks.spawn(async move {
             let _places = (place, own_place);
             let work = slot.tool.run(context, arguments);
@@ -181,7 +188,7 @@ impl Toolbox {
         Ok(running)
     }
 
-    fn no_such_tool(&self, tool: &str) -> Outcome {
+    pub(crate) fn no_such_tool(&self, tool: &str) -> Outcome {
         let names: Vec<&str> = self.slots.keys().map(String::as_str).collect();
         let asked: String = tool.chars().take(64).collect();
         let known = names.join(", ");
@@ -234,12 +241,11 @@ async fn run_noted(
     file: &Arc<KeyFile>,
     begun: Begun,
 ) -> Outcome {
-    let key = begun.key.clone();
-    if let Err(error) = file.begin(begun).await {
+    if let Err(error) = file.begin(begun.clone()).await {
         return Outcome::not_executed(format!("the call cannot be remembered on disk: {error}"));
     }
     let outcome = task.run_to_end(work, until).await;
-    if let Err(error) = file.end(key, &outcome).await {
+    if let Err(error) = file.end(&begun, &outcome).await {
         // It ran: it is answered now, and after a restart as a call whose end is not known.
         tracing::warn!(%error, "the end of a call cannot be remembered on disk");
     }
@@ -263,6 +269,15 @@ fn check_ids(request: &v1::CallToolRequest) -> Result<(), Outcome> {
                 id.len()
             )));
         }
+    }
+    Ok(())
+}
+
+/// A request that was long on its way: whoever sent it waits no more.
+fn refuse_overdue(request: &v1::CallToolRequest) -> Result<(), Outcome> {
+    let deadline = request.deadline.as_ref().and_then(wire::system_time);
+    if deadline.is_some_and(|deadline| deadline < SystemTime::now()) {
+        return Err(Outcome::not_executed("the call's deadline has passed"));
     }
     Ok(())
 }

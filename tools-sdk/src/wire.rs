@@ -7,22 +7,14 @@ use loopwright_proto::well_known;
 
 use crate::answer::{Answer, Outcome};
 use crate::context::Progress;
+use crate::inquiry::Found;
 use crate::tool::{Effect, Tool};
 
 /// The last or any message of a CallTool stream that says `outcome`.
 pub(crate) fn outcome_message(outcome: &Outcome) -> v1::CallToolResponse {
     use v1::call_tool_response::Kind;
     let kind = match outcome {
-        Outcome::Answered { answer, is_error } => Kind::Result(v1::ToolResult {
-            parts: text_parts(&answer.text),
-            is_error: *is_error,
-            structured_json: answer
-                .structured
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-            usage: None,
-        }),
+        Outcome::Answered { answer, is_error } => Kind::Result(result(answer, *is_error)),
         Outcome::NotExecuted {
             reason,
             retry_after,
@@ -36,13 +28,43 @@ pub(crate) fn outcome_message(outcome: &Outcome) -> v1::CallToolResponse {
 
 /// The message of a CallTool stream that says `progress`.
 pub(crate) fn progress_message(progress: Progress) -> v1::CallToolResponse {
-    let progress = v1::ToolProgress {
-        fraction: progress.fraction,
-        message: progress.message,
-    };
     v1::CallToolResponse {
-        kind: Some(v1::call_tool_response::Kind::Progress(progress)),
+        kind: Some(v1::call_tool_response::Kind::Progress(on_the_wire(
+            progress,
+        ))),
     }
+}
+
+/// The answer to LookupCall.
+pub(crate) fn lookup_message(found: Found) -> v1::LookupCallResponse {
+    use v1::lookup_call_response::Outcome as Wire;
+    let outcome = match found {
+        Found::Running => Wire::Running(v1::CallRunning {}),
+        Found::Completed(answer, is_error) => Wire::Completed(result(&answer, is_error)),
+        Found::NeverStarted => Wire::NeverStarted(v1::CallNeverStarted {}),
+        Found::NotKnown(reason) => Wire::NotKnown(v1::CallNotKnown { reason }),
+    };
+    v1::LookupCallResponse {
+        outcome: Some(outcome),
+    }
+}
+
+/// The last message of an AttachCall stream; `None` where `found` is no end.
+pub(crate) fn attach_end(found: Found) -> Option<v1::AttachCallResponse> {
+    use v1::attach_call_response::Kind;
+    let kind = match found {
+        Found::Running => return None,
+        Found::Completed(answer, is_error) => Kind::Result(result(&answer, is_error)),
+        Found::NeverStarted => Kind::NeverStarted(v1::CallNeverStarted {}),
+        Found::NotKnown(reason) => Kind::NotKnown(v1::CallNotKnown { reason }),
+    };
+    Some(v1::AttachCallResponse { kind: Some(kind) })
+}
+
+/// The message of an AttachCall stream that says `progress`.
+pub(crate) fn attach_progress(progress: Progress) -> v1::AttachCallResponse {
+    let kind = v1::attach_call_response::Kind::Progress(on_the_wire(progress));
+    v1::AttachCallResponse { kind: Some(kind) }
 }
 
 /// What a result or refusal on the wire says; the text of several parts is joined by lines.
@@ -87,10 +109,10 @@ pub(crate) fn tool_spec(tool: &Tool) -> v1::ToolSpec {
         destructive: tool.destructive,
         timeout: tool.timeout.map(Into::into),
         max_concurrency: tool.max_concurrency.unwrap_or(0),
-        supports_lookup: false,
+        supports_lookup: tool.can_be_asked(),
         // A deduplicated call goes on without its caller, so that a repeat can join it.
         supports_cancel: !matches!(tool.effect, Effect::Deduplicated { .. }),
-        supports_attach: false,
+        supports_attach: tool.can_be_asked(),
     }
 }
 
@@ -114,6 +136,23 @@ fn effect_class(effect: Effect) -> v1::EffectClass {
         Effect::Idempotent => v1::EffectClass::Idempotent,
         Effect::Deduplicated { .. } => v1::EffectClass::Deduplicated,
         Effect::AtMostOnce => v1::EffectClass::AtMostOnce,
+    }
+}
+
+fn result(answer: &Answer, is_error: bool) -> v1::ToolResult {
+    let structured = answer.structured.as_ref().map(ToString::to_string);
+    v1::ToolResult {
+        parts: text_parts(&answer.text),
+        is_error,
+        structured_json: structured.unwrap_or_default(),
+        usage: None,
+    }
+}
+
+fn on_the_wire(progress: Progress) -> v1::ToolProgress {
+    v1::ToolProgress {
+        fraction: progress.fraction,
+        message: progress.message,
     }
 }
 

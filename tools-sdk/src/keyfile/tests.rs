@@ -5,6 +5,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
+use crate::answer::Answer;
 
 fn begun(key: &str) -> Begun {
     Begun {
@@ -13,6 +14,8 @@ fn begun(key: &str) -> Begun {
         arguments_sha256: "h".to_owned(),
         epoch: 1,
         retention_ms: 60_000,
+        attempt: 1,
+        ..Begun::default()
     }
 }
 
@@ -31,20 +34,25 @@ async fn written(path: &Path) {
     for key in ["done", "refused", "open"] {
         file.begin(begun(key)).await.unwrap();
     }
-    file.end("done".to_owned(), &answered("first"))
-        .await
-        .unwrap();
-    file.end("refused".to_owned(), &Outcome::not_executed("no"))
-        .await
-        .unwrap();
+    file.end(&begun("done"), &answered("first")).await.unwrap();
+    let refused = Outcome::not_executed("no");
+    file.end(&begun("refused"), &refused).await.unwrap();
 }
 
 fn loaded(path: &Path) -> Vec<(String, String)> {
     let kept = KeyFile::new(path.to_owned()).load().unwrap();
+    let fate = |kept: &Kept| match &kept.fate {
+        Fate::Ended(outcome) => outcome.text().to_owned(),
+        Fate::Interrupted => INTERRUPTED.to_owned(),
+        Fate::Bound => format!("bound to {}", kept.begun.bound),
+    };
     kept.iter()
-        .map(|kept| (kept.begun.key.clone(), kept.outcome.text().to_owned()))
+        .map(|kept| (kept.begun.key.clone(), fate(kept)))
         .collect()
 }
+
+/// How the tests write that a call was interrupted.
+const INTERRUPTED: &str = "interrupted";
 
 fn pair(key: &str, text: &str) -> (String, String) {
     (key.to_owned(), text.to_owned())
@@ -98,7 +106,7 @@ async fn a_cut_at_any_byte_loses_at_most_the_last_line() {
         again.load().unwrap();
         again.begin(begun("next")).await.unwrap();
         again
-            .end("next".to_owned(), &answered("second"))
+            .end(&begun("next"), &answered("second"))
             .await
             .unwrap();
         drop(again);
@@ -118,7 +126,7 @@ async fn damage_in_the_middle_is_named_and_not_passed_over() {
     std::fs::write(&path, text.replacen("begun", "bogun", 1)).unwrap();
     let error = KeyFile::new(path).load().err().unwrap().to_string();
     assert!(
-        error.contains("line 1 is damaged") && error.contains("move the file away"),
+        error.contains("line 2 is damaged") && error.contains("move the file away"),
         "{error}"
     );
 }
@@ -127,25 +135,88 @@ async fn damage_in_the_middle_is_named_and_not_passed_over() {
 async fn what_its_retention_no_longer_covers_is_dropped() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("keys.jsonl");
-    let lines = [
-        Line::Begun(begun("old")),
-        Line::Ended(Ended {
-            key: "old".to_owned(),
-            at_ms: now_ms() - 60_001,
-            answer: Some(Said {
-                text: "x".to_owned(),
-                structured: None,
-                is_error: false,
-            }),
-        }),
-    ];
-    let text: Vec<String> = lines
-        .iter()
-        .map(|line| serde_json::to_string(line).unwrap())
-        .collect();
-    std::fs::write(&path, text.join("\n") + "\n").unwrap();
+    let begun = serde_json::to_string(&Line::Begun(begun("old"))).unwrap();
+    let at_ms = now_ms() - 60_001;
+    let answer = r#"{"text":"x","structured":null,"is_error":false}"#;
+    let ended = format!(r#"{{"ended":{{"key":"old","at_ms":{at_ms},"answer":{answer}}}}}"#);
+    std::fs::write(&path, format!("{begun}\n{ended}\n")).unwrap();
     assert_eq!(loaded(&path), []);
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+    let left = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        left.starts_with(r#"{"since":"#) && left.lines().count() == 1,
+        "{left}"
+    );
+}
+
+#[tokio::test]
+async fn a_promise_outlives_the_process_and_the_attempt_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keys.jsonl");
+    let bound = Begun {
+        bound: 1,
+        attempt: 0,
+        ..begun("k")
+    };
+    let file = KeyFile::new(path.clone());
+    file.bind(bound.clone()).await.unwrap();
+    drop(file);
+    assert_eq!(loaded(&path), [pair("k", "bound to 1")]);
+    // The next attempt does nothing: the first one is refused all the same.
+    let second = Begun {
+        attempt: 2,
+        ..bound.clone()
+    };
+    let file = KeyFile::new(path.clone());
+    file.load().unwrap();
+    file.begin(second.clone()).await.unwrap();
+    let refused = Outcome::not_executed("no");
+    file.end(&second, &refused).await.unwrap();
+    drop(file);
+    assert_eq!(loaded(&path), [pair("k", "bound to 1")]);
+}
+
+#[tokio::test]
+async fn the_file_says_how_far_back_it_goes_and_a_file_of_before_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keys.jsonl");
+    let first = KeyFile::new(path.clone());
+    first.begin(begun("k")).await.unwrap();
+    let since = first.since();
+    drop(first);
+    let second = KeyFile::new(path.clone());
+    second.load().unwrap();
+    assert_eq!(second.since(), since);
+    drop(second);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let without: String = text
+        .lines()
+        .skip(1)
+        .map(|line| format!("{line}\n"))
+        .collect();
+    std::fs::write(&path, without).unwrap();
+    let third = KeyFile::new(path);
+    third.load().unwrap();
+    assert!(third.since() > since);
+}
+
+#[tokio::test]
+async fn a_long_answer_of_a_call_that_may_be_forgotten_is_not_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keys.jsonl");
+    let file = KeyFile::new(path.clone());
+    let lossy = Begun {
+        lossy: true,
+        ..begun("k")
+    };
+    file.begin(lossy.clone()).await.unwrap();
+    file.end(&lossy, &answered(&"x".repeat(100_000)))
+        .await
+        .unwrap();
+    drop(file);
+    let [(_, said)] = &*loaded(&path) else {
+        panic!()
+    };
+    assert!(said.contains("100000 bytes and was not kept"), "{said}");
 }
 
 #[tokio::test]

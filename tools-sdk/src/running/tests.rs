@@ -4,17 +4,20 @@
 
 use std::future::pending;
 
-use super::*;
+use tonic::transport::server::Connected as _;
 
-async fn outcome_of(running: &Running) -> Outcome {
-    running.listen(false).outcome().await.unwrap()
+use super::*;
+use crate::connection::Watched;
+
+async fn outcome_of(running: &Arc<Running>) -> Outcome {
+    running.listen(Leaving::Nothing).outcome().await.unwrap()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_tool_that_ignores_its_end_is_dropped_after_its_grace() {
     let running = Running::new(CancellationToken::new());
     let started = Instant::now();
-    drop(running.listen(true));
+    drop(running.listen(Leaving::Stops));
     assert!(running.stop.is_cancelled(), "its listener is gone");
     let outcome = running.run_to_end(pending(), None).await;
     running.publish(outcome);
@@ -48,7 +51,7 @@ async fn a_deadline_stops_a_call_that_nobody_cancels() {
 #[tokio::test]
 async fn a_listener_that_lags_misses_progress_and_not_the_outcome() {
     let running = Running::new(CancellationToken::new());
-    let mut listener = running.listen(true);
+    let mut listener = running.listen(Leaving::Stops);
     for number in 0..1000 {
         let progress = Progress {
             fraction: None,
@@ -70,4 +73,35 @@ async fn a_listener_that_lags_misses_progress_and_not_the_outcome() {
     }
     assert_eq!(heard.len(), PROGRESS_KEPT);
     assert_eq!(heard.last().unwrap(), "999");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_whose_connection_was_lost_does_not_stop_the_call_and_others_do_at_last() {
+    let running = Running::new(CancellationToken::new());
+    let on = |connection: &Connection| running.listen(Leaving::StopsUnlessLost(connection.clone()));
+    let (lost, losing) = connection();
+    drop(on(&lost));
+    // The stream is dropped first, then the connection.
+    tokio::time::advance(LOSS_NOTICED / 2).await;
+    drop(losing);
+    tokio::time::advance(LOSS_NOTICED * 2).await;
+    tokio::task::yield_now().await;
+    assert!(
+        !running.stop.is_cancelled(),
+        "whoever lost it may come back"
+    );
+
+    let (there, _socket) = connection();
+    let (one, other) = (on(&there), on(&there));
+    drop(one);
+    tokio::time::advance(LOSS_NOTICED * 2).await;
+    tokio::task::yield_now().await;
+    assert!(!running.stop.is_cancelled(), "somebody listens");
+    drop(other);
+    running.stop.cancelled().await;
+}
+
+fn connection() -> (Connection, Watched<()>) {
+    let socket = Watched::new(());
+    (socket.connect_info(), socket)
 }

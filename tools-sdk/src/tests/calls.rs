@@ -55,7 +55,11 @@ fn counter() -> Sidecar {
                 .read_only()
                 .timeout(Duration::from_secs(9)),
         )
-        .tool(Tool::new("fail", "Fails.", fail).destructive())
+        .tool(
+            Tool::new("fail", "Fails.", fail)
+                .destructive()
+                .without_lookup(),
+        )
         .tool(
             Tool::new("refuse", "Refuses.", refuse)
                 .idempotent()
@@ -226,8 +230,8 @@ async fn a_tool_sees_that_its_caller_went() {
             Ok("stopped")
         }
     };
-    let (_serving, mut client) =
-        served(Sidecar::new("slow").tool(Tool::new("wait", "Waits.", wait))).await;
+    let tool = Tool::new("wait", "Waits.", wait).without_lookup();
+    let (_serving, mut client) = served(Sidecar::new("slow").tool(tool)).await;
     let mut stream = call(&mut client, request("wait", "{}")).await;
     assert!(matches!(next(&mut stream).await, Some(Kind::Progress(_))));
     drop(stream);
@@ -260,7 +264,9 @@ async fn calls_beyond_the_limit_are_put_off_until_one_ends() {
             Ok("went")
         }
     };
-    let tool = Tool::new("wait", "Waits.", wait).max_concurrency(1);
+    let tool = Tool::new("wait", "Waits.", wait)
+        .idempotent()
+        .max_concurrency(1);
     let (_serving, mut client) = served(Sidecar::new("one").tool(tool)).await;
     let mut first = call(&mut client, request("wait", "{}")).await;
     assert!(matches!(next(&mut first).await, Some(Kind::Progress(_))));

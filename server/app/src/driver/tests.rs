@@ -22,6 +22,7 @@ use crate::{
     telemetry::Telemetry,
 };
 
+mod doubts;
 mod leaks;
 mod losses;
 mod offers;

@@ -249,6 +249,8 @@ impl SidecarService for Script {
         self.started.send_modify(|count| *count += 1);
         let answers = match call.tool.as_str() {
             "hang" => return self.hang().await,
+            // The end of their first attempt is for a lookup to tell.
+            "done" | "joins" | "never" | "unsure" if call.attempt == 1 => return self.hang().await,
             "hang_later" => Guarded::over(self, stream::pending()),
             "gated" => return self.gated().await,
             "huge" => one(Kind::Result(text(&"x".repeat(100 << 20)))),

@@ -1,0 +1,283 @@
+//! Tool calls whose driver was lost in mid-call, and answers that come too late, against a real sidecar.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use futures_util::future::BoxFuture;
+use loopwright_log::{
+    BackStream, BlobError, BlobRef, Failure, KeyPage, KeyQuery, LogError, Progress, ReadStream,
+    Seq, Stats,
+};
+use tokio::sync::watch;
+
+use super::*;
+use crate::sidecars::tests::fake::Fake;
+use crate::sidecars::{Registration, Who};
+
+/// Far more than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A model that calls one tool of the fake, then says that it is done.
+fn calls(tool: &str) -> String {
+    format!("turns:\n- tool_calls:\n  - tool: fake__{tool}\n    arguments: {{}}\n- text: done\n")
+}
+
+/// A fake whose tools are at most once and can be asked, registered.
+async fn fake(rig: &Rig, tools: &[&str]) -> Fake {
+    let fake = Fake::tcp(tools);
+    for tool in &mut *fake.state.tools.lock().unwrap() {
+        (tool.supports_lookup, tool.supports_attach) = (true, true);
+    }
+    let who = Who {
+        namespace: "default".parse().unwrap(),
+        principal: "ann".to_owned(),
+        admin: false,
+    };
+    let registration = Registration {
+        name: "fake".to_owned(),
+        endpoint: fake.endpoint(),
+        ..Registration::default()
+    };
+    rig.sidecars.register(&who, registration).await.unwrap();
+    fake
+}
+
+/// The events of a loop whose driver was lost while the tool's first attempt ran.
+async fn interrupted(tool: &str) -> (Vec<Event>, Fake) {
+    let first = rig(&calls(tool));
+    let fake = fake(&first, &[tool]).await;
+    let mut started = fake.state.started.subscribe();
+    let begun = first
+        .drivers
+        .start_loop(&key("a"), create("a"), start("r1"));
+    begun.await.unwrap();
+    let sent = started.wait_for(|&count| count == 1);
+    tokio::time::timeout(PATIENCE, sent).await.unwrap().unwrap();
+    first.drain.begin();
+    first.drivers.drained().await;
+    // The sidecars live on: as those of another replica, that takes the session over.
+    let (_drain, signal) = Drain::new();
+    let next = drivers_on(
+        &first.log,
+        &first.sidecars,
+        &first.telemetry,
+        &calls(tool),
+        signal,
+    );
+    assert_eq!(next.recover().await.unwrap(), 1);
+    let key = key("a");
+    let ended = until_ended(&first.log, &key, 1);
+    let events = tokio::time::timeout(PATIENCE, ended).await.unwrap();
+    assert_eq!(reasons(&events), [EndReason::Completed]);
+    (events, fake)
+}
+
+/// What happened to the call, by kind and attempt.
+fn tale(events: &[Event]) -> Vec<(&str, u32)> {
+    let attempt = |event: &Event| match event {
+        Event::ToolCallStarted(e) => Some(e.attempt),
+        Event::ToolCallCompleted(e) => Some(e.attempt),
+        Event::ToolCallInDoubt(e) => Some(e.attempt),
+        Event::ToolCallResultLate(e) => Some(e.attempt),
+        Event::ToolCallUnknown(_) | Event::ToolCallCancelled(_) => Some(0),
+        _ => None,
+    };
+    let told = |event| Some((Event::kind(event), attempt(event)?));
+    events.iter().filter_map(told).collect()
+}
+
+fn output(events: &[Event]) -> &str {
+    let text = |event| match event {
+        &Event::ToolCallCompleted(ref e) => Some(e.output.text.as_str()),
+        _ => None,
+    };
+    events.iter().find_map(text).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_call_that_ended_while_nobody_listened_is_found_completed() {
+    let (events, fake) = interrupted("done").await;
+    let expected = [
+        ("ToolCallStarted", 1),
+        ("ToolCallInDoubt", 1),
+        ("ToolCallCompleted", 1),
+    ];
+    assert_eq!(tale(&events), expected);
+    assert_eq!(output(&events), "looked up");
+    assert_eq!(fake.state.calls.lock().unwrap().len(), 1);
+    let lookups = fake.state.lookups.lock().unwrap();
+    assert_eq!((lookups[0].epoch, lookups[0].attempt), (2, 1));
+}
+
+#[tokio::test]
+async fn a_call_that_still_runs_is_rejoined() {
+    let (events, fake) = interrupted("joins").await;
+    assert_eq!(output(&events), "rejoined");
+    assert_eq!(fake.state.calls.lock().unwrap().len(), 1);
+    assert_eq!(fake.state.rejoined.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_call_that_never_started_is_made_again() {
+    let (events, fake) = interrupted("never").await;
+    let expected = [
+        ("ToolCallStarted", 1),
+        ("ToolCallInDoubt", 1),
+        ("ToolCallStarted", 2),
+        ("ToolCallCompleted", 2),
+    ];
+    assert_eq!(tale(&events), expected);
+    let calls = fake.state.calls.lock().unwrap();
+    let sent: Vec<_> = calls
+        .iter()
+        .map(|(call, _)| (call.attempt, call.epoch))
+        .collect();
+    assert_eq!(sent, [(1, 1), (2, 2)]);
+}
+
+#[tokio::test]
+async fn a_call_that_nobody_knows_of_is_unknown() {
+    let (events, _fake) = interrupted("unsure").await;
+    let expected = [
+        ("ToolCallStarted", 1),
+        ("ToolCallInDoubt", 1),
+        ("ToolCallUnknown", 0),
+    ];
+    assert_eq!(tale(&events), expected);
+}
+
+#[tokio::test]
+async fn an_answer_that_was_here_when_the_call_was_cancelled_is_kept_as_late() {
+    let log = Arc::new(Gated {
+        inner: MemoryLog::new(),
+        open: watch::Sender::new(true),
+        held: watch::Sender::new(0),
+    });
+    let rig = rig_on(Arc::clone(&log) as Arc<dyn Log>, &calls("gated"));
+    let fake = fake(&rig, &["gated"]).await;
+    let mut running = fake.state.running.subscribe();
+    let (a, mut held) = (key("a"), log.held.subscribe());
+    rig.drivers
+        .start_loop(&a, create("a"), start("r1"))
+        .await
+        .unwrap();
+    running.wait_for(|&count| count == 1).await.unwrap();
+    log.open.send_replace(false);
+    let cancelled = rig.drivers.command(&a, cancel("r2"));
+    let answered = async {
+        // The cancel is being written while the tool answers.
+        held.wait_for(|&count| count > 0).await.unwrap();
+        fake.state.gate.add_permits(1);
+        running.wait_for(|&count| count == 0).await.unwrap();
+        let (_, link) = rig.sidecars.reach("default", "fake").await.unwrap();
+        // What is asked later over the same connection is answered later.
+        for _ in 0..20 {
+            link.describe().await.unwrap();
+        }
+        log.open.send_replace(true);
+    };
+    let (cancelled, ()) = tokio::join!(cancelled, answered);
+    cancelled.unwrap();
+    let mut events = Vec::new();
+    let mut items = rig.log.read(&a, 0, ReadMode::Follow);
+    let all = async {
+        while !events
+            .iter()
+            .any(|event| matches!(event, Event::ToolCallResultLate(_)))
+        {
+            if let ReadItem::Fact(record) = items.next().await.unwrap().unwrap() {
+                let entry: Entry = serde_json::from_slice(&record.body()).unwrap();
+                events.extend(entry.events);
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.unwrap();
+    let expected = [
+        ("ToolCallStarted", 1),
+        ("ToolCallCancelled", 0),
+        ("ToolCallResultLate", 1),
+    ];
+    assert_eq!(tale(&events), expected);
+    assert_eq!(fake.state.most_running.load(Ordering::SeqCst), 1);
+}
+
+/// A log whose appends wait while it is closed.
+struct Gated {
+    inner: Arc<MemoryLog>,
+    open: watch::Sender<bool>,
+    /// Appends that had to wait.
+    held: watch::Sender<u32>,
+}
+
+impl Log for Gated {
+    fn append<'a>(
+        &'a self,
+        key: &'a StreamKey,
+        expected: Seq,
+        record: NewRecord,
+    ) -> BoxFuture<'a, Result<Seq, AppendError>> {
+        Box::pin(async move {
+            if !*self.open.borrow() {
+                self.held.send_modify(|count| *count += 1);
+                let mut open = self.open.subscribe();
+                open.wait_for(|open| *open).await.unwrap();
+            }
+            self.inner.append(key, expected, record).await
+        })
+    }
+
+    fn read(&self, key: &StreamKey, after: Seq, mode: ReadMode) -> ReadStream {
+        self.inner.read(key, after, mode)
+    }
+
+    fn read_back(&self, key: &StreamKey, before: Seq) -> BackStream {
+        self.inner.read_back(key, before)
+    }
+
+    fn tail<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<Option<Seq>, LogError>> {
+        self.inner.tail(key)
+    }
+
+    fn keys(&self, query: KeyQuery) -> BoxFuture<'_, Result<KeyPage, LogError>> {
+        self.inner.keys(query)
+    }
+
+    fn remove<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<bool, LogError>> {
+        self.inner.remove(key)
+    }
+
+    fn publish(&self, key: &StreamKey, progress: Progress) {
+        self.inner.publish(key, progress);
+    }
+
+    fn put_blob<'a>(
+        &'a self,
+        key: &'a StreamKey,
+        payload: bytes::Bytes,
+    ) -> BoxFuture<'a, Result<BlobRef, BlobError>> {
+        self.inner.put_blob(key, payload)
+    }
+
+    fn get_blob<'a>(
+        &'a self,
+        key: &'a StreamKey,
+        blob: &'a BlobRef,
+    ) -> BoxFuture<'a, Result<bytes::Bytes, BlobError>> {
+        self.inner.get_blob(key, blob)
+    }
+
+    fn stats(&self) -> Stats {
+        self.inner.stats()
+    }
+
+    fn failed(&self) -> Option<Failure> {
+        self.inner.failed()
+    }
+
+    fn wait_failed(&self) -> BoxFuture<'_, Failure> {
+        self.inner.wait_failed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), LogError>> {
+        self.inner.close()
+    }
+}
