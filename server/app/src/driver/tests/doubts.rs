@@ -46,9 +46,8 @@ async fn interrupted(tool: &str) -> (Vec<Event>, Fake) {
     let first = rig(&calls(tool));
     let fake = fake(&first, &[tool]).await;
     let mut started = fake.state.started.subscribe();
-    let begun = first
-        .drivers
-        .start_loop(&key("a"), create("a"), start("r1"));
+    let a = key("a");
+    let begun = first.drivers.start_loop(&a, create("a"), start("r1"));
     begun.await.unwrap();
     let sent = started.wait_for(|&count| count == 1);
     tokio::time::timeout(PATIENCE, sent).await.unwrap().unwrap();
@@ -64,8 +63,7 @@ async fn interrupted(tool: &str) -> (Vec<Event>, Fake) {
         signal,
     );
     assert_eq!(next.recover().await.unwrap(), 1);
-    let key = key("a");
-    let ended = until_ended(&first.log, &key, 1);
+    let ended = until_ended(&first.log, &a, 1);
     let events = tokio::time::timeout(PATIENCE, ended).await.unwrap();
     assert_eq!(reasons(&events), [EndReason::Completed]);
     (events, fake)
