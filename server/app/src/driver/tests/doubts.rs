@@ -54,15 +54,10 @@ async fn interrupted(tool: &str) -> (Vec<Event>, Fake) {
     first.drain.begin();
     first.drivers.drained().await;
     // The sidecars live on: as those of another replica, that takes the session over.
-    let (_drain, signal) = Drain::new();
-    let next = drivers_on(
-        &first.log,
-        &first.sidecars,
-        &first.telemetry,
-        &calls(tool),
-        signal,
-    );
-    assert_eq!(next.recover().await.unwrap(), 1);
+    let next = rig_with(Arc::clone(&first.log), &calls(tool), |world| {
+        world.sidecars = Arc::clone(&first.sidecars);
+    });
+    assert_eq!(next.drivers.recover().await.unwrap(), 1);
     let ended = until_ended(&first.log, &a, 1);
     let events = tokio::time::timeout(PATIENCE, ended).await.unwrap();
     assert_eq!(reasons(&events), [EndReason::Completed]);
