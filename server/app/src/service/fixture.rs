@@ -99,9 +99,13 @@ pub(crate) async fn append(log: &dyn Log, key: &StreamKey, entries: Vec<Entry>) 
 
 /// A server's state around a log in memory and the scripted model `m`; the drain that ends it.
 pub(crate) fn state(script: &str) -> (ServiceState, Drain) {
-    let log: Arc<dyn Log> = MemoryLog::new();
+    state_over(MemoryLog::new(), script, Config::default())
+}
+
+/// As [`state`], around another log and with another configuration.
+pub(crate) fn state_over(log: Arc<dyn Log>, script: &str, config: Config) -> (ServiceState, Drain) {
     let (drain, signal) = Drain::new();
-    let config = Arc::new(Config::default());
+    let config = Arc::new(config);
     let options = ModelsOptions {
         scripts: [("m".to_owned(), script.to_owned())].into(),
         ..ModelsOptions::default()

@@ -1,10 +1,100 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod copies;
+mod deletions;
+mod looks;
+mod moves;
+
+use std::path::Path;
+
+use loopwright_log::{JsonlLog, JsonlOptions, MemoryLog};
 use prost::Message as _;
 use tonic::Code;
 
+use loopwright_log::{ReadItem, ReadMode, Record};
+
 use super::*;
-use crate::service::fixture::{Bench, attached, namespace, session};
+use crate::service::{
+    convert::entry,
+    fixture::{self, Bench, attached, namespace, session},
+    loops::Loops,
+};
+use loopwright_proto::v1::loop_service_server::LoopService as _;
+
+/// Answers at once, and ends.
+const QUICK: &str = "at_end: repeat\nturns:\n- text: one\n";
+
+/// Runs a test over each kind of log; of one with files it is given the folder.
+async fn on_each_log(test: impl AsyncFn(ServiceState, Option<&Path>)) {
+    let config = crate::config::Config::default();
+    let (state, _drain) = fixture::state_over(MemoryLog::new(), QUICK, config.clone());
+    test(state, None).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = JsonlLog::open(JsonlOptions::new(dir.path())).unwrap();
+    let (state, _drain) = fixture::state_over(log, QUICK, config);
+    test(state, Some(dir.path())).await;
+}
+
+fn asked<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.extensions_mut().insert(Caller::local());
+    request
+}
+
+fn reason<T: std::fmt::Debug>(result: Result<T, Status>) -> String {
+    let status = result.unwrap_err();
+    let details = tonic_types::StatusExt::get_details_error_info(&status).unwrap();
+    format!("{:?} {}", status.code(), details.reason)
+}
+
+/// All entries of a session, as the core reads them.
+async fn entries(log: &dyn Log, session: &str) -> Vec<loopwright_core::Entry> {
+    let records = records(log, session).await;
+    let entries = records.iter().map(|record| entry::parse(record).unwrap());
+    entries.collect()
+}
+
+async fn records(log: &dyn Log, session: &str) -> Vec<std::sync::Arc<Record>> {
+    let items = log.read(&fixture::key(session), 0, ReadMode::ToTail);
+    let facts = items.filter_map(async |item| match item.unwrap() {
+        ReadItem::Fact(record) => Some(record),
+        ReadItem::Progress(_) | ReadItem::CompleteThrough(_) => None,
+    });
+    facts.collect().await
+}
+
+/// Starts a loop over a session and waits for its end: how it ended.
+async fn goes_on(state: &ServiceState, session: &str) -> loopwright_core::outcome::EndReason {
+    let loops = Loops(state.clone());
+    let request = v1::StartLoopRequest {
+        session_id: session.into(),
+        agent: Some(v1::Agent {
+            model: "m".into(),
+            ..Default::default()
+        }),
+        input: Some(v1::start_loop_request::Input::Text("go on".into())),
+        ..Default::default()
+    };
+    let started = loops.start_loop(asked(request)).await.unwrap().into_inner();
+    let request = v1::WatchLoopRequest {
+        session_id: session.into(),
+        loop_id: started.loop_id,
+        ..Default::default()
+    };
+    let items = loops.watch_loop(asked(request)).await.unwrap().into_inner();
+    items.for_each(async |item| drop(item.unwrap())).await;
+    let digest = state.index.digest(&fixture::key(session)).await.unwrap();
+    digest.unwrap().state.ended.back().unwrap().reason.clone()
+}
+
+async fn listed(state: &ServiceState) -> Vec<String> {
+    let request = asked(v1::ListSessionsRequest::default());
+    let page = SessionLogs(state.clone()).list_sessions(request).await;
+    let sessions = page.unwrap().into_inner().sessions;
+    let mut ids: Vec<_> = sessions.into_iter().map(|one| one.session_id).collect();
+    ids.sort();
+    ids
+}
 
 async fn read(bench: &Bench, request: v1::ReadEntriesRequest) -> Result<String, Status> {
     let request = v1::ReadEntriesRequest {
