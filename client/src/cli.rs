@@ -28,7 +28,10 @@ use clap::{Args, Subcommand};
 pub use answer::{AnswerCommand, Did, ResolveCommand};
 pub use budget::BudgetCommand;
 pub use exit::Exit;
-pub use log::{FoldMessages, LogCommand, LogReplay, LogShow, NoFold};
+pub use log::{
+    FoldMessages, LogCommand, LogExport, LogFork, LogImport, LogRepair, LogReplay, LogRm, LogShow,
+    LogTail, LogVerify, NoFold, show_offline, verified_offline, written_offline,
+};
 pub use run::{RunCommand, run};
 pub use sessions::SessionsCommand;
 pub use terminal::{Interrupts, Terminal};
@@ -153,8 +156,7 @@ impl ClientCommand {
             Self::Approve(answer) | Self::Deny(answer) => &answer.connect,
             Self::Resolve(resolve) => &resolve.answer.connect,
             Self::Sessions(sessions) => sessions.connect_args(),
-            Self::Log(LogCommand::Show(show)) => &show.connect,
-            Self::Log(LogCommand::Replay(replay)) => &replay.connect,
+            Self::Log(log) => log.connect(),
             Self::Tools(ToolsCommand::List(list)) => &list.connect,
             Self::Budget(budget) => budget.connect(),
         }

@@ -11,6 +11,7 @@
 mod budget;
 mod ending;
 mod event;
+mod integrity;
 mod log;
 mod table;
 mod view;
@@ -20,6 +21,7 @@ mod words;
 pub use budget::{amount_words, budget_lines};
 pub use ending::{end_words, summary_line};
 pub use event::describe;
+pub use integrity::{bytes_words, integrity_lines};
 pub use log::{entry_lines, message_lines};
 pub use table::table;
 pub use view::{Piece, RunView, Style};

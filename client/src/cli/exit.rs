@@ -25,13 +25,15 @@ pub enum Exit {
     Model,
     /// 6: it cannot be known whether a tool call ran.
     Unknown,
+    /// 7: a session's log is damaged, or of a newer version; said by `log verify` alone.
+    Damaged,
     /// 130: cancelled, or left with Ctrl-C.
     Cancelled,
 }
 
 impl Exit {
     /// Every way to end.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Completed,
         Self::Error,
         Self::Usage,
@@ -39,6 +41,7 @@ impl Exit {
         Self::Limit,
         Self::Model,
         Self::Unknown,
+        Self::Damaged,
         Self::Cancelled,
     ];
 
@@ -53,6 +56,7 @@ impl Exit {
             Self::Limit => 4,
             Self::Model => 5,
             Self::Unknown => 6,
+            Self::Damaged => 7,
             Self::Cancelled => 130,
         }
     }

@@ -1,22 +1,48 @@
-//! `loopwright log show`: a session's log, or the conversation that it holds.
+//! `loopwright log`: a session's log, read, checked, moved and deleted.
 //!
-//! Boundary: reads entries over gRPC and renders them. The conversation is folded by the server's own fold,
-//! which the binary passes in. Invariant: what is shown ends with an error unless all of it came.
+//! Boundary: each command speaks to a server through the client. With `--dir` some read a data directory
+//! instead: the binary, which has the log's crate, takes those before they come here, and renders with
+//! what stands here. Invariant: what is written ends with an error unless all of it came.
+
+mod look;
+mod moves;
+mod show;
+mod tail;
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use loopwright_proto::v1::{Entry, Message, ReadEntriesRequest};
+
+pub use look::{LogRepair, LogVerify};
+pub use moves::{LogExport, LogFork, LogImport, LogRm};
+pub use offline::{show_offline, verified_offline, written_offline};
+pub use show::{FoldMessages, LogShow, NoFold};
+pub use tail::LogTail;
 
 use super::{ConnectArgs, Exit, Failure, Terminal};
 use crate::Client;
-use crate::render::{Answering, Waits, entry_lines, message_lines};
+
+mod offline;
 
 /// The log of a session.
 #[derive(Debug, Clone, Subcommand)]
 pub enum LogCommand {
     /// Show a session's log, one line an event
     Show(LogShow),
+    /// Show the last entries of a session's log, and with -f those that come
+    Tail(LogTail),
+    /// Check a session's log; exits with 7 where it is damaged
+    Verify(LogVerify),
+    /// Cut a damaged session back to its good entries, with the server stopped
+    Repair(LogRepair),
+    /// Write a session out, as lines of JSON
+    Export(LogExport),
+    /// Make a session of an export
+    Import(LogImport),
+    /// Make a new session of the entries of another one up to a seq
+    Fork(LogFork),
+    /// Delete a session for good
+    Rm(LogRm),
     /// Decide a recorded session again, and say where this version parts from what was logged
     Replay(LogReplay),
 }
@@ -49,45 +75,6 @@ pub struct LogReplay {
     pub connect: ConnectArgs,
 }
 
-/// Show a session's log, one line an event.
-#[derive(Debug, Clone, Args)]
-pub struct LogShow {
-    /// The session
-    #[arg(value_name = "SESSION")]
-    pub session: String,
-    /// One entry a line, as JSON; with --messages one message a line
-    #[arg(long)]
-    pub json: bool,
-    /// The conversation instead, folded as the server folds it
-    #[arg(long)]
-    pub messages: bool,
-    /// The conversation as it stood at this seq; default: at the end
-    #[arg(long, value_name = "SEQ", requires = "messages")]
-    pub at: Option<u64>,
-    /// Which server, and who asks.
-    #[command(flatten)]
-    pub connect: ConnectArgs,
-}
-
-/// Folds a log into the conversation as the driver does.
-pub trait FoldMessages {
-    /// The conversation that stands after these entries: all from seq 1, in order.
-    ///
-    /// # Errors
-    /// Why the entries cannot be folded, in words.
-    fn fold(&self, entries: &[Entry]) -> Result<Vec<Message>, String>;
-}
-
-/// For programs that do not have the server's fold.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoFold;
-
-impl FoldMessages for NoFold {
-    fn fold(&self, _entries: &[Entry]) -> Result<Vec<Message>, String> {
-        Err("this program cannot fold a log into messages; `loopwright log show` can".to_owned())
-    }
-}
-
 impl LogCommand {
     pub(crate) async fn execute(
         &self,
@@ -95,82 +82,38 @@ impl LogCommand {
         terminal: &mut Terminal,
         fold: &dyn FoldMessages,
     ) -> Result<Exit, Failure> {
-        let show = match self {
-            Self::Show(show) => show,
-            // The binary that has the rules takes it before it comes here.
-            Self::Replay(_) => {
-                let words = "this program has no rules to decide by; `loopwright log replay` does";
-                return Err(Failure::Other(words.to_owned()));
-            }
+        // The binary takes these before they come here.
+        let of_the_binary = |what: &str| {
+            let words = format!("this program cannot read {what}; the binary `loopwright` can");
+            Err(Failure::Other(words))
         };
-        if show.messages {
-            show.messages(client, terminal, fold).await?;
-        } else {
-            show.entries(client, terminal).await?;
+        match self {
+            Self::Show(LogShow { dir: Some(_), .. })
+            | Self::Verify(LogVerify { dir: Some(_), .. })
+            | Self::Export(LogExport { dir: Some(_), .. })
+            | Self::Repair(_) => of_the_binary("a data directory"),
+            Self::Replay(_) => of_the_binary("recorded sessions"),
+            Self::Show(show) => show.execute(client, terminal, fold).await,
+            Self::Tail(tail) => tail.execute(client, terminal).await,
+            Self::Verify(verify) => verify.execute(client, terminal).await,
+            Self::Export(export) => export.execute(client, terminal).await,
+            Self::Import(import) => import.execute(client, terminal).await,
+            Self::Fork(fork) => fork.execute(client, terminal).await,
+            Self::Rm(rm) => rm.execute(client, terminal).await,
         }
-        Ok(Exit::Completed)
-    }
-}
-
-impl LogShow {
-    async fn entries(&self, client: &Client, terminal: &mut Terminal) -> Result<(), Failure> {
-        let mut entries = client.read_entries(self.request());
-        let mut waits = Waits::default();
-        while let Some(entry) = entries.next().await {
-            let entry = entry?;
-            if self.json {
-                terminal.json(&entry)?;
-                continue;
-            }
-            waits.entry(&entry);
-            for line in entry_lines(&entry) {
-                terminal.line(&line)?;
-            }
-        }
-        for line in waits.lines(&Answering::at(&client.options().url)) {
-            terminal.note(&line)?;
-        }
-        Ok(())
     }
 
-    async fn messages(
-        &self,
-        client: &Client,
-        terminal: &mut Terminal,
-        fold: &dyn FoldMessages,
-    ) -> Result<(), Failure> {
-        if self.at == Some(0) {
-            let words = "--at 0: nothing stands before the first entry; its seq is 1";
-            return Err(Failure::Usage(words.to_owned()));
-        }
-        let mut entries = client.read_entries(self.request());
-        let mut all = Vec::new();
-        while let Some(entry) = entries.next().await {
-            all.push(entry?);
-        }
-        let tail = all.last().map_or(0, |entry| entry.seq);
-        if let Some(at) = self.at.filter(|at| *at > tail) {
-            let words = format!("--at {at}: the log ends at seq {tail}");
-            return Err(Failure::Usage(words));
-        }
-        let messages = fold.fold(&all).map_err(Failure::Other)?;
-        if self.json {
-            for message in &messages {
-                terminal.json(message)?;
-            }
-            return Ok(());
-        }
-        for line in message_lines(&messages) {
-            terminal.line(&line)?;
-        }
-        Ok(())
-    }
-
-    fn request(&self) -> ReadEntriesRequest {
-        ReadEntriesRequest {
-            session_id: self.session.clone(),
-            through_seq: self.at.unwrap_or(0),
-            ..ReadEntriesRequest::default()
+    pub(super) fn connect(&self) -> &ConnectArgs {
+        match self {
+            Self::Show(show) => &show.connect,
+            Self::Tail(tail) => &tail.connect,
+            Self::Verify(verify) => &verify.connect,
+            Self::Repair(repair) => &repair.connect,
+            Self::Export(export) => &export.connect,
+            Self::Import(import) => &import.connect,
+            Self::Fork(fork) => &fork.connect,
+            Self::Rm(rm) => &rm.connect,
+            Self::Replay(replay) => &replay.connect,
         }
     }
 }

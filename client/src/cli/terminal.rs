@@ -11,6 +11,9 @@ use tokio::sync::mpsc;
 use super::spinner::Spinners;
 use crate::render::{Piece, Style};
 
+/// The spinner of the one thing that takes a while.
+const WORK: &str = "";
+
 /// Where a command writes, and how it is interrupted.
 pub struct Terminal {
     out: Box<dyn Write + Send>,
@@ -19,6 +22,8 @@ pub struct Terminal {
     spinners: Option<Spinners>,
     interrupts: Interrupts,
     input: Box<dyn io::Read + Send>,
+    /// Whether somebody can be asked.
+    asks: bool,
 }
 
 /// Presses of Ctrl-C.
@@ -47,6 +52,7 @@ impl Terminal {
             spinners: live.then(Spinners::new),
             interrupts: Interrupts::Process(None),
             input: Box::new(io::stdin()),
+            asks: io::stdin().is_terminal(),
         }
     }
 
@@ -64,6 +70,7 @@ impl Terminal {
             spinners: None,
             interrupts,
             input: Box::new(io::empty()),
+            asks: false,
         }
     }
 
@@ -72,6 +79,13 @@ impl Terminal {
     pub fn with_input(mut self, input: impl io::Read + Send + 'static) -> Self {
         self.input = Box::new(input);
         self
+    }
+
+    /// The same terminal, with somebody at its standard input.
+    #[must_use]
+    pub fn with_somebody(mut self, input: impl io::Read + Send + 'static) -> Self {
+        self.asks = true;
+        self.with_input(input)
     }
 
     /// How text looks here.
@@ -154,6 +168,57 @@ impl Terminal {
             ));
         }
         Ok(text)
+    }
+
+    /// Bytes of the command's answer, as they are.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes)?;
+        self.out.flush()
+    }
+
+    /// Something that takes a while begins; shown where there is a terminal.
+    pub(crate) fn begin(&mut self, what: &str) {
+        if let Some(spinners) = &mut self.spinners {
+            spinners.start(WORK, what);
+        }
+    }
+
+    /// How far it is.
+    pub(crate) fn progress(&mut self, words: &str) {
+        if let Some(spinners) = &mut self.spinners {
+            spinners.progress(WORK, words);
+        }
+    }
+
+    /// It is over.
+    pub(crate) fn end(&mut self) {
+        if let Some(spinners) = &mut self.spinners {
+            spinners.end(WORK);
+        }
+    }
+
+    /// Whether somebody says yes; `None` where nobody can be asked.
+    pub(crate) fn confirm(&mut self, question: &str) -> io::Result<Option<bool>> {
+        use io::Read as _;
+        if !self.asks {
+            return Ok(None);
+        }
+        write!(self.err, "{question}")?;
+        self.err.flush()?;
+        let mut answer = String::new();
+        for byte in (&mut self.input).bytes().take(16) {
+            match byte? {
+                b'\n' => break,
+                byte => answer.push(char::from(byte)),
+            }
+        }
+        let answer = answer.trim().to_lowercase();
+        Ok(Some(matches!(answer.as_str(), "y" | "yes")))
+    }
+
+    /// Standard input, to be read by somebody else; nothing is left of it here.
+    pub(crate) fn take_input(&mut self) -> Box<dyn io::Read + Send> {
+        std::mem::replace(&mut self.input, Box::new(io::empty()))
     }
 
     /// The next press of Ctrl-C. From the first call on, the process no longer ends by it.

@@ -1,4 +1,5 @@
 mod answers;
+mod logs;
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};

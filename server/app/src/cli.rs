@@ -14,6 +14,7 @@ use crate::config::{self, Loaded, Sources};
 mod config_command;
 mod demo;
 mod local;
+mod offline;
 mod replay;
 mod serve;
 
@@ -68,15 +69,21 @@ impl Cli {
             Command::Client(ClientCommand::Run(run)) if run.local => {
                 done(Box::pin(local::run(*run, place)).await)
             }
+            Command::Client(ClientCommand::Log(LogCommand::Repair(repair))) => {
+                done(Box::pin(offline::repair(repair, place)).await)
+            }
             _ if place.is_given() => done(Err(anyhow::anyhow!(
                 "--config and --set configure a server, and this command starts none; they go with \
-                 serve, run --local, config and demo"
+                 serve, run --local, config, demo and log repair"
             ))),
             Command::Sidecar(command) => done(
                 Box::pin(loopwright_sidecars::run(command))
                     .await
                     .map_err(Into::into),
             ),
+            Command::Client(ClientCommand::Log(log)) if offline::takes(&log) => {
+                done(Box::pin(offline::run(log)).await)
+            }
             Command::Client(ClientCommand::Log(LogCommand::Replay(replay))) => {
                 done(Box::pin(replay::run(replay)).await)
             }

@@ -54,7 +54,7 @@ fn every_exit_has_a_code_of_its_own() {
         .into_iter()
         .map(|exit| (exit.code(), exit))
         .collect();
-    let expected = [0, 1, 2, 3, 4, 5, 6, 130];
+    let expected = [0, 1, 2, 3, 4, 5, 6, 7, 130];
     assert_eq!(codes.into_keys().collect::<Vec<_>>(), expected);
 }
 

@@ -223,7 +223,7 @@ impl ServiceState {
 ///
 /// # Errors
 /// NOT_FOUND.
-pub(super) async fn check_finished(log: &dyn Log, key: &StreamKey) -> Result<(), Status> {
+pub(crate) async fn check_finished(log: &dyn Log, key: &StreamKey) -> Result<(), Status> {
     #[derive(serde::Deserialize)]
     struct Mark {
         #[serde(default)]

@@ -37,8 +37,8 @@ pub(crate) async fn report(
     if let Some(damage) = ended {
         report.verdict = Verdict::Corrupt as i32;
         report.problem = damage.reason;
-        place(log, key, &mut report).await?;
     }
+    look_at_file(log, key, &mut report).await?;
     read_blobs(log, key, &mut report, &named).await?;
     report.ways_out = ways_out(&report);
     Ok(Some(report))
@@ -92,8 +92,9 @@ fn newer(report: &mut IntegrityReport, problem: String) {
     }
 }
 
-/// Where the damage lies, and what lies behind it, where the backend can tell.
-async fn place(
+/// Where the damage lies, and what lies behind it, where the backend can tell. The file may hold more
+/// than a reader is given.
+async fn look_at_file(
     log: &dyn Log,
     key: &StreamKey,
     report: &mut IntegrityReport,
@@ -101,6 +102,18 @@ async fn place(
     let Some(verdict) = log.inspect(key).await? else {
         return Ok(());
     };
+    if verdict.fault.is_some() || verdict.condemned.is_some() {
+        report.verdict = Verdict::Corrupt as i32;
+    }
+    if report.verdict() != Verdict::Corrupt {
+        let torn: u64 = verdict.torn.iter().map(|aside| aside.bytes).sum();
+        if torn > 0 && report.problem.is_empty() {
+            report.problem = format!(
+                "{torn} bytes of a write that was never acknowledged; the next start sets them aside"
+            );
+        }
+        return Ok(());
+    }
     report.entries_after = verdict.good_after_fault;
     report.last_seq_after = verdict.last_after_fault;
     let file = verdict.path.to_string_lossy().into_owned();
@@ -110,6 +123,9 @@ async fn place(
         report.place = Some(DamagePlace { file, line, byte });
     } else {
         // Nothing is wrong with what is there: what followed it is gone.
+        if report.problem.is_empty() {
+            report.problem = verdict.condemned.unwrap_or_default();
+        }
         report.place = Some(DamagePlace {
             file,
             line: report.good_through + 1,
