@@ -1,0 +1,12 @@
+//! SessionLogService from outside: sessions shown, copied, moved, damaged, repaired and deleted, on the
+//! real binary, which is killed right after it has answered.
+
+mod session_log {
+    mod damage;
+    mod deletions;
+    mod forks;
+    mod kills;
+    mod moves;
+    mod requests;
+    mod stage;
+}
