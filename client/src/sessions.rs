@@ -10,10 +10,11 @@ use futures_util::{Stream, StreamExt as _};
 use loopwright_proto::v1::session_log_service_client::SessionLogServiceClient;
 use loopwright_proto::v1::{
     DeleteSessionRequest, ExportSessionRequest, ExportSessionResponse, ForkSessionRequest,
-    GetModelRequestRequest, ImportHead, ImportSessionRequest, IntegrityReport, ModelRequestHead,
-    SessionSummary, VerifySessionRequest, get_model_request_response, import_session_request,
+    GetModelRequestRequest, GetModelRequestResponse, ImportHead, ImportSessionRequest,
+    IntegrityReport, ModelRequestHead, SessionSummary, VerifySessionRequest,
+    get_model_request_response, import_session_request,
 };
-use tonic::{Request, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::client::fill_in;
 use crate::{Client, Error};
@@ -36,28 +37,13 @@ impl Client {
         &self,
         request: GetModelRequestRequest,
     ) -> Result<(ModelRequestHead, Vec<u8>), Error> {
-        use get_model_request_response::Item;
-        let of = |status| Error::from_status(&status, &self.options().url);
-        let mut items = self
-            .logs()
-            .get_model_request(request)
-            .await
-            .map_err(of)?
-            .into_inner();
-        let (mut head, mut body) = (ModelRequestHead::default(), Vec::new());
-        while let Some(item) = items.message().await.map_err(of)? {
-            match item.item {
-                Some(Item::Head(came)) => head = came,
-                Some(Item::Body(piece)) => body.extend_from_slice(&piece),
-                None => {}
-            }
-        }
-        if body.len() as u64 != head.bytes {
-            let cause = "the request body was cut".to_owned();
-            let url = self.options().url.clone();
-            return Err(Error::Unreachable { url, cause });
-        }
-        Ok((head, body))
+        self.call_within(WHOLE_SESSION, request, |channel, request| async move {
+            let items = SessionLogServiceClient::new(channel)
+                .get_model_request(request)
+                .await?;
+            whole(items.into_inner()).await.map(Response::new)
+        })
+        .await
     }
 
     /// Makes a new session of the entries of another one. An empty `request_id` is filled in.
@@ -112,12 +98,13 @@ impl Client {
     /// As SessionLogService.ExportSession says.
     pub async fn export_session(&self, request: ExportSessionRequest) -> Result<Export, Error> {
         let url = self.options().url.clone();
-        let chunks = self.logs().export_session(request).await;
-        let chunks = chunks.map_err(|status| Error::from_status(&status, &url))?;
-        Ok(Export {
-            url,
-            chunks: chunks.into_inner(),
-        })
+        let chunks = self.call_within(WHOLE_SESSION, request, |channel, request| async move {
+            SessionLogServiceClient::new(channel)
+                .export_session(request)
+                .await
+        });
+        let chunks = chunks.await?;
+        Ok(Export { url, chunks })
     }
 
     /// Makes a session of the lines of an export, which come in pieces of at most 1 MiB. An empty
@@ -142,6 +129,25 @@ impl Client {
         let answer = answer.map_err(|status| Error::from_status(&status, &self.options().url))?;
         Ok(answer.into_inner().session.unwrap_or_default())
     }
+}
+
+/// A request body, once all of it has come.
+async fn whole(
+    mut items: Streaming<GetModelRequestResponse>,
+) -> Result<(ModelRequestHead, Vec<u8>), Status> {
+    use get_model_request_response::Item;
+    let (mut head, mut body) = (ModelRequestHead::default(), Vec::new());
+    while let Some(item) = items.message().await? {
+        match item.item {
+            Some(Item::Head(came)) => head = came,
+            Some(Item::Body(piece)) => body.extend_from_slice(&piece),
+            None => {}
+        }
+    }
+    if body.len() as u64 == head.bytes {
+        return Ok((head, body));
+    }
+    Err(Status::unavailable("the request body was cut"))
 }
 
 impl Export {

@@ -16,7 +16,8 @@ fn delete(request_id: &str, session: &str) -> DeleteSessionRequest {
 async fn what_was_deleted_stays_deleted_and_its_id_is_free() -> Result<()> {
     let mut recorded = Recorded::new().await?;
     let folder = recorded.scene.server.dir().join("log/default/session/s1");
-    ensure!(folder.exists());
+    let filed = || std::future::ready(Ok(folder.exists()));
+    scene::eventually("its file is written", filed).await?;
     let mut watch = recorded.scene.client.watch("s1", 0);
     while !matches!(watch.next().await, Some(Ok(WatchEvent::Heartbeat { .. }))) {}
     recorded

@@ -35,13 +35,12 @@ async fn lengthen(dir: &Path, session: &str) -> Result<()> {
 }
 
 /// A server with the session `s1` of [`ENTRIES`].
-async fn long() -> Result<Scene> {
-    let recorded = Recorded::new().await?;
-    let mut scene = recorded.scene;
-    scene.server.terminate()?;
-    lengthen(&scene.server.dir().join("log"), "s1").await?;
-    restart(&mut scene)?;
-    Ok(scene)
+async fn long() -> Result<Recorded> {
+    let mut recorded = Recorded::new().await?;
+    recorded.scene.server.terminate()?;
+    lengthen(&recorded.scene.server.dir().join("log"), "s1").await?;
+    restart(&mut recorded.scene)?;
+    Ok(recorded)
 }
 
 fn restart(scene: &mut Scene) -> Result<()> {
@@ -52,7 +51,8 @@ fn restart(scene: &mut Scene) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_in_mid_fork_leaves_a_whole_copy_or_none() -> Result<()> {
-    let mut scene = long().await?;
+    let mut recorded = long().await?;
+    let scene = &mut recorded.scene;
     let mut cut = 0;
     for kill in 0..KILLS {
         let request = ForkSessionRequest {
@@ -68,7 +68,7 @@ async fn a_kill_in_mid_fork_leaves_a_whole_copy_or_none() -> Result<()> {
         tokio::time::sleep(Duration::from_millis(u64::from(10 + 25 * kill))).await;
         scene.server.kill()?;
         let acknowledged = forking.await?.is_ok();
-        restart(&mut scene)?;
+        restart(scene)?;
         let there = listed(&scene.client).await?.contains(&format!("f{kill}"));
         ensure!(there || !acknowledged, "an acknowledged fork is lost");
         let folder = format!("log/default/session/f{kill}");

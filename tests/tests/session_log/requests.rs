@@ -53,6 +53,7 @@ async fn shown(provider: &str, base_url: &str, mock: &MockModel) -> Result<()> {
     ensure!(attempts.len() == 4 && sent.len() == 4, "{attempts:?}");
     server.kill()?;
     server.restart()?;
+    let client = scene::client(&server.url, None)?;
     for ((call, attempt), sent) in attempts.iter().zip(&sent) {
         let (head, body) = client.get_model_request(of(call, *attempt)).await?;
         ensure!(String::from_utf8(body)? == sent.text(), "{call}/{attempt}");
