@@ -18,6 +18,7 @@ use crate::{
     effects::model::{Models, ModelsOptions},
     index::Index,
     ledger::Ledgers,
+    redaction::Fields,
     service::{
         self, ServiceState,
         caller::Gate,
@@ -98,6 +99,7 @@ impl App {
             sidecars: Arc::clone(&sidecars),
             ledgers,
             index: Arc::clone(&index),
+            fields: Fields::new(&config.tools.redact),
             seats: Seats::new(config.limits.watchers, telemetry.clone()),
             transfers: Arc::default(),
             drain: draining,

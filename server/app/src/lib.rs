@@ -12,6 +12,7 @@ pub mod driver;
 pub mod effects;
 pub mod index;
 pub mod ledger;
+pub mod redaction;
 pub mod service;
 pub mod sidecars;
 pub mod telemetry;

@@ -47,7 +47,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::{
     config::Config, drain::DrainSignal, driver::Drivers, effects::model::Models, index::Index,
-    ledger::Ledgers, sidecars::Sidecars,
+    ledger::Ledgers, redaction::Fields, sidecars::Sidecars,
 };
 use budgets::Budgets;
 use caller::{CallerLayer, Gate};
@@ -73,6 +73,8 @@ pub struct ServiceState {
     pub ledgers: Arc<Ledgers>,
     /// Sessions in short.
     pub index: Arc<Index>,
+    /// What of tools' arguments is not shown.
+    pub fields: Fields,
     /// Room for watchers.
     pub seats: Arc<Seats>,
     /// Room for copies, exports and imports of sessions.
@@ -110,6 +112,7 @@ impl ServiceState {
             log: Arc::clone(&self.log),
             index: Arc::clone(&self.index),
             seats: Arc::clone(&self.seats),
+            fields: self.fields.clone(),
             drain: self.drain.clone(),
         }
     }

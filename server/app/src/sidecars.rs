@@ -34,6 +34,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::Config;
 use crate::effects::progress::ProgressSink;
 use crate::effects::{CallTrace, tool};
+use crate::redaction::Redaction;
 use crate::telemetry::{Tally, Telemetry};
 
 pub use error::{FieldProblem, SidecarError};
@@ -93,6 +94,8 @@ pub(crate) struct CallLimits {
     pub max_result_bytes: usize,
     /// Characters of a result that the model sees.
     pub max_output_chars: usize,
+    /// What is taken out of results and errors before anybody sees them.
+    pub redaction: Redaction,
 }
 
 /// One namespace.
@@ -134,6 +137,7 @@ impl Sidecars {
                 max_result_bytes: tools.max_result_bytes.as_usize(),
                 max_output_chars: usize::try_from(config.context.max_tool_output_chars)
                     .unwrap_or(usize::MAX),
+                redaction: Redaction::from(config),
             },
             tenants: RwLock::default(),
             writer: tokio::sync::Mutex::default(),

@@ -8,8 +8,10 @@ use std::net::SocketAddr;
 
 use figment::value::{Empty, Value};
 
+use super::nearest::nearest;
 use super::schema::{Key, Kind, MAX_MONEY, MAX_PRICE, thousandths};
 use super::units::{ByteSize, Period, SyncMode};
+use crate::redaction::FieldRule;
 
 /// A value as it was written.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,7 +43,29 @@ pub(super) fn read(key: &Key, raw: &Raw) -> Result<Value, String> {
     if key.optional && is_none(raw) {
         return Ok(Value::from(Empty::None));
     }
-    checked(&key.kind, raw).ok_or_else(|| expectation(key))
+    checked(&key.kind, raw).ok_or_else(|| match stranger(&key.kind, raw) {
+        Some(words) => format!("{}; {words}", expectation(key)),
+        None => expectation(key),
+    })
+}
+
+/// The first word of a list that is none of those that it takes, and the one that was meant.
+fn stranger(kind: &Kind, raw: &Raw) -> Option<String> {
+    let Kind::Words(known) = kind else {
+        return None;
+    };
+    let given = items(raw)?;
+    let word = given
+        .into_iter()
+        .find(|word| !known.iter().any(|w| w == word))?;
+    let meant = nearest(word, known.iter().map(String::as_str));
+    let hint = meant.map_or_else(String::new, |meant| format!(", did you mean {meant}?"));
+    let word = if secretive(word) {
+        NOT_SHOWN.to_owned()
+    } else {
+        quoted(word)
+    };
+    Some(format!("{word} is none of them{hint}"))
 }
 
 /// The value for a message: as written, shortened, or withheld.
@@ -80,6 +104,11 @@ pub(super) fn expectation(key: &Key) -> String {
         }
         Kind::Origins => {
             r#"a list such as ["https://example.org"], or ["*"], in a variable or flag a,b"#
+                .to_owned()
+        }
+        Kind::Words(_) => format!("a list of some of {range}, in a variable or flag a,b"),
+        Kind::Fields => {
+            r#"a list such as ["files__write/content"], a tool and a JSON pointer into its arguments, in a variable or flag a,b"#
                 .to_owned()
         }
         Kind::Address => "IP:PORT such as 127.0.0.1:7070, [::1]:7070 or 0.0.0.0:7070".to_owned(),
@@ -139,6 +168,8 @@ fn checked(kind: &Kind, raw: &Raw) -> Option<Value> {
         Kind::Url => text(raw).filter(|t| is_url(t)).map(Value::from),
         Kind::Urls => list(raw, is_url),
         Kind::Origins => list(raw, |t| t == "*" || is_origin(t)),
+        Kind::Words(words) => list(raw, |t| words.iter().any(|w| w == t)),
+        Kind::Fields => list(raw, |t| FieldRule::parse(t).is_some()),
         Kind::Address => text(raw)?
             .parse::<SocketAddr>()
             .ok()
@@ -187,16 +218,20 @@ fn real(raw: &Raw) -> Option<f64> {
 
 /// A list of a file, or words with commas between them; each item is checked.
 fn list(raw: &Raw, check: impl Fn(&str) -> bool) -> Option<Value> {
-    let items: Vec<&str> = match raw {
-        Raw::Word(words) if words.is_empty() => Vec::new(),
-        Raw::Word(words) => words.split(',').map(str::trim).collect(),
-        Raw::List(items) => items.iter().map(text).collect::<Option<_>>()?,
-        _ => return None,
-    };
+    let items = items(raw)?;
     items
         .iter()
         .all(|item| check(item))
         .then(|| Value::from(items))
+}
+
+fn items(raw: &Raw) -> Option<Vec<&str>> {
+    match raw {
+        Raw::Word(words) if words.is_empty() => Some(Vec::new()),
+        Raw::Word(words) => Some(words.split(',').map(str::trim).collect()),
+        Raw::List(items) => items.iter().map(text).collect(),
+        _ => None,
+    }
 }
 
 fn within(number: u64, min: u64, max: u64) -> Option<u64> {

@@ -155,7 +155,9 @@ fn sample(key: &Key) -> String {
                 | Kind::Urls
                 | Kind::Origins
                 | Kind::Share(..)
-                | Kind::Money,
+                | Kind::Money
+                | Kind::Words(_)
+                | Kind::Fields,
                 default,
             ) if default != "none" => default.to_owned(),
             (_, default) => format!("{default:?}"),

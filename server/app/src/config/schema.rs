@@ -59,6 +59,10 @@ pub enum Kind {
     Urls,
     /// A list of origins, or `*`.
     Origins,
+    /// A list of some of a few words.
+    Words(Vec<String>),
+    /// A list of tools with places in their arguments.
+    Fields,
     /// An IP address and a port.
     Address,
     /// The name of an environment variable, never its value.
@@ -92,13 +96,14 @@ impl Key {
             Kind::Price => Some(format!("0 to {MAX_PRICE}")),
             Kind::Money => Some(format!("0 to {MAX_MONEY}")),
             Kind::Share(min, max) => Some(span(thousandths(*min), thousandths(*max))),
-            Kind::Choice(words) => Some(words.join(", ")),
+            Kind::Choice(words) | Kind::Words(words) => Some(words.join(", ")),
             Kind::Bool
             | Kind::Text
             | Kind::Path
             | Kind::Url
             | Kind::Urls
             | Kind::Origins
+            | Kind::Fields
             | Kind::Address
             | Kind::EnvName
             | Kind::Header

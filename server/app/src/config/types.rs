@@ -12,12 +12,14 @@ use serde::{Deserialize, Serialize};
 
 mod agent;
 mod model;
+mod redaction;
 mod server;
 
 pub use agent::{
     BudgetConfig, CacheTtl, ContextConfig, LimitsConfig, LoopConfig, PromptCacheConfig, RetryConfig,
 };
 pub use model::{ModelConfig, PriceConfig, Provider};
+pub use redaction::{RedactionConfig, SecretKind};
 pub use server::{
     ApprovalDefault, AuthConfig, LogFormat, OnChange, OnUnknown, ServerConfig, ServerLimitsConfig,
     SessionLogConfig, TelemetryConfig, ToolsConfig,
@@ -44,6 +46,8 @@ pub struct Config {
     pub models: BTreeMap<String, ModelConfig>,
     /// Calls to the tools of sidecars.
     pub tools: ToolsConfig,
+    /// What is taken out of texts before the model, the log and watchers see them.
+    pub redaction: RedactionConfig,
     /// Retries of model calls and of tool calls that are safe to repeat.
     pub retry: RetryConfig,
     /// The prompt cache of providers that want it marked.

@@ -31,6 +31,7 @@ use crate::config::{
     CacheTtl, Config, PriceConfig, Provider,
     models::{ModelError, ResolvedModel, resolve},
 };
+use crate::redaction::Redaction;
 
 mod anthropic;
 mod body;
@@ -190,7 +191,8 @@ impl Models {
         match self.start(transcript, request, trace, sink) {
             Ok(call) => call,
             Err(fault) => {
-                futures_util::future::ready(Err(fault.into_failure(&[], String::new()))).boxed()
+                let failure = fault.into_failure(&[], self.redaction(), String::new());
+                futures_util::future::ready(Err(failure)).boxed()
             }
         }
     }
@@ -298,13 +300,17 @@ impl Models {
             .scripts
             .get(&model.alias)
             .or_else(|| self.embedded.get(&model.alias));
-        let target = Arc::new(Target::new(model, script.cloned())?);
+        let target = Arc::new(Target::new(model, script.cloned(), self.redaction())?);
         let mut targets = self.targets();
         if targets.len() >= MAX_TARGETS {
             targets.clear();
         }
         targets.insert(name.to_owned(), Arc::clone(&target));
         Ok(target)
+    }
+
+    fn redaction(&self) -> Redaction {
+        Redaction::from(&self.config)
     }
 
     fn targets(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Target>>> {

@@ -27,7 +27,7 @@ use tonic::Request;
 use super::{CallTrace, progress::ProgressSink};
 use crate::sidecars::channel::Link;
 use crate::sidecars::schema::{MAX_ARGUMENTS_BYTES, or_empty_object, sha256_hex};
-use crate::sidecars::{SessionRef, Sidecars, split_tool_name};
+use crate::sidecars::{CallLimits, SessionRef, Sidecars, split_tool_name};
 use deadline::Deadline;
 use failure::{bad_reply, expired, not_executed, of_sidecar, refused};
 
@@ -93,13 +93,7 @@ pub(crate) async fn run(
     };
     let _running = live.enter();
     let request = wire_request(call, tool, arguments, trace);
-    let attempt = send(
-        &link,
-        request,
-        call.spec,
-        sidecars.limits().max_result_bytes,
-        &mut sink,
-    );
+    let attempt = send(&link, request, call.spec, sidecars.limits(), &mut sink);
     // The transport panics on some malformed trailers; a sidecar must not take the driver with it.
     let result = match AssertUnwindSafe(attempt).catch_unwind().await {
         Ok(result) => result.map_err(|failure| of_sidecar(sidecar, failure))?,
@@ -115,14 +109,14 @@ async fn send(
     link: &Link,
     request: Request<CallToolRequest>,
     spec: &ToolSpec,
-    max_result: usize,
+    limits: CallLimits,
     sink: &mut ProgressSink,
 ) -> Result<ToolResult, ToolFailure> {
     let mut deadline = Deadline::starting_now(
         Duration::from_millis(spec.timeout_ms),
         Duration::from_millis(spec.absolute_cap_ms),
     );
-    let mut client = link.client(max_result.saturating_add(MESSAGE_SLACK));
+    let mut client = link.client(limits.max_result_bytes.saturating_add(MESSAGE_SLACK));
     sink.flight().sent();
     let response = tokio::select! {
         biased;
@@ -130,8 +124,11 @@ async fn send(
         silence = deadline.passed() => return Err(expired(silence)),
     };
     match response {
-        Ok(stream) => answer::collect(stream.into_inner(), &mut deadline, sink).await?,
-        Err(status) => Err(refused(&status)),
+        Ok(stream) => {
+            let messages = stream.into_inner();
+            answer::collect(messages, &mut deadline, sink, limits.redaction).await?
+        }
+        Err(status) => Err(refused(&status, limits.redaction)),
     }
 }
 

@@ -29,6 +29,7 @@ use crate::{
     effects::model::{Models, ModelsOptions},
     index::Index,
     ledger::Ledgers,
+    redaction::Fields,
     sidecars::Sidecars,
     telemetry::Telemetry,
 };
@@ -63,6 +64,7 @@ impl Bench {
             log: self.log.clone(),
             index: Arc::clone(&self.index),
             seats: Arc::clone(&self.seats),
+            fields: Fields::default(),
             drain: self.signal.clone(),
         }
     }
@@ -130,6 +132,7 @@ pub(crate) fn state_over(log: Arc<dyn Log>, script: &str, config: Config) -> (Se
     }));
     let seats = Seats::new(config.limits.watchers, Telemetry::off());
     let state = ServiceState {
+        fields: Fields::new(&config.tools.redact),
         config,
         log,
         drivers,

@@ -23,7 +23,7 @@ use super::{
     status,
     wire::{Encoded, EncodedStream},
 };
-use crate::{drain::DrainSignal, index::Index};
+use crate::{drain::DrainSignal, index::Index, redaction::Fields};
 
 pub use feed::{Sent, Watch};
 pub use seats::{SEATS_OF_SESSION, Seat, Seats};
@@ -37,6 +37,8 @@ pub struct Watching {
     pub index: Arc<Index>,
     /// Room for watchers.
     pub seats: Arc<Seats>,
+    /// What of tools' arguments is not shown.
+    pub fields: Fields,
     /// Says when to say goodbye.
     pub drain: DrainSignal,
 }
@@ -63,7 +65,7 @@ impl Watching {
         } else {
             self.log.read(&what.key, what.after, ReadMode::Follow)
         };
-        Ok(Watch::new(source, what, over, self.drain.clone(), seat))
+        Ok(Watch::new(source, what, over, self, seat))
     }
 
     async fn check_cursor(&self, what: &Watched) -> Result<(), Status> {

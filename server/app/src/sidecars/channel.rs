@@ -26,6 +26,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::endpoint::{Address, AllowList};
+use crate::redaction::Redaction;
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -91,7 +92,10 @@ impl Link {
         let mut client = self.client(MAX_DESCRIBE_BYTES);
         match timeout(ASK_TIMEOUT, client.describe(DescribeRequest {})).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) => Err(format!("Describe failed: {}", in_words(&status))),
+            Ok(Err(status)) => Err(format!(
+                "Describe failed: {}",
+                in_words(&status, Redaction::default())
+            )),
             Err(_) => Err(format!("Describe had no answer within {ASK_TIMEOUT:?}")),
         }
     }
@@ -132,8 +136,9 @@ pub(crate) fn was_not_sent(status: &Status) -> bool {
 }
 
 /// A status as people read it, clamped.
-pub(crate) fn in_words(status: &Status) -> String {
-    let message = loopwright_core::message::clamp(status.message(), 512);
+pub(crate) fn in_words(status: &Status, redaction: Redaction) -> String {
+    let message = redaction.text(status.message());
+    let message = loopwright_core::message::clamp(&message, 512);
     if message.is_empty() {
         format!("status {:?}", status.code())
     } else {

@@ -123,6 +123,12 @@ fn kind(node: &Value) -> Kind {
         "url" => Kind::Url,
         "urls" => Kind::Urls,
         "origins" => Kind::Origins,
+        "fields" => Kind::Fields,
+        "words" => {
+            let mut words = Vec::new();
+            choices(node.get("items").unwrap_or(node), &mut words);
+            Kind::Words(words)
+        }
         "address" => Kind::Address,
         "env_name" => Kind::EnvName,
         "log_filter" => Kind::LogFilter,

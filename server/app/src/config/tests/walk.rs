@@ -36,6 +36,11 @@ fn sample(key: &Key) -> (String, Value) {
             "https://example.org".to_owned(),
             json!(["https://example.org"]),
         ),
+        (Kind::Words(words), _) => (words[..2].join(","), json!(words[..2])),
+        (Kind::Fields, _) => (
+            "files__write/content,mail__send".to_owned(),
+            json!(["files__write/content", "mail__send"]),
+        ),
         (Kind::Address, _) => text("127.0.0.1:9999"),
         (Kind::EnvName, _) => text("MY_KEY"),
         (Kind::Header, _) => text("blue"),

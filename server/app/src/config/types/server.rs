@@ -78,6 +78,12 @@ pub struct ToolsConfig {
     /// The longest result taken from a sidecar.
     #[schemars(extend("x-min" = "1KiB", "x-max" = "4MiB"))]
     pub max_result_bytes: ByteSize,
+    /// Arguments that watchers, exports and traces do not get to see: a tool and the place in its
+    /// arguments as a JSON pointer, `*` for every item, such as `files__write/content` or
+    /// `mail__send/to/*/address`; a tool alone stands for all of its arguments. The log keeps them:
+    /// recovery must send them again.
+    #[schemars(extend("x-kind" = "fields"))]
+    pub redact: Vec<String>,
 }
 
 impl Default for ToolsConfig {
@@ -95,6 +101,7 @@ impl Default for ToolsConfig {
             on_change: OnChange::Quarantine,
             lease_ttl: Period::from_secs(30),
             max_result_bytes: ByteSize::mib(1),
+            redact: Vec::new(),
         }
     }
 }

@@ -60,7 +60,7 @@ impl Exchange {
             }),
             Err(mut fault) => {
                 fault.message = format!("{}: {}", endpoint.name, fault.message);
-                Err(fault.into_failure(&endpoint.secrets, body_crc))
+                Err(fault.into_failure(&endpoint.secrets, target.redaction, body_crc))
             }
         }
     }

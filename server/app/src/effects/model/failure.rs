@@ -13,6 +13,8 @@ use loopwright_core::{
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::redaction::Redaction;
+
 /// Longest message kept, bytes.
 const MOST_MESSAGE: usize = 2 * 1024;
 /// Shortest value that is hidden where it turns up in a message: less would garble plain words.
@@ -51,12 +53,19 @@ impl Fault {
         }
     }
 
-    /// The failure that core is told, with every secret taken out.
-    pub(super) fn into_failure(self, secrets: &[String], body_crc: String) -> ModelFailure {
+    /// The failure that core is told, with every secret taken out: our own, and those of the kinds that
+    /// are not to be let in.
+    pub(super) fn into_failure(
+        self,
+        secrets: &[String],
+        redaction: Redaction,
+        body_crc: String,
+    ) -> ModelFailure {
         let mut message = self.message;
         for secret in secrets.iter().filter(|secret| secret.len() >= LEAST_SECRET) {
             message = message.replace(secret.as_str(), "***");
         }
+        redaction.owned(&mut message);
         let message: String = message
             .chars()
             .map(|c| if c.is_control() { ' ' } else { c })

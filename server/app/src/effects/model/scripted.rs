@@ -39,7 +39,7 @@ pub(super) async fn run(
             "model `{}` (scripted): {}",
             target.model.alias, fault.message
         );
-        fault.into_failure(&[], String::new())
+        fault.into_failure(&[], target.redaction, String::new())
     };
     let said = request.conversation.turns();
     let number = said

@@ -11,12 +11,15 @@ use reqwest::Url;
 
 use super::{anthropic, failure::Fault, protocol::Protocol, script::Script};
 use crate::config::{PriceConfig, Provider, models::ResolvedModel};
+use crate::redaction::Redaction;
 
 /// A model and the way to it.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) model: ResolvedModel,
     pub(super) route: Route,
+    /// What is taken out of errors.
+    pub(super) redaction: Redaction,
 }
 
 /// Who answers.
@@ -43,7 +46,11 @@ pub(super) struct Endpoint {
 
 impl Target {
     /// The target of a model; `script` is its script, where it is a scripted one.
-    pub(super) fn new(model: ResolvedModel, script: Option<Arc<Script>>) -> Result<Self, Fault> {
+    pub(super) fn new(
+        model: ResolvedModel,
+        script: Option<Arc<Script>>,
+        redaction: Redaction,
+    ) -> Result<Self, Fault> {
         let route = match (model.provider, script) {
             (Provider::Scripted, Some(script)) => Route::Script(script),
             (Provider::Scripted, None) => {
@@ -63,7 +70,11 @@ impl Target {
                 Route::Http(Protocol::OpenAi, Arc::new(endpoint))
             }
         };
-        Ok(Self { model, route })
+        Ok(Self {
+            model,
+            route,
+            redaction,
+        })
     }
 
     /// The output cap of a call.

@@ -18,6 +18,7 @@ use tonic::Status;
 use super::deadline::Deadline;
 use super::failure::{ambiguous_status, bad_reply, expired, not_executed, refused};
 use crate::effects::progress::ProgressSink;
+use crate::redaction::Redaction;
 
 /// Least time between two progress messages that watchers are shown.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -33,7 +34,7 @@ pub(super) trait Message {
     /// What the last message says.
     type Last;
 
-    fn said(self) -> Said<Self::Last>;
+    fn said(self, redaction: Redaction) -> Said<Self::Last>;
 }
 
 /// What a message says.
@@ -54,12 +55,12 @@ pub(super) enum Rejoined {
 impl Message for CallToolResponse {
     type Last = Result<ToolResult, ToolFailure>;
 
-    fn said(self) -> Said<Self::Last> {
+    fn said(self, redaction: Redaction) -> Said<Self::Last> {
         use call_tool_response::Kind;
         match self.kind {
             Some(Kind::Progress(progress)) => Said::Progress(progress),
             Some(Kind::Result(result)) => Said::Last(Ok(result)),
-            Some(Kind::NotExecuted(refusal)) => Said::Last(Err(its_own_word(refusal))),
+            Some(Kind::NotExecuted(refusal)) => Said::Last(Err(its_own_word(refusal, redaction))),
             None => Said::Unheard,
         }
     }
@@ -68,13 +69,13 @@ impl Message for CallToolResponse {
 impl Message for AttachCallResponse {
     type Last = Rejoined;
 
-    fn said(self) -> Said<Self::Last> {
+    fn said(self, redaction: Redaction) -> Said<Self::Last> {
         use attach_call_response::Kind;
         match self.kind {
             Some(Kind::Progress(progress)) => Said::Progress(progress),
             Some(Kind::Result(result)) => Said::Last(Rejoined::Result(result)),
             Some(Kind::NeverStarted(_)) => Said::Last(Rejoined::NeverStarted),
-            Some(Kind::NotKnown(why)) => Said::Last(Rejoined::NotKnown(reason_of(why))),
+            Some(Kind::NotKnown(why)) => Said::Last(Rejoined::NotKnown(reason_of(&why, redaction))),
             None => Said::Unheard,
         }
     }
@@ -85,6 +86,7 @@ pub(super) async fn collect<M: Message>(
     mut messages: impl Stream<Item = Result<M, Status>> + Unpin,
     deadline: &mut Deadline,
     sink: &mut ProgressSink,
+    redaction: Redaction,
 ) -> Result<M::Last, ToolFailure> {
     let mut shown: Option<Instant> = None;
     loop {
@@ -94,10 +96,12 @@ pub(super) async fn collect<M: Message>(
             silence = deadline.passed() => return Err(expired(silence)),
         };
         let said = match message {
-            Some(Ok(message)) => message.said(),
+            Some(Ok(message)) => message.said(redaction),
             // Whatever it says now: it had begun.
-            Some(Err(status)) if deadline.was_alive() => return Err(ambiguous_status(&status)),
-            Some(Err(status)) => return Err(refused(&status)),
+            Some(Err(status)) if deadline.was_alive() => {
+                return Err(ambiguous_status(&status, redaction));
+            }
+            Some(Err(status)) => return Err(refused(&status, redaction)),
             None => return Err(bad_reply("the stream ended without an answer".to_owned())),
         };
         match said {
@@ -105,7 +109,7 @@ pub(super) async fn collect<M: Message>(
                 deadline.start_anew().map_err(expired)?;
                 if shown.is_none_or(|at| at.elapsed() >= PROGRESS_EVERY) {
                     shown = Some(Instant::now());
-                    show(&progress, sink);
+                    show(&progress, sink, redaction);
                 }
             }
             Said::Last(last) => {
@@ -119,8 +123,8 @@ pub(super) async fn collect<M: Message>(
 }
 
 /// Why a sidecar does not know, in its words.
-pub(super) fn reason_of(why: CallNotKnown) -> String {
-    match clamp(&why.reason, MAX_REASON_BYTES) {
+pub(super) fn reason_of(why: &CallNotKnown, redaction: Redaction) -> String {
+    match clamp(&redaction.text(&why.reason), MAX_REASON_BYTES) {
         "" => "it does not know what became of the call".to_owned(),
         reason => reason.to_owned(),
     }
@@ -131,16 +135,18 @@ async fn let_it_end(messages: &mut (impl Stream + Unpin)) {
     drop(timeout(END_WAIT, messages.next()).await);
 }
 
-fn show(progress: &ToolProgress, sink: &mut ProgressSink) {
+fn show(progress: &ToolProgress, sink: &mut ProgressSink, redaction: Redaction) {
     let fraction = progress
         .fraction
         .filter(|f| f.is_finite())
         .map(|f| f.clamp(0.0, 1.0));
-    sink.tool(fraction, clamp(&progress.message, MAX_PROGRESS_BYTES));
+    let message = redaction.text(&progress.message);
+    sink.tool(fraction, clamp(&message, MAX_PROGRESS_BYTES));
 }
 
-fn its_own_word(refusal: NotExecuted) -> ToolFailure {
-    let reason = match clamp(&refusal.reason, MAX_REASON_BYTES) {
+fn its_own_word(refusal: NotExecuted, redaction: Redaction) -> ToolFailure {
+    let said = redaction.text(&refusal.reason);
+    let reason = match clamp(&said, MAX_REASON_BYTES) {
         "" => "it says that it did not run the call",
         reason => reason,
     };

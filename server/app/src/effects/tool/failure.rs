@@ -7,10 +7,11 @@ use loopwright_core::outcome::{DoubtCause, ToolFailure, ToolFailureKind};
 use tonic::{Code, Status};
 
 use super::deadline::Silence;
+use crate::redaction::Redaction;
 use crate::sidecars::channel::{in_words, was_not_sent};
 
 /// What a status means that came in the place of an answer.
-pub(super) fn refused(status: &Status) -> ToolFailure {
+pub(super) fn refused(status: &Status, redaction: Redaction) -> ToolFailure {
     if was_not_sent(status) {
         return not_executed(
             "the connection was lost before the call was sent".to_owned(),
@@ -18,13 +19,13 @@ pub(super) fn refused(status: &Status) -> ToolFailure {
         );
     }
     if status.code() == Code::Unimplemented && !is_of_our_own(status) {
-        return not_executed(in_words(status), false);
+        return not_executed(in_words(status, redaction), false);
     }
-    ambiguous_status(status)
+    ambiguous_status(status, redaction)
 }
 
 /// What a status means that came after the call had begun.
-pub(super) fn ambiguous_status(status: &Status) -> ToolFailure {
+pub(super) fn ambiguous_status(status: &Status, redaction: Redaction) -> ToolFailure {
     let cause = match status.code() {
         _ if is_of_our_own(status) => DoubtCause::BadReply,
         // Too large for us; a sidecar has no reason to say so.
@@ -35,7 +36,7 @@ pub(super) fn ambiguous_status(status: &Status) -> ToolFailure {
         Code::DeadlineExceeded => DoubtCause::Timeout,
         _ => DoubtCause::Internal,
     };
-    ambiguous(cause, in_words(status))
+    ambiguous(cause, in_words(status, redaction))
 }
 
 /// The wait was too long.

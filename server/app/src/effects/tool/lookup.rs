@@ -22,6 +22,7 @@ use super::deadline::Deadline;
 use super::failure::expired;
 use super::{Call, MESSAGE_SLACK, TRANSPORT_SLACK, output, timestamp, traced};
 use crate::effects::{CallTrace, progress::ProgressSink};
+use crate::redaction::Redaction;
 use crate::sidecars::channel::{Link, in_words, was_not_sent};
 use crate::sidecars::schema::{or_empty_object, sha256_hex};
 use crate::sidecars::{Sidecars, split_tool_name};
@@ -144,7 +145,7 @@ impl Inquiry<'_> {
             let asked = timeout(limits.lookup_timeout, client.lookup_call(request));
             let status = match asked.await {
                 Ok(Ok(response)) => {
-                    let found = found(response.into_inner());
+                    let found = found(response.into_inner(), limits.redaction);
                     if matches!(found, Found::Ended(Rejoined::Result(_))) {
                         self.sink.flight().answered();
                     }
@@ -160,7 +161,10 @@ impl Inquiry<'_> {
             };
             let lost = was_not_sent(&status) || link.is_closed();
             if !lost || Instant::now() >= patience {
-                return Err(format!("LookupCall failed: {}", in_words(&status)));
+                return Err(format!(
+                    "LookupCall failed: {}",
+                    in_words(&status, limits.redaction)
+                ));
             }
             // Whoever keeps the sidecar is about to notice.
             sleep(ASK_AGAIN).await;
@@ -174,8 +178,8 @@ impl Inquiry<'_> {
             Duration::from_millis(spec.absolute_cap_ms),
         );
         let mut deadline = Deadline::until(self.ends, patience, whole);
-        let max_result = self.sidecars.limits().max_result_bytes;
-        let mut client = link.client(max_result.saturating_add(MESSAGE_SLACK));
+        let limits = self.sidecars.limits();
+        let mut client = link.client(limits.max_result_bytes.saturating_add(MESSAGE_SLACK));
         let left = self.ends.saturating_duration_since(Instant::now());
         let mut request = traced(&self.traceparent, |traceparent| {
             self.attach_request(left, patience, traceparent)
@@ -189,7 +193,8 @@ impl Inquiry<'_> {
         let Ok(stream) = response else {
             return Joining::Lost;
         };
-        match collect(stream.into_inner(), &mut deadline, &mut self.sink).await {
+        let messages = stream.into_inner();
+        match collect(messages, &mut deadline, &mut self.sink, limits.redaction).await {
             Ok(last) => Joining::Ended(last),
             Err(failure) if deadline.has_passed() => Joining::Expired(failure.message),
             Err(_) => Joining::Lost,
@@ -234,12 +239,12 @@ impl Inquiry<'_> {
     }
 }
 
-fn found(response: LookupCallResponse) -> Found {
+fn found(response: LookupCallResponse, redaction: Redaction) -> Found {
     Found::Ended(match response.outcome {
         Some(Outcome::Running(_)) => return Found::Running,
         Some(Outcome::Completed(result)) => Rejoined::Result(result),
         Some(Outcome::NeverStarted(_)) => Rejoined::NeverStarted,
-        Some(Outcome::NotKnown(why)) => Rejoined::NotKnown(reason_of(why)),
+        Some(Outcome::NotKnown(why)) => Rejoined::NotKnown(reason_of(&why, redaction)),
         None => Rejoined::NotKnown("its answer is of a kind that is not known here".to_owned()),
     })
 }

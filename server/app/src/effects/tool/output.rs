@@ -13,6 +13,7 @@ use loopwright_log::{Id, StreamKey};
 use loopwright_proto::v1::{self, Part, ToolResult, part};
 use serde::de::IgnoredAny;
 
+use crate::redaction::Redaction;
 use crate::sidecars::{SessionRef, Sidecars};
 
 /// Largest structured result that is kept, bytes.
@@ -27,8 +28,15 @@ pub(super) async fn of(
     session: &SessionRef,
 ) -> ToolOutput {
     let usage = result.usage.as_ref().map(used);
-    let mut text = text_of(&result.parts);
+    let redaction = sidecars.limits().redaction;
+    let mut text = text_of(result.parts, redaction);
+    // Before anything is cut: half a secret is not known for one.
+    redaction.owned(&mut text);
     let structured = Some(result.structured_json).filter(|json| is_json(json));
+    let structured = structured.map(|json| match redaction.json(&json) {
+        Cow::Borrowed(_) => json,
+        Cow::Owned(redacted) => redacted,
+    });
     if text.is_empty()
         && let Some(json) = &structured
     {
@@ -116,33 +124,16 @@ fn json_bytes(text: &str) -> usize {
     text.bytes().map(bytes).sum()
 }
 
-/// The text parts, one below the other; a blob as the words that name it.
-fn text_of(parts: &[Part]) -> String {
+/// The text parts without secrets, one below the other; a blob as the words that name it.
+fn text_of(parts: Vec<Part>, redaction: Redaction) -> String {
+    let mut pieces: Vec<String> = parts.into_iter().filter_map(piece_of).collect();
+    redaction.pieces(&mut pieces);
     let mut text = String::new();
-    for part in parts {
-        let piece = match &part.kind {
-            Some(part::Kind::Text(piece)) => Cow::Borrowed(piece.as_str()),
-            Some(part::Kind::Blob(blob)) => {
-                let of = blob.blob.as_ref();
-                let kind = if blob.media_type.is_empty() {
-                    "content"
-                } else {
-                    &blob.media_type
-                };
-                let bytes = of.map_or(0, |of| of.bytes);
-                let hash = of.map_or("", |of| of.sha256.as_str());
-                Cow::Owned(format!("[{kind}, {bytes} bytes, sha256 {hash}]"))
-            }
-            // No part of a result: what a model says, or a kind of a later version.
-            _ => continue,
-        };
-        if piece.is_empty() {
-            continue;
-        }
+    for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
-        text.push_str(&piece);
+        text.push_str(piece);
     }
     text
 }
@@ -157,6 +148,25 @@ fn used(usage: &v1::ToolUsage) -> ToolUsage {
             cache_read: tokens.cache_read_tokens,
         },
         cost_micro_usd: usage.cost_micro_usd,
+    }
+}
+
+fn piece_of(part: Part) -> Option<String> {
+    match part.kind {
+        Some(part::Kind::Text(piece)) => Some(piece),
+        Some(part::Kind::Blob(blob)) => {
+            let of = blob.blob.as_ref();
+            let kind = if blob.media_type.is_empty() {
+                "content"
+            } else {
+                &blob.media_type
+            };
+            let bytes = of.map_or(0, |of| of.bytes);
+            let hash = of.map_or("", |of| of.sha256.as_str());
+            Some(format!("[{kind}, {bytes} bytes, sha256 {hash}]"))
+        }
+        // No part of a result: what a model says, or a kind of a later version.
+        _ => None,
     }
 }
 
@@ -258,6 +268,9 @@ mod tests {
             part(part::Kind::Text("three".to_owned())),
             Part::default(),
         ];
-        assert_eq!(text_of(&parts), "one\ntwo\nthree");
+        assert_eq!(
+            text_of(parts.into(), Redaction::default()),
+            "one\ntwo\nthree"
+        );
     }
 }

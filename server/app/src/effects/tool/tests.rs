@@ -15,6 +15,7 @@ use tonic::Status;
 use super::answer::collect;
 use super::deadline::Deadline;
 use crate::effects::progress::ProgressSink;
+use crate::redaction::Redaction;
 
 /// Messages, each after a pause of its own.
 async fn read(
@@ -41,6 +42,7 @@ async fn under(
         messages,
         &mut Deadline::starting_now(millis(patience), millis(whole)),
         &mut sink,
+        Redaction::default(),
     )
     .await?
 }

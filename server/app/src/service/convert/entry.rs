@@ -17,6 +17,7 @@ use super::{
     kinds::KindSet,
     timestamp,
 };
+use crate::redaction::Fields;
 
 /// Bytes before the message in what a record keeps: its kinds.
 const HEAD: usize = 8;
@@ -42,12 +43,13 @@ pub struct Unreadable {
     pub reason: String,
 }
 
-/// The record's message; made by the first watcher that needs it, shared by all others.
+/// The record's message, without what `fields` hides; made by the first watcher that needs it, shared
+/// by all others.
 ///
 /// # Errors
 /// [`Unreadable`].
-pub fn ready(record: &Record) -> Result<Ready, Unreadable> {
-    let kept = record.memo(|| encoded(record).unwrap_or_default());
+pub fn ready(record: &Record, fields: &Fields) -> Result<Ready, Unreadable> {
+    let kept = record.memo(|| encoded(record, fields).unwrap_or_default());
     match kept.first_chunk::<HEAD>() {
         Some(head) => {
             let kinds = KindSet(u64::from_le_bytes(*head));
@@ -107,8 +109,10 @@ pub fn to_wire(record: &Record, entry: &Entry) -> v1::Entry {
     }
 }
 
-fn encoded(record: &Record) -> Result<Bytes, Unreadable> {
-    let entry = to_wire(record, &parse(record)?);
+fn encoded(record: &Record, fields: &Fields) -> Result<Bytes, Unreadable> {
+    let entry = parse(record)?;
+    let shown = fields.entry(&entry);
+    let entry = to_wire(record, shown.as_ref().unwrap_or(&entry));
     let kinds = entry.events.iter().filter_map(|event| event.kind.as_ref());
     let kinds = kinds.fold(KindSet::NONE, |all, kind| all.and(KindSet::of(kind)));
     let message = v1::WatchLoopResponse {

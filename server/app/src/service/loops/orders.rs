@@ -16,6 +16,7 @@ use tonic::Status;
 
 use crate::{
     index::Digest,
+    redaction::Redaction,
     service::{
         ServiceState,
         caller::Caller,
@@ -53,7 +54,10 @@ impl ServiceState {
     ///
     /// # Errors
     /// As StartLoop names them, but for INVALID_ARGUMENT of its fields alone.
-    pub async fn start_loop(&self, order: &Order, start: Start) -> Result<Done, Status> {
+    pub async fn start_loop(&self, order: &Order, mut start: Start) -> Result<Done, Status> {
+        let redaction = Redaction::from(&*self.config);
+        start.parts = redaction.parts(start.parts);
+        redaction.owned(&mut start.terms.agent.system_prompt);
         let session = start.key.id().to_owned();
         let known = self.known(&start.key).await?;
         if let Some(known) = &known {
@@ -80,6 +84,7 @@ impl ServiceState {
             what,
             may_queue,
         } = told;
+        let what = Redaction::from(&*self.config).command(what);
         if let What::SendMessage(message) = &what
             && let Some(known) = self.known(&key).await?
             && known.state.active.is_none()
@@ -219,6 +224,12 @@ impl ServiceState {
         let entry = self.entry_at(&start.key, seq).await?;
         match Input::from_entry(Timestamp(0), &entry).map(|input| input.what) {
             Ok(What::StartLoop(first)) if first.parts == start.parts => Ok(()),
+            // The kinds that are taken out may have become more meanwhile.
+            Ok(What::StartLoop(first))
+                if Redaction::from(&*self.config).parts(first.parts.clone()) == start.parts =>
+            {
+                Ok(())
+            }
             _ => Err(status::request_id_reused(&start.by.request_id)),
         }
     }

@@ -15,6 +15,7 @@ use tonic::Status;
 use super::check_finished;
 use crate::{
     drain::DrainSignal,
+    redaction::Fields,
     service::{
         convert::{
             entry,
@@ -44,6 +45,7 @@ struct Reading {
     sent: u64,
     /// What the last heartbeat of a backward reading says.
     began_at: Seq,
+    hidden: Fields,
     drain: DrainSignal,
     ended: bool,
 }
@@ -91,6 +93,7 @@ pub(super) async fn open(
         sent: 0,
         began_at: tail,
         range,
+        hidden: watching.fields.clone(),
         drain: watching.drain.clone(),
         ended: false,
     };
@@ -154,7 +157,7 @@ impl Reading {
                 Err(error) => return Some(Err(status::log(&error))),
             };
             self.at = record.seq;
-            match entry::ready(&record) {
+            match entry::ready(&record, &self.hidden) {
                 Err(error) => return Some(Err(status::unreadable(&error))),
                 Ok(ready) if self.range.kinds.wants(ready.kinds) => {
                     self.sent += 1;

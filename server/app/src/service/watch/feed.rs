@@ -16,9 +16,10 @@ use loopwright_log::{LogError, ReadItem, ReadStream, Record, Seq};
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
-use super::{Seat, Watched};
+use super::{Seat, Watched, Watching};
 use crate::{
     drain::DrainSignal,
+    redaction::Fields,
     service::{
         convert::{delta, entry, kinds::KindSet},
         status,
@@ -52,6 +53,7 @@ pub struct Watch {
     deltas: bool,
     kinds: KindSet,
     until: Option<LoopId>,
+    fields: Fields,
     drain: DrainSignal,
     drained: BoxFuture<'static, ()>,
     silence: Pin<Box<Sleep>>,
@@ -74,9 +76,10 @@ impl Watch {
         source: ReadStream,
         what: Watched,
         over: bool,
-        drain: DrainSignal,
+        from: &Watching,
         seat: Seat,
     ) -> Self {
+        let drain = from.drain.clone();
         let mut hears = drain.clone();
         Self {
             source,
@@ -84,6 +87,7 @@ impl Watch {
             deltas: what.deltas,
             kinds: what.kinds,
             until: what.until,
+            fields: from.fields.clone(),
             drain,
             drained: async move { hears.wait().await }.boxed(),
             silence: Box::pin(tokio::time::sleep(IDLE)),
@@ -113,7 +117,8 @@ impl Watch {
     }
 
     fn entry(&mut self, record: &Record) -> Result<Option<Sent>, Status> {
-        let ready = entry::ready(record).map_err(|error| status::unreadable(&error))?;
+        let ready =
+            entry::ready(record, &self.fields).map_err(|error| status::unreadable(&error))?;
         self.cursor = record.seq;
         if let Some(id) = self
             .until

@@ -177,7 +177,11 @@ fn retry_after_comes_in_three_forms() {
 #[test]
 fn no_secret_and_no_control_character_leaves() {
     let fault = Fault::new(Kind::Auth, "bad key sk-123456\r\n\u{1b}[31m");
-    let failure = fault.into_failure(&["sk-123456".to_owned(), "a".to_owned()], String::new());
+    let failure = fault.into_failure(
+        &["sk-123456".to_owned(), "a".to_owned()],
+        Redaction::default(),
+        String::new(),
+    );
     assert_eq!(failure.message, "bad key ***   [31m");
 }
 

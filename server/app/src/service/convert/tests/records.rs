@@ -13,6 +13,7 @@ use loopwright_proto::v1;
 use prost::Message as _;
 
 use super::events::{CALL, samples};
+use crate::redaction::Fields;
 use crate::service::convert::{delta, entry, kinds::KindSet};
 use crate::service::fixture::{Bench, T0, by, created, entry as made, key, started};
 
@@ -44,7 +45,7 @@ async fn an_entry_is_told_with_its_record() {
     );
     assert!(entry.traceparent.starts_with("00-0af7651916cd43dd"));
 
-    let ready = entry::ready(&record).unwrap();
+    let ready = entry::ready(&record, &Fields::default()).unwrap();
     let other = v1::ReadEntriesResponse::decode(ready.message).unwrap();
     assert!(matches!(other.item, Some(v1::read_entries_response::Item::Entry(e)) if e.seq == 2));
     assert!(
@@ -104,7 +105,7 @@ async fn what_cannot_be_read_is_said_and_what_is_new_is_skipped() {
         json: r#"{"a":1}"#.into(),
     };
     let newer = record(vec![made(Cause::Attach, [Event::Unknown(later)])]).await;
-    let ready = entry::ready(&newer).unwrap();
+    let ready = entry::ready(&newer, &Fields::default()).unwrap();
     let entry = v1::WatchLoopResponse::decode(ready.message).unwrap();
     let Some(v1::watch_loop_response::Item::Entry(entry)) = entry.item else {
         panic!()
@@ -120,7 +121,9 @@ async fn what_cannot_be_read_is_said_and_what_is_new_is_skipped() {
     let odd = loopwright_log::NewRecord::new(at, 1, r#"{"cause":"moon"}"#.into());
     bench.log.append(&key("s1"), 0, odd).await.unwrap();
     let odd = last(&bench).await;
-    let unreadable = entry::ready(&odd).unwrap_err().to_string();
+    let unreadable = entry::ready(&odd, &Fields::default())
+        .unwrap_err()
+        .to_string();
     assert!(
         unreadable.starts_with("entry 1 of session/default/s1 cannot be read"),
         "{unreadable}"
