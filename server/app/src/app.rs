@@ -78,6 +78,7 @@ impl App {
         let sidecars = Sidecars::new(&config, Arc::clone(&log), telemetry.clone());
         let ledgers = Ledgers::new(Arc::clone(&log), Clock);
         let drivers = Drivers::new(Arc::new(World {
+            fields: Fields::new(&config.tools.redact),
             log: Arc::clone(&log),
             index: Arc::clone(&index),
             cut: CutTails::of(&report),

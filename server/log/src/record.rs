@@ -213,6 +213,17 @@ impl Record {
         self.raw[self.fields.clone()] == REMOVED[1..REMOVED.len() - 1]
     }
 
+    /// The same record with another body, behind a record with checksum `prev`: for a copy that does
+    /// not hold all that this one holds.
+    ///
+    /// # Errors
+    /// The body is no JSON object of one line, or too large.
+    pub fn rewritten(&self, body: Bytes, prev: u32) -> Result<Record, AppendError> {
+        let new = NewRecord::new(self.at, self.epoch, body);
+        new.check(&self.key)?;
+        Ok(Record::encode(&self.key, self.seq, &new, prev))
+    }
+
     /// Reads one line, with or without its newline, and checks its checksum.
     ///
     /// # Errors

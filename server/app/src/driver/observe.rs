@@ -32,6 +32,8 @@ use crate::{
 /// How an attempt came to its end, in meters and spans; else it is the kind of its failure.
 const COMPLETED: &str = "completed";
 const ABORTED: &str = "aborted";
+/// In place of the words of a tool whose arguments are not for everybody.
+const HIDDEN: &str = "(not shown: tools.redact names this tool)";
 
 /// The spans and the times of what is under way.
 #[derive(Default)]
@@ -228,6 +230,9 @@ impl Driver {
         let Some(call) = self.spans.calls.remove(&key) else {
             return;
         };
+        // A tool may well quote what it was given.
+        let hidden = call.provider == "tool" && self.world.fields.covers(&call.name);
+        let message = if hidden { HIDDEN } else { message };
         self.count_failed(&call, kind, message);
         tracing::warn!(
             session = name_of(&self.key), call = %key.0, attempt = key.1, name = call.name, kind,

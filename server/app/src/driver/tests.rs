@@ -18,6 +18,7 @@ use crate::{
     drain::Drain,
     effects::model::{Models, ModelsOptions},
     index::Index,
+    redaction::Fields,
     sidecars::Sidecars,
     telemetry::Telemetry,
 };
@@ -67,6 +68,7 @@ pub(super) fn rig_with(log: Arc<dyn Log>, script: &str, change: impl FnOnce(&mut
         ..ModelsOptions::default()
     };
     let mut world = World {
+        fields: Fields::default(),
         log: Arc::clone(&log),
         index: Index::new(Arc::clone(&log)),
         cut: CutTails::default(),

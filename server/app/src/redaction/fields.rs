@@ -9,8 +9,9 @@ use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
 
 use loopwright_core::{
     Entry,
+    context::Recap,
     event::{Event, RejectReason},
-    message::{CallPart, Part},
+    message::{CallPart, Part, Parts},
 };
 use serde::{
     Deserialize,
@@ -115,26 +116,26 @@ impl Fields {
     #[must_use]
     pub fn entry(&self, entry: &Entry) -> Option<Entry> {
         self.0.as_ref()?;
-        let reply = entry.events.iter().find_map(|event| match event {
-            Event::ModelCallCompleted(reply) => Some(reply),
-            _ => None,
-        })?;
-        let covered = |part: &Part| matches!(part, Part::ToolCall(call) if self.covers(&call.tool));
-        if !reply.parts.iter().any(covered) {
+        let hides = |event: &Event| match event {
+            Event::ModelCallCompleted(reply) => reply.parts.iter().any(|part| self.hides(part)),
+            Event::ContextCompacted(e) => e.recap.as_deref().is_some_and(|r| self.recap(r).is_some()),
+            _ => false,
+        };
+        if !entry.events.iter().any(hides) {
             return None;
         }
         let mut shown = entry.clone();
         // The calls whose arguments have rules, to know their rejections by.
-        let mut calls = Vec::new();
+        let (mut calls, mut parts) = (Vec::new(), Parts::default());
         for event in &mut shown.events {
             match event {
-                Event::ModelCallCompleted(shown) => {
-                    let parts = reply.parts.iter().map(|part| self.part(part)).collect();
-                    shown.parts = Arc::new(parts);
+                Event::ModelCallCompleted(reply) => {
+                    parts = Arc::clone(&reply.parts);
+                    reply.parts = Arc::new(parts.iter().map(|part| self.part(part)).collect());
                 }
                 Event::ToolCallRequested(e) => {
-                    let part = reply.parts.get(e.index as usize);
-                    calls.extend(part.is_some_and(covered).then_some(e.call));
+                    let part = parts.get(e.index as usize);
+                    calls.extend(part.is_some_and(|part| self.hides(part)).then_some(e.call));
                 }
                 // It quotes what does not fit.
                 Event::ToolCallRejected(e)
@@ -142,10 +143,35 @@ impl Fields {
                 {
                     e.message = "the arguments do not fit the tool's schema".to_owned();
                 }
+                Event::ContextCompacted(e) => {
+                    if let Some(recap) = e.recap.as_deref().and_then(|recap| self.recap(recap)) {
+                        e.recap = Some(Arc::new(recap));
+                    }
+                }
                 _ => {}
             }
         }
         Some(shown)
+    }
+
+    fn hides(&self, part: &Part) -> bool {
+        matches!(part, Part::ToolCall(call) if self.covers(&call.tool))
+    }
+
+    /// What is remembered of calls, in one line each, without what stood behind the tool's name.
+    fn recap(&self, recap: &Recap) -> Option<Recap> {
+        let tool_of = |text: &str| {
+            let (tool, _) = text.split_once('(')?;
+            self.covers(tool).then(|| tool.to_owned())
+        };
+        let mut shown: Option<Recap> = None;
+        for (at, item) in recap.items.iter().enumerate() {
+            if let Some(tool) = tool_of(&item.text) {
+                shown.get_or_insert_with(|| recap.clone()).items[at].text =
+                    format!("{tool}([redacted])");
+            }
+        }
+        shown
     }
 
     fn part(&self, part: &Part) -> Part {

@@ -15,9 +15,9 @@
 //! ExportSession, ListSidecars, ListTools, GetBudget, ListBudgets, WatchBudget. *command*: StartLoop,
 //! SendMessage, CancelLoop, ResolveApproval, ResolveUnknown, Converse (which may start; a viewer watches
 //! with WatchLoop), ForkSession, ImportSession, DeleteSession, and GetModelRequest, since a body is shown
-//! as it was sent, with nothing redacted. *register*: RegisterSidecar, RenewLease, DeregisterSidecar.
-//! *spend*: Reserve, Settle, Release. *budgets*: CreateBudget, UpdateBudget, DeleteBudget. Health and
-//! reflection ask for no token.
+//! as it was sent, but for `tools.redact`, which an admin alone is spared. *register*: RegisterSidecar,
+//! RenewLease, DeregisterSidecar. *spend*: Reserve, Settle, Release. *budgets*: CreateBudget,
+//! UpdateBudget, DeleteBudget. Health and reflection ask for no token.
 
 use std::{
     sync::Arc,

@@ -117,6 +117,7 @@ pub(crate) fn state_over(log: Arc<dyn Log>, script: &str, config: Config) -> (Se
     let ledgers = Ledgers::new(Arc::clone(&log), Clock);
     let index = Index::new(Arc::clone(&log));
     let drivers = Drivers::new(Arc::new(World {
+        fields: Fields::new(&config.tools.redact),
         log: Arc::clone(&log),
         index: Arc::clone(&index),
         cut: CutTails::default(),

@@ -28,7 +28,7 @@ use loopwright_proto::v1::{
 };
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::index::Scope;
+use crate::{index::Scope, redaction::Fields};
 
 use super::{
     ServiceState,
@@ -110,7 +110,11 @@ impl SessionLogService for SessionLogs {
         let caller = Caller::of(&request)?;
         let (key, wanted) = model_request::parse(&caller.namespace, request.get_ref())?;
         self.0.check_there(&key).await?;
-        let items = model_request::open(&*self.0.log, &self.0.models, &key, wanted).await?;
+        let hidden = match caller.role {
+            Role::Admin => &Fields::default(),
+            _ => &self.0.fields,
+        };
+        let items = model_request::open(&self.0, &key, wanted, hidden).await?;
         Ok(Response::new(items.map(Ok).boxed()))
     }
 
@@ -147,7 +151,12 @@ impl SessionLogService for SessionLogs {
         let permit = self.0.transfers.take()?;
         let tail = self.0.check_there(&key).await?;
         let (log, drain) = (Arc::clone(&self.0.log), self.0.drain.clone());
-        let chunks = export::lines(log, key, tail, drain).map(move |chunk| {
+        let hidden = if request.unredacted {
+            Fields::default()
+        } else {
+            self.0.fields.clone()
+        };
+        let chunks = export::lines(log, key, tail, hidden, drain).map(move |chunk| {
             let _held = &permit;
             chunk.map(|chunk| v1::ExportSessionResponse { chunk })
         });

@@ -4,7 +4,7 @@
 //! in memory is one payload and a few pieces, however slow the reader; the last line is written only if
 //! everything before it was.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, stream};
@@ -17,7 +17,11 @@ use super::{
     blobs::{MOST_BLOBS, Named},
     lines::{BlobLine, EndLine},
 };
-use crate::{drain::DrainSignal, service::status};
+use crate::{
+    drain::DrainSignal,
+    redaction::Fields,
+    service::{convert::entry, status},
+};
 
 /// Bytes that are gathered before they are sent.
 const CHUNK: usize = 256 << 10;
@@ -25,15 +29,17 @@ const CHUNK: usize = 256 << 10;
 const WAITING: usize = 2;
 
 /// The lines of a session up to `through`, in pieces that end anywhere, at most 1 MiB each and one line.
-/// Must be called within a tokio runtime.
+/// What `hidden` names is left out, and the last line says so. Must be called within a tokio runtime.
 pub(crate) fn lines(
     log: Arc<dyn Log>,
     key: StreamKey,
     through: Seq,
+    hidden: Fields,
     drain: DrainSignal,
 ) -> impl Stream<Item = Result<Bytes, Status>> + Send + 'static {
     let (out, chunks) = mpsc::channel(WAITING);
     let writer = Writer {
+        shown: Shown::new(hidden),
         gathered: BytesMut::new(),
         out,
         drain,
@@ -45,12 +51,45 @@ pub(crate) fn lines(
     })
 }
 
-/// A record as whoever is not to see everything sees it: what is exported passes here, and only here.
-fn shown(record: &Record) -> Cow<'_, [u8]> {
-    Cow::Borrowed(record.line())
+/// Records as whoever is not to see everything sees them: what is exported passes here, and only here.
+struct Shown {
+    hidden: Fields,
+    /// The checksum of the last line, from the first one on that is not as it is stored: each names
+    /// the one before, so all behind it differ as well.
+    prev: Option<u32>,
+}
+
+impl Shown {
+    fn new(hidden: Fields) -> Self {
+        Self { hidden, prev: None }
+    }
+
+    /// The line in place of a record; none = the record's own.
+    fn line(&mut self, record: &Record) -> Result<Option<Record>, Status> {
+        if self.hidden.is_empty() {
+            return Ok(None);
+        }
+        let entry = entry::parse(record).map_err(|error| status::unreadable(&error))?;
+        let body = match (self.hidden.entry(&entry), self.prev) {
+            (Some(shown), _) => serde_json::to_vec(&shown)
+                .expect("an entry has string keys alone")
+                .into(),
+            (None, Some(_)) => record.body(),
+            (None, None) => return Ok(None),
+        };
+        let shown = record.rewritten(body, self.prev.unwrap_or(record.prev));
+        let shown = shown.map_err(|error| {
+            status::log(&LogError::Unavailable {
+                reason: error.to_string(),
+            })
+        })?;
+        self.prev = Some(shown.crc);
+        Ok(Some(shown))
+    }
 }
 
 struct Writer {
+    shown: Shown,
     gathered: BytesMut,
     out: mpsc::Sender<Result<Bytes, Status>>,
     drain: DrainSignal,
@@ -100,7 +139,9 @@ async fn write_all(
             }
         };
         at = record.seq;
-        writer.line(&shown(&record)).await?;
+        let shown = writer.shown.line(&record).map_err(Stop::Failed)?;
+        let line = shown.as_ref().map_or(record.line(), Record::line);
+        writer.line(line).await?;
         let noted = named.note(&record);
         noted.map_err(|_| Stop::Failed(status::sessions::too_many_blobs(MOST_BLOBS)))?;
     }
@@ -118,8 +159,9 @@ async fn write_all(
         }
     }
     let blobs = named.len() as u64;
+    let redacted = writer.shown.prev.is_some();
     writer
-        .json(&EndLine::new(key.as_str(), through, blobs))
+        .json(&EndLine::new(key.as_str(), through, blobs, redacted))
         .await?;
     writer.flush().await
 }

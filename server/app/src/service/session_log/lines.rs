@@ -48,6 +48,9 @@ pub(crate) struct EndLine {
     pub(crate) tail_seq: Seq,
     /// Payloads, those that are missing included.
     pub(crate) blobs: u64,
+    /// Whether arguments of tools were left out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) redacted: bool,
 }
 
 /// What a line of an import is.
@@ -136,12 +139,13 @@ impl BlobLine {
 
 impl EndLine {
     /// The last line of an export.
-    pub(crate) fn new(export: &str, tail_seq: Seq, blobs: u64) -> Self {
+    pub(crate) fn new(export: &str, tail_seq: Seq, blobs: u64, redacted: bool) -> Self {
         Self {
             v: VERSION,
             export: export.to_owned(),
             tail_seq,
             blobs,
+            redacted,
         }
     }
 }
@@ -172,7 +176,7 @@ mod tests {
 
     #[test]
     fn lines_are_told_apart() {
-        let end = EndLine::new("session/default/s", 7, 2);
+        let end = EndLine::new("session/default/s", 7, 2, false);
         let text = serde_json::to_string(&end).unwrap();
         assert_eq!(
             text,

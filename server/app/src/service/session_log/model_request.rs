@@ -19,8 +19,10 @@ use tonic::Status;
 
 use super::MOST_CHUNK;
 use crate::{
-    effects::model::{Models, RequestBody},
+    effects::model::RequestBody,
+    redaction::Fields,
     service::{
+        ServiceState,
         convert::{
             entry,
             fields::{self, Violations},
@@ -42,6 +44,8 @@ pub(super) struct Wanted {
 struct Found {
     seq: Seq,
     request: ModelRequest,
+    /// The request without what is hidden, where something is.
+    shown: Option<ModelRequest>,
     /// The checksum that its outcome carries; empty without.
     sent_crc: String,
     ended: bool,
@@ -68,17 +72,18 @@ pub(super) fn parse(
 /// # Errors
 /// As GetModelRequest names them.
 pub(super) async fn open(
-    log: &dyn Log,
-    models: &Models,
+    service: &ServiceState,
     key: &StreamKey,
     wanted: Wanted,
+    hidden: &Fields,
 ) -> Result<impl Stream<Item = v1::GetModelRequestResponse> + Send + use<>, Status> {
-    let found = find(log, key, wanted).await?;
+    let found = find(&*service.log, key, wanted, hidden).await?;
     let Some(found) = found else {
         let missing = status::sessions::call_not_found(key.id(), wanted.call, wanted.attempt);
         return Err(missing);
     };
-    let body = models.body(&found.request).map_err(status::no_model)?;
+    let request = found.shown.as_ref().unwrap_or(&found.request);
+    let body = service.models.body(request).map_err(status::no_model)?;
     let head = Item::Head(head(&found, &body));
     let pieces = chunks(body.into_pieces()).map(Item::Body);
     let items = std::iter::once(head).chain(pieces);
@@ -94,7 +99,8 @@ fn head(found: &Found, body: &RequestBody) -> v1::ModelRequestHead {
         attempt: found.request.attempt,
         model: found.request.model.clone(),
         provider: body.provider.to_owned(),
-        exact: found.sent_crc == crc,
+        exact: found.sent_crc == crc && found.shown.is_none(),
+        redacted: found.shown.is_some(),
         body_crc32c: crc,
         sent_crc32c: found.sent_crc.clone(),
         bytes: body.bytes(),
@@ -103,8 +109,15 @@ fn head(found: &Found, body: &RequestBody) -> v1::ModelRequestHead {
 }
 
 /// Looks the attempt up. A log that is damaged behind it is good enough.
-async fn find(log: &dyn Log, key: &StreamKey, wanted: Wanted) -> Result<Option<Found>, Status> {
+async fn find(
+    log: &dyn Log,
+    key: &StreamKey,
+    wanted: Wanted,
+    hidden: &Fields,
+) -> Result<Option<Found>, Status> {
     let (mut state, mut found) = (State::default(), None);
+    // The same fold without what is hidden, from the first entry on that has something to hide.
+    let mut shown: Option<State> = None;
     let mut items = log.read(key, 0, ReadMode::ToTail);
     while let Some(item) = items.next().await {
         let record = match item {
@@ -117,6 +130,13 @@ async fn find(log: &dyn Log, key: &StreamKey, wanted: Wanted) -> Result<Option<F
         if let Some(found) = &mut found {
             note_outcome(found, &entry);
         }
+        let other = hidden.entry(&entry);
+        if other.is_some() && shown.is_none() {
+            shown = Some(state.clone());
+        }
+        if let Some(shown) = &mut shown {
+            shown.apply_entry(record.seq, other.as_ref().unwrap_or(&entry));
+        }
         state.apply_entry(record.seq, &entry);
         for event in &entry.events {
             if let Event::ModelCallStarted(started) = event
@@ -128,6 +148,7 @@ async fn find(log: &dyn Log, key: &StreamKey, wanted: Wanted) -> Result<Option<F
                 found = Some(Found {
                     seq: record.seq,
                     request,
+                    shown: shown.as_ref().and_then(State::model_request),
                     sent_crc: String::new(),
                     ended: false,
                 });
