@@ -66,6 +66,45 @@ fn text(path: &Path) -> Result<&str> {
 #[tokio::test]
 async fn a_recorded_session_is_decided_as_it_was_and_becomes_a_golden_one() -> Result<()> {
     let mut recorded = Recorded::new().await?;
+    let (session, url) = (recorded.session.clone(), recorded.scene.server.url.clone());
+    let dir = recorded.scene.server.dir().join("log");
+    let dir = text(&dir)?;
+    // From the running server, from its directory beside it, and from both when it has gone.
+    for (args, code, words) in [
+        (
+            vec![session.as_str(), "--server", &url],
+            0,
+            "all as logged (1 loop",
+        ),
+        (vec![&session, "--dir", dir], 0, "all as logged (1 loop"),
+        (vec!["nobody", "--server", &url], 1, "nobody"),
+        (
+            vec!["nobody", "--dir", dir],
+            1,
+            "there is no session nobody",
+        ),
+        (
+            vec![&session, "--dir", dir, "--namespace", "acme"],
+            1,
+            "of namespace acme",
+        ),
+        (
+            vec![&session, "--dir", "/nowhere"],
+            1,
+            "there is no log in this directory",
+        ),
+        (vec!["No/Such", "--dir", dir], 1, "is not an id"),
+        (vec![], 2, "SESSION"),
+        (vec![&session, "--file", "x"], 2, "cannot be used with"),
+    ] {
+        let told = recorded.replay(&args)?;
+        ensure!(
+            told.status.code() == Some(code),
+            "{args:?}: {}",
+            said(&told)
+        );
+        ensure!(said(&told).contains(words), "{args:?}: {}", said(&told));
+    }
     let file = recorded.file()?;
     let golden = recorded.dir.path().join("golden.jsonl");
     let made = recorded.replay(&["--file", text(&file)?, "--golden", text(&golden)?])?;

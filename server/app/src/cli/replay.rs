@@ -52,7 +52,7 @@ struct Parted {
 pub(super) async fn run(command: LogReplay) -> anyhow::Result<ExitCode> {
     let mut terminal = Terminal::stdio();
     let mut golden = command.golden.as_deref().map(Golden::at).transpose()?;
-    let Source { name, mut lines } = source::open(&command)?;
+    let Source { name, mut lines } = source::open(&command).await?;
     let mut replay = Replay::default();
     while let Some(line) = lines.next().await {
         let line = line.map_err(|error| error.context(name.clone()))?;

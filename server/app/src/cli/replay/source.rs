@@ -3,6 +3,9 @@
 //! Boundary: reads, and changes nothing. Invariant: an entry is read as the log's record or as a golden
 //! session writes it; a line that is neither is an error that names it.
 
+mod directory;
+mod server;
+
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read as _},
@@ -41,10 +44,12 @@ pub(super) struct Line {
 }
 
 /// Opens the source that the command names.
-pub(super) fn open(command: &LogReplay) -> anyhow::Result<Source> {
-    match &command.file {
-        Some(path) => file(path),
-        None => bail!("give --file"),
+pub(super) async fn open(command: &LogReplay) -> anyhow::Result<Source> {
+    match (&command.file, &command.dir, &command.session) {
+        (Some(path), ..) => file(path),
+        (None, Some(dir), Some(session)) => directory::open(dir, &command.namespace, session).await,
+        (None, None, Some(session)) => server::open(command, session).await,
+        (None, _, None) => bail!("name a SESSION, or give --file"),
     }
 }
 

@@ -20,7 +20,7 @@ fn of(file: &Path) -> LogReplay {
 }
 
 async fn all(file: &Path) -> Vec<Line> {
-    let lines = source::open(&of(file)).unwrap().lines;
+    let lines = source::open(&of(file)).await.unwrap().lines;
     lines.map(|line| line.unwrap()).collect().await
 }
 

@@ -1,0 +1,230 @@
+//! A sidecar that lets secrets out in every way there is, a collector of traces, and the search for what
+//! got through.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::Result;
+use futures_util::{StreamExt as _, stream, stream::BoxStream};
+use loopwright_proto::v1::{
+    AttachCallRequest, AttachCallResponse, CallToolRequest, CallToolResponse, DescribeRequest,
+    DescribeResponse, EffectClass, LookupCallRequest, LookupCallResponse, NotExecuted, Part,
+    ToolProgress, ToolResult, ToolSpec,
+    call_tool_response::Kind,
+    part,
+    sidecar_service_server::{SidecarService, SidecarServiceServer},
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+    trace_service_server::{TraceService, TraceServiceServer},
+};
+use prost::Message as _;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+/// A secret that a kind knows. Put together here, so that no scanner takes this file for a leak.
+pub(super) fn token() -> String {
+    format!("ghp_{}", "a1B2c3".repeat(6))
+}
+
+/// Whether these bytes hold the text.
+pub(super) fn have(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|at| at == text.as_bytes())
+}
+
+/// The files below a folder that hold the text.
+pub(super) fn files_with(dir: &Path, text: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.is_file() && have(&fs::read(&path)?, text) {
+                found.push(path.display().to_string());
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The sidecar: `read` gives a secret back, `refuse` and `fail` name one in their words, `write` says
+/// what it was given. Keeps the arguments that it gets.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Leaky(Arc<Mutex<Vec<String>>>);
+
+impl Leaky {
+    /// Serves it until the runtime ends: itself, and its endpoint.
+    pub(super) async fn serve() -> Result<(Self, String)> {
+        let leaky = Self::default();
+        let (incoming, url) = listen().await?;
+        let service = SidecarServiceServer::new(leaky.clone());
+        let router = tonic::transport::Server::builder().add_service(service);
+        tokio::spawn(router.serve_with_incoming(incoming));
+        Ok((leaky, url))
+    }
+
+    /// The arguments that came.
+    pub(super) fn came(&self) -> Vec<String> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+#[tonic::async_trait]
+impl SidecarService for Leaky {
+    type CallToolStream = BoxStream<'static, Result<CallToolResponse, Status>>;
+
+    async fn describe(
+        &self,
+        _: Request<DescribeRequest>,
+    ) -> Result<Response<DescribeResponse>, Status> {
+        let spec = |name: &str| ToolSpec {
+            name: name.to_owned(),
+            description: format!("Does {name}."),
+            input_schema_json: r#"{"type":"object","properties":{"content":{"type":"string"}}}"#
+                .to_owned(),
+            effect_class: EffectClass::AtMostOnce.into(),
+            ..ToolSpec::default()
+        };
+        Ok(Response::new(DescribeResponse {
+            tools: ["read", "refuse", "fail", "write"].map(spec).to_vec(),
+            ..DescribeResponse::default()
+        }))
+    }
+
+    async fn call_tool(
+        &self,
+        request: Request<CallToolRequest>,
+    ) -> Result<Response<Self::CallToolStream>, Status> {
+        let request = request.into_inner();
+        let arguments = request.arguments_json;
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(arguments.clone());
+        let said = match request.tool.as_str() {
+            "read" => vec![progress(&format!("found {}", token())), result(&token())],
+            "refuse" => vec![refusal(&format!(
+                "{}no, not with {}",
+                " ".repeat(1_010),
+                token()
+            ))],
+            "fail" => {
+                return Err(Status::internal(format!("{}{}", "x ".repeat(240), token())));
+            }
+            _ => vec![refusal(&format!("cannot write {arguments}"))],
+        };
+        let said = said
+            .into_iter()
+            .map(|kind| Ok(CallToolResponse { kind: Some(kind) }));
+        Ok(Response::new(
+            stream::iter(said.collect::<Vec<_>>()).boxed(),
+        ))
+    }
+
+    async fn lookup_call(
+        &self,
+        _: Request<LookupCallRequest>,
+    ) -> Result<Response<LookupCallResponse>, Status> {
+        Err(Status::unimplemented(format!(
+            "no looking up of {}",
+            token()
+        )))
+    }
+
+    type AttachCallStream = BoxStream<'static, Result<AttachCallResponse, Status>>;
+
+    async fn attach_call(
+        &self,
+        _: Request<AttachCallRequest>,
+    ) -> Result<Response<Self::AttachCallStream>, Status> {
+        Err(Status::unimplemented("nothing is rejoined here"))
+    }
+}
+
+fn progress(message: &str) -> Kind {
+    Kind::Progress(ToolProgress {
+        fraction: None,
+        message: message.to_owned(),
+    })
+}
+
+fn refusal(reason: &str) -> Kind {
+    Kind::NotExecuted(NotExecuted {
+        reason: reason.to_owned(),
+        ..NotExecuted::default()
+    })
+}
+
+/// Split over two parts, escaped in JSON, and where the text is cut for being too long.
+fn result(secret: &str) -> Kind {
+    let text = |text: String| Part {
+        kind: Some(part::Kind::Text(text)),
+        ..Part::default()
+    };
+    let (head, tail) = secret.split_at(20);
+    let long = format!("{}{secret}{}", "x".repeat(19_990), "y".repeat(20_000));
+    Kind::Result(ToolResult {
+        parts: vec![
+            text(format!("it is {head}")),
+            text(format!("{tail} there")),
+            text(long),
+        ],
+        structured_json: format!("{{\"it\":\"\\u0067{}\"}}", &secret[1..]),
+        ..ToolResult::default()
+    })
+}
+
+/// A collector that keeps what it is sent, as bytes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Collector(Arc<Mutex<Vec<u8>>>);
+
+impl Collector {
+    /// Serves it until the runtime ends: itself, and its endpoint.
+    pub(super) async fn serve() -> Result<(Self, String)> {
+        let collector = Self::default();
+        let (incoming, url) = listen().await?;
+        let service = TraceServiceServer::new(collector.clone());
+        let router = tonic::transport::Server::builder().add_service(service);
+        tokio::spawn(router.serve_with_incoming(incoming));
+        Ok((collector, url))
+    }
+
+    /// All of it.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let bytes = request.into_inner().encode_to_vec();
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(bytes);
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+async fn listen() -> Result<(TcpListenerStream, String)> {
+    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    Ok((TcpListenerStream::new(listener), url))
+}
