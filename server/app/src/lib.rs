@@ -10,6 +10,9 @@ pub mod config;
 pub mod drain;
 pub mod driver;
 pub mod effects;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod index;
 pub mod ledger;
 pub mod redaction;

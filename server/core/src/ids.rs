@@ -125,4 +125,14 @@ mod tests {
         assert_eq!(Timestamp(5).plus(u64::MAX), Timestamp(u64::MAX));
         assert_eq!(Timestamp(5).since(Timestamp(9)), 0);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn an_id_is_read_if_it_is_what_would_be_written(text in "[cl]?[0-9+-]{0,11}| ?[a-z]0?[0-9]{1,3} ?") {
+            let read = text.parse::<CallId>();
+            let number = text.strip_prefix('c').and_then(|digits| digits.parse::<u32>().ok());
+            let canonical = number.filter(|n| format!("c{n}") == text).map(CallId);
+            proptest::prop_assert_eq!(read.ok(), canonical, "{:?}", text);
+        }
+    }
 }

@@ -54,8 +54,8 @@ pub(super) fn files_with(dir: &Path, text: &str) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// The sidecar: `read` gives a secret back, `refuse` and `fail` name one in their words, `write` says
-/// what it was given. Keeps the arguments that it gets.
+/// The sidecar: `read` gives a secret back, `refuse` and `fail` name one in their words, `write`
+/// does as it is told, and `quote` refuses, saying what it was given. Keeps the arguments that it gets.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Leaky(Arc<Mutex<Vec<String>>>);
 
@@ -96,7 +96,9 @@ impl SidecarService for Leaky {
             ..ToolSpec::default()
         };
         Ok(Response::new(DescribeResponse {
-            tools: ["read", "refuse", "fail", "write"].map(spec).to_vec(),
+            tools: ["read", "refuse", "fail", "write", "quote"]
+                .map(spec)
+                .to_vec(),
             ..DescribeResponse::default()
         }))
     }
@@ -121,7 +123,8 @@ impl SidecarService for Leaky {
             "fail" => {
                 return Err(Status::internal(format!("{}{}", "x ".repeat(240), token())));
             }
-            _ => vec![refusal(&format!("cannot write {arguments}"))],
+            "quote" => vec![refusal(&format!("cannot write {arguments}"))],
+            _ => vec![Kind::Result(ToolResult::default())],
         };
         let said = said
             .into_iter()

@@ -26,6 +26,11 @@ const SCRIPT: &str = "\
 - text: done
 ";
 
+const QUOTES: &str = "\
+- {tool_calls: [{tool: leaky__quote, arguments: {content: xyzzy-only-for-the-tool}}]}
+- text: done
+";
+
 /// What a Converse stream is sent of a session, up to its tail.
 async fn conversed(client: &Client, session: &str, tail: u64) -> Result<Vec<u8>> {
     let mut stream = client.converse(Opening::Attach {
@@ -77,8 +82,8 @@ async fn written() -> Result<Written> {
     let file = tokens.path().join("tokens");
     fs::write(&file, TOKENS)?;
     fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-    let scene = Stage::new(&[("m", SCRIPT)])?
-        .set("tools.redact", "leaky__write/content")
+    let scene = Stage::new(&[("m", SCRIPT), ("q", QUOTES)])?
+        .set("tools.redact", "leaky__write/content,leaky__quote")
         .set("telemetry.otlp_endpoint", traces)
         .set("server.auth.token_file", file.display().to_string())
         .start()?;
@@ -188,6 +193,10 @@ async fn an_argument_that_is_hidden_is_where_it_must_be_and_nowhere_else() -> Re
     let report = user.verify_session("s2").await?;
     ensure!(report.problem.is_empty(), "{report:?}");
 
+    // In its own words a tool may say what it likes to whoever watches, but not to traces and logs.
+    let quoting = user.start_loop(ask("q")).await?;
+    scene::to_end(&user, &quoting.session_id, &quoting.loop_id).await?;
+
     scene.server.terminate()?;
     let kept = files_with(scene.server.dir(), SECRET)?;
     ensure!(
@@ -197,7 +206,10 @@ async fn an_argument_that_is_hidden_is_where_it_must_be_and_nowhere_else() -> Re
     ensure!(!kept.is_empty(), "recovery would have nothing to send");
     ensure!(!kept.iter().any(|file| file.contains("/s2/")), "{kept:?}");
     let traces = collector.bytes();
-    ensure!(have(&traces, "leaky__write"), "no traces");
+    ensure!(
+        have(&traces, "leaky__write") && have(&traces, "leaky__quote"),
+        "no traces"
+    );
     ensure!(!have(&traces, "xyzzy"), "in traces");
     Ok(())
 }

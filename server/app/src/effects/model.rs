@@ -37,6 +37,8 @@ mod anthropic;
 mod body;
 mod exchange;
 mod failure;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod json;
 mod openai;
 mod protocol;

@@ -2,6 +2,8 @@
 
 use loopwright_core::agent::{EffectClass, ToolSpec};
 use loopwright_core::message::Part;
+use proptest::prelude::*;
+use serde_json::{Map, Value};
 
 use super::*;
 use crate::sidecars::schema::{MAX_ARGUMENTS_BYTES, Schemas};
@@ -143,4 +145,60 @@ fn a_schema_that_takes_for_ever_is_refused() {
         Ok(()),
         "a recursive schema is a good one"
     );
+}
+
+/// JSON as a model may write it: mostly what the schema asks for, in part something else.
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (-3i64..9).prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "\\PC{0,6}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        let name = prop_oneof![
+            Just("path".to_owned()),
+            Just("depth".to_owned()),
+            "\\PC{0,3}"
+        ];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            prop::collection::vec((name, inner), 0..4)
+                .prop_map(|members| Value::Object(members.into_iter().collect::<Map<_, _>>())),
+        ]
+    })
+}
+
+/// What [`SCHEMA`] says, by hand.
+fn fits(value: &Value) -> bool {
+    let Value::Object(members) = value else {
+        return false;
+    };
+    let depth = |value: &Value| value.as_f64().is_some_and(|n| n >= 0.0 && n.fract() == 0.0);
+    members.get("path").is_some_and(Value::is_string)
+        && members.get("depth").is_none_or(depth)
+        && members.keys().all(|name| name == "path" || name == "depth")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn arguments_pass_just_if_they_fit(value in any_json(), cut in 0usize..60) {
+        let text = value.to_string();
+        let verdict = told(&text);
+        prop_assert_eq!(verdict.is_none(), fits(&value), "{}: {:?}", text, verdict);
+        let end = (0..=cut.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        if serde_json::from_str::<Value>(&text[..end]).is_err() && end > 0 {
+            prop_assert!(told(&text[..end]).is_some(), "half of it passes: {}", &text[..end]);
+        }
+    }
+
+    #[test]
+    fn a_verdict_is_a_sentence_of_bounded_length(text in "\\PC{0,4000}") {
+        for text in [text.clone(), serde_json::json!({ "path": [&text, &text], &text: &text }).to_string()] {
+            prop_assert!(told(&text).is_none_or(|words| words.len() < 2_048 && words.ends_with('.')));
+        }
+    }
 }
