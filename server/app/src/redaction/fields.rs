@@ -118,7 +118,9 @@ impl Fields {
         self.0.as_ref()?;
         let hides = |event: &Event| match event {
             Event::ModelCallCompleted(reply) => reply.parts.iter().any(|part| self.hides(part)),
-            Event::ContextCompacted(e) => e.recap.as_deref().is_some_and(|r| self.recap(r).is_some()),
+            Event::ContextCompacted(e) => {
+                e.recap.as_deref().is_some_and(|r| self.recap(r).is_some())
+            }
             _ => false,
         };
         if !entry.events.iter().any(hides) {

@@ -2,6 +2,7 @@
 
 use loopwright_core::{
     Cause,
+    context::{Item, ItemKind},
     event::{ModelCallCompleted, ToolCallRejected, ToolCallRequested},
     ids::CallId,
     outcome::StopReason,
@@ -190,6 +191,44 @@ fn an_entry_is_shown_without_the_field_and_without_its_quotation() {
         "nothing to hide"
     );
     assert_eq!(Fields::default().entry(&entry), None);
+}
+
+#[test]
+fn what_is_remembered_of_a_call_names_its_tool_alone() {
+    let item = |kind, text: &str| Item {
+        kind,
+        text: text.to_owned(),
+    };
+    let recap = Recap {
+        round: 1,
+        items: vec![
+            item(ItemKind::Decision, "I write (xyzzy is my own word)"),
+            item(
+                ItemKind::Call,
+                "files__write({\"content\":\"xyzzy\"}) -> wrote xyzzy",
+            ),
+            item(ItemKind::Error, "files__write(xyzzy"),
+            item(ItemKind::Call, "files__read({}) -> a"),
+        ],
+        forgotten: 0,
+    };
+    let fields = fields(&["files__write/content"]);
+    let shown: Vec<String> = fields
+        .recap(&recap)
+        .unwrap()
+        .items
+        .into_iter()
+        .map(|item| item.text)
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "I write (xyzzy is my own word)",
+            "files__write([redacted])",
+            "files__write([redacted])",
+            "files__read({}) -> a"
+        ]
+    );
 }
 
 proptest! {
