@@ -10,8 +10,8 @@ use loopwright_core::{ids::Timestamp, retry::JITTER_ONE};
 use loopwright_log::{Log, RecoveryReport, StreamKey};
 
 use crate::{
-    drain::DrainSignal, effects::model::Models, index::Index, ledger::Ledgers,
-    redaction::Fields, sidecars::Sidecars, telemetry::Telemetry,
+    drain::DrainSignal, effects::model::Models, index::Index, ledger::Ledgers, redaction::Fields,
+    sidecars::Sidecars, telemetry::Telemetry,
 };
 
 /// Where drivers get the time: the one place that reads the system's clock.

@@ -153,6 +153,7 @@ fn reply(tool: &str, arguments: &str) -> Entry {
         response_id: None,
         body_crc: String::new(),
         latency_ms: 0,
+        first_token_ms: None,
         cost_micro_usd: None,
     };
     let requested = ToolCallRequested {
