@@ -14,7 +14,7 @@ use loopwright_tests::{
 };
 
 /// Two calculations, then the answer; the next loop answers at once.
-pub const SCRIPT: &str = "
+pub(crate) const SCRIPT: &str = "
 at_end: repeat
 turns:
 - {text: let me see, tool_calls: [{tool: calc__evaluate, arguments: {expression: '17 + 23'}}]}
@@ -23,14 +23,14 @@ turns:
 ";
 
 /// A server with the sidecar `calc`, and the session `s1` that used it.
-pub struct Recorded {
-    pub scene: Scene,
-    pub entries: Vec<Entry>,
+pub(crate) struct Recorded {
+    pub(crate) scene: Scene,
+    pub(crate) entries: Vec<Entry>,
     _calc: Sidecar,
 }
 
 impl Recorded {
-    pub async fn new() -> Result<Self> {
+    pub(crate) async fn new() -> Result<Self> {
         let scene = Stage::new(&[("m", SCRIPT)])?.start()?;
         let calc = Sidecar::start(&scene.server, &["calc"])?;
         kit::wait_for_tools(&scene.client, &["calc__evaluate"]).await?;
@@ -49,7 +49,7 @@ impl Recorded {
     }
 
     /// As a power cut: whatever was answered must be there afterwards.
-    pub async fn crash(&mut self) -> Result<()> {
+    pub(crate) async fn crash(&mut self) -> Result<()> {
         self.scene.server.kill()?;
         self.scene.server.restart()?;
         self.scene.client = scene::client(&self.scene.server.url, None)?;
@@ -57,14 +57,14 @@ impl Recorded {
     }
 
     /// `loopwright ARGS --server URL`.
-    pub fn said(&self, args: &[&str]) -> Result<Output> {
+    pub(crate) fn said(&self, args: &[&str]) -> Result<Output> {
         let mut all = args.to_vec();
         all.extend(["--server", &self.scene.server.url]);
         Ok(loopwright(self.scene.server.dir(), &all)?.output()?)
     }
 
     /// As [`Self::said`], where it goes well: what it writes to standard output.
-    pub fn answer(&self, args: &[&str]) -> Result<String> {
+    pub(crate) fn answer(&self, args: &[&str]) -> Result<String> {
         let output = self.said(args)?;
         let err = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{args:?}: {err}");
@@ -73,7 +73,7 @@ impl Recorded {
 }
 
 /// Starts a loop over a session: how it ended.
-pub async fn goes_on(client: &Client, session: &str) -> Result<EndReason> {
+pub(crate) async fn goes_on(client: &Client, session: &str) -> Result<EndReason> {
     let started = client
         .start_loop(StartLoopRequest {
             session_id: session.to_owned(),
@@ -85,7 +85,7 @@ pub async fn goes_on(client: &Client, session: &str) -> Result<EndReason> {
 }
 
 /// The sessions that are listed, by id.
-pub async fn listed(client: &Client) -> Result<Vec<String>> {
+pub(crate) async fn listed(client: &Client) -> Result<Vec<String>> {
     let page = client.list_sessions(ListSessionsRequest::default()).await?;
     let mut ids: Vec<_> = page.sessions.into_iter().map(|s| s.session_id).collect();
     ids.sort();
@@ -93,7 +93,7 @@ pub async fn listed(client: &Client) -> Result<Vec<String>> {
 }
 
 /// Where a session stands.
-pub async fn summary(client: &Client, session: &str) -> Result<SessionSummary> {
+pub(crate) async fn summary(client: &Client, session: &str) -> Result<SessionSummary> {
     let request = GetSessionRequest {
         session_id: session.to_owned(),
     };
@@ -102,6 +102,6 @@ pub async fn summary(client: &Client, session: &str) -> Result<SessionSummary> {
 }
 
 /// Whether a session stands there at rest.
-pub async fn is_idle(client: &Client, session: &str) -> Result<bool> {
+pub(crate) async fn is_idle(client: &Client, session: &str) -> Result<bool> {
     Ok(summary(client, session).await?.state() == SessionState::Idle)
 }

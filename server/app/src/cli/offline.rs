@@ -27,7 +27,7 @@ use serde::Serialize;
 use super::Where;
 use crate::{
     drain::Drain,
-    redaction::fields::Fields,
+    redaction::Fields,
     service::{
         convert::{Fold, entry},
         session_log::{check_finished, export, verify},
