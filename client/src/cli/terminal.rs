@@ -206,7 +206,9 @@ impl Terminal {
         write!(self.err, "{question}")?;
         self.err.flush()?;
         let mut answer = String::new();
-        for byte in (&mut self.input).bytes().take(16) {
+        // A byte at a time: what follows the answer is not this question's.
+        let input = io::BufReader::with_capacity(1, &mut self.input);
+        for byte in input.bytes().take(16) {
             match byte? {
                 b'\n' => break,
                 byte => answer.push(char::from(byte)),

@@ -72,7 +72,7 @@ async fn an_export_is_written_whole_and_imported_again() {
         (exit, desk.out.text().as_str()),
         (Exit::Completed, "again\n")
     );
-    let commands = &fake.state().commands;
+    let commands = fake.state().commands.clone();
     assert!(
         commands.iter().all(|(_, id)| !id.is_empty()),
         "{commands:?}"
