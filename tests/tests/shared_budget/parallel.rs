@@ -93,7 +93,7 @@ async fn sixty_four_loops_never_spend_more_than_there_is_whatever_is_killed() ->
             "{end:?}"
         );
         reasons.insert(end.reason());
-        let totals = end.totals.clone().unwrap_or_default();
+        let totals = end.totals.unwrap_or_default();
         let usage = totals.usage.unwrap_or_default();
         used += usage.input_tokens + usage.output_tokens;
         calls += totals.model_calls;

@@ -118,5 +118,5 @@ fn passes_luhn(digits: &[u32]) -> bool {
             (_, twice) => twice - 9,
         })
         .sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }

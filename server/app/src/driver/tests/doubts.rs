@@ -79,11 +79,11 @@ fn tale(events: &[Event]) -> Vec<(&str, u32)> {
 }
 
 fn output(events: &[Event]) -> &str {
-    let text = |event| match event {
-        &Event::ToolCallCompleted(ref e) => Some(e.output.text.as_str()),
+    let text = events.iter().find_map(|event| match event {
+        Event::ToolCallCompleted(e) => Some(e.output.text.as_str()),
         _ => None,
-    };
-    events.iter().find_map(text).unwrap_or_default()
+    });
+    text.unwrap_or_default()
 }
 
 #[tokio::test]
