@@ -27,16 +27,18 @@ mod apply;
 mod decide;
 mod event;
 mod period;
+mod request;
 
 #[cfg(test)]
 mod tests;
 
-pub use decide::{Answer, Granted, Refusal, Request, decide};
+pub use decide::decide;
 pub use event::{
     BudgetCreated, BudgetDeleted, BudgetOverrun, BudgetPeriodStarted, BudgetReleased,
     BudgetReserved, BudgetSettled, BudgetWarning, LedgerEntry, LedgerEvent, LimitsUpdated,
 };
 pub use period::{Period, Window};
+pub use request::{Answer, Granted, Refusal, Request};
 
 /// Name of the budget that every loop of the namespace is charged to, where it was created.
 pub const NAMESPACE_BUDGET: &str = "namespace";

@@ -59,6 +59,23 @@ fn split(secret: &str) -> SendMessageRequest {
     }
 }
 
+/// All that a watcher is sent, up to the entry with seq `tail`.
+async fn watched(watch: &mut loopwright_client::Watch, tail: u64) -> Result<Vec<u8>> {
+    let mut watched = Vec::new();
+    while let Some(event) = watch.next().await {
+        let (bytes, seq) = match event? {
+            WatchEvent::Entry(entry) => (entry.encode_to_vec(), entry.seq),
+            WatchEvent::Delta(delta) => (delta.encode_to_vec(), 0),
+            _ => continue,
+        };
+        watched.extend(bytes);
+        if seq == tail {
+            break;
+        }
+    }
+    Ok(watched)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_that_comes_in_gets_nowhere() -> Result<()> {
     let (collector, traces) = Collector::serve().await?;
@@ -83,18 +100,7 @@ async fn a_secret_that_comes_in_gets_nowhere() -> Result<()> {
     }
     let entries = scene::log(&scene.client, "s1").await?;
     let tail = entries.last().context("an entry")?.seq;
-    let mut watched = Vec::new();
-    while let Some(event) = watch.next().await {
-        let (bytes, seq) = match event? {
-            WatchEvent::Entry(entry) => (entry.encode_to_vec(), entry.seq),
-            WatchEvent::Delta(delta) => (delta.encode_to_vec(), 0),
-            _ => continue,
-        };
-        watched.extend(bytes);
-        if seq == tail {
-            break;
-        }
-    }
+    let watched = watched(&mut watch, tail).await?;
     let asked = GetModelRequestRequest {
         session_id: "s1".to_owned(),
         ..GetModelRequestRequest::default()

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context as _, Result, ensure};
 use loopwright_client::{Client, ConverseEvent, Opening, WatchEvent};
 use loopwright_proto::v1::{
-    ExportSessionRequest, GetModelRequestRequest, ImportHead, StartLoopRequest, event::Kind,
+    Entry, ExportSessionRequest, GetModelRequestRequest, ImportHead, StartLoopRequest, event::Kind,
 };
 use loopwright_tests::{
     kit,
@@ -116,6 +116,37 @@ async fn register(server: &str, endpoint: &str) -> Result<()> {
     Ok(())
 }
 
+/// What was exported without it is an export all the same.
+async fn imported(user: &Client, export: &[u8]) -> Result<()> {
+    let import = ImportHead {
+        session_id: "s2".to_owned(),
+        ..ImportHead::default()
+    };
+    let chunks: Vec<Vec<u8>> = export.chunks(64 << 10).map(<[u8]>::to_vec).collect();
+    user.import_session(import, tokio_stream::iter(chunks))
+        .await?;
+    let report = user.verify_session("s2").await?;
+    ensure!(report.problem.is_empty(), "{report:?}");
+    Ok(())
+}
+
+fn kept_where_it_must_be(scene: &Scene, collector: &Collector) -> Result<()> {
+    let kept = files_with(scene.server.dir(), SECRET)?;
+    ensure!(
+        kept.iter().all(|file| file.contains("/log/")),
+        "beside the log: {kept:?}"
+    );
+    ensure!(!kept.is_empty(), "recovery would have nothing to send");
+    ensure!(!kept.iter().any(|file| file.contains("/s2/")), "{kept:?}");
+    let traces = collector.bytes();
+    ensure!(
+        have(&traces, "leaky__write") && have(&traces, "leaky__quote"),
+        "no traces"
+    );
+    ensure!(!have(&traces, "xyzzy"), "in traces");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_argument_that_is_hidden_is_where_it_must_be_and_nowhere_else() -> Result<()> {
     let Written {
@@ -133,11 +164,9 @@ async fn an_argument_that_is_hidden_is_where_it_must_be_and_nowhere_else() -> Re
     let started = user.start_loop(request).await?;
     let entries = scene::to_end(&user, "s1", &started.loop_id).await?;
     let tail = entries.last().context("an entry")?.seq;
-    let bytes = |entries: &[loopwright_proto::v1::Entry]| {
-        entries
-            .iter()
-            .flat_map(prost::Message::encode_to_vec)
-            .collect::<Vec<u8>>()
+    let bytes = |entries: &[Entry]| -> Vec<u8> {
+        let encoded = entries.iter().flat_map(prost::Message::encode_to_vec);
+        encoded.collect()
     };
     let rejected = kinds(&entries).filter(|kind| matches!(kind, Kind::ToolCallRejected(_)));
     assert_eq!(rejected.count(), 2, "one is no text, one is no JSON");
@@ -178,38 +207,12 @@ async fn an_argument_that_is_hidden_is_where_it_must_be_and_nowhere_else() -> Re
     assert_eq!(leaky.came().len(), 1, "the others do not fit the schema");
     ensure!(leaky.came()[0].contains(SECRET), "{:?}", leaky.came());
 
-    // What was exported without it is an export all the same.
-    let import = ImportHead {
-        session_id: "s2".to_owned(),
-        ..ImportHead::default()
-    };
-    let chunks = tokio_stream::iter(
-        export
-            .chunks(64 << 10)
-            .map(<[u8]>::to_vec)
-            .collect::<Vec<_>>(),
-    );
-    user.import_session(import, chunks).await?;
-    let report = user.verify_session("s2").await?;
-    ensure!(report.problem.is_empty(), "{report:?}");
+    imported(&user, &export).await?;
 
     // In its own words a tool may say what it likes to whoever watches, but not to traces and logs.
     let quoting = user.start_loop(ask("q")).await?;
     scene::to_end(&user, &quoting.session_id, &quoting.loop_id).await?;
 
     scene.server.terminate()?;
-    let kept = files_with(scene.server.dir(), SECRET)?;
-    ensure!(
-        kept.iter().all(|file| file.contains("/log/")),
-        "beside the log: {kept:?}"
-    );
-    ensure!(!kept.is_empty(), "recovery would have nothing to send");
-    ensure!(!kept.iter().any(|file| file.contains("/s2/")), "{kept:?}");
-    let traces = collector.bytes();
-    ensure!(
-        have(&traces, "leaky__write") && have(&traces, "leaky__quote"),
-        "no traces"
-    );
-    ensure!(!have(&traces, "xyzzy"), "in traces");
-    Ok(())
+    kept_where_it_must_be(&scene, &collector)
 }

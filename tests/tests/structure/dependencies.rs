@@ -105,9 +105,11 @@ fn server_sources() -> impl Iterator<Item = sources::Source> {
     })
 }
 
-/// Where the wire is turned into what the core knows: towards clients, and towards sidecars.
-const EDGES: [&str; 3] = [
+/// Where the wire is turned into what the core knows: towards clients (budgets speak to a
+/// machine of their own), and towards sidecars.
+const EDGES: [&str; 4] = [
     "server/app/src/service/convert",
+    "server/app/src/service/budgets",
     "server/app/src/effects/tool",
     "server/app/src/sidecars/",
 ];

@@ -185,7 +185,7 @@ fn request(parts: &[Part], is_first: bool) -> Option<Item> {
 /// What a reply said, and what it says is left to do.
 fn said(parts: &[Part]) -> Vec<Item> {
     let text = text_of(parts);
-    let is_open = |line: &&str| line.starts_with("- [ ]") || line.starts_with("TODO");
+    let is_open = |line: &&str| line.starts_with("- [ ]") || line.starts_with("Next:");
     let open = text
         .lines()
         .map(str::trim)

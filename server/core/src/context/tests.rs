@@ -157,13 +157,13 @@ fn a_fact_of_the_first_round_is_there_after_the_fifth() {
 fn errors_and_what_is_open_outweigh_calls() {
     let mut turns = vec![
         user("task"),
-        said("Plan:\n- [ ] write the test\nTODO: ask Ann"),
+        said("Plan:\n- [ ] write the test\nNext: ask Ann"),
     ];
     (0..50).for_each(|at| turns.extend(calls(at, 1, 300)));
     let recap = Recap::of(None, turns.iter().map(AsRef::as_ref), 1_024);
     let text = recap.text();
     assert!(
-        text.contains("write the test") && text.contains("TODO: ask Ann"),
+        text.contains("write the test") && text.contains("Next: ask Ann"),
         "{text}"
     );
 }

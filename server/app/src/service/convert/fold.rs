@@ -248,18 +248,7 @@ fn read_tool(kind: &Kind) -> Result<Option<Event>, IdError> {
             allow_on_expiry: e.allow_on_expiry,
         }
         .into(),
-        Kind::UnknownResolved(e) => UnknownResolved {
-            call: e.call.parse()?,
-            resolution: resolution(e.resolution()),
-            output: e
-                .result
-                .as_ref()
-                .map(|result| Arc::new(output(Some(result)))),
-            at: Timestamp(0),
-            by: e.by.clone(),
-            reason: e.reason.clone(),
-        }
-        .into(),
+        Kind::UnknownResolved(e) => unknown_resolved(e)?.into(),
         Kind::ToolCallCancelled(e) => ToolCallCancelled {
             call: e.call.parse()?,
             dispatched: e.dispatched,
@@ -267,6 +256,18 @@ fn read_tool(kind: &Kind) -> Result<Option<Event>, IdError> {
         .into(),
         _ => return Ok(None),
     }))
+}
+
+fn unknown_resolved(e: &v1::UnknownResolved) -> Result<UnknownResolved, IdError> {
+    let result = e.result.as_ref();
+    Ok(UnknownResolved {
+        call: e.call.parse()?,
+        resolution: resolution(e.resolution()),
+        output: result.map(|result| Arc::new(output(Some(result)))),
+        at: Timestamp(0),
+        by: e.by.clone(),
+        reason: e.reason.clone(),
+    })
 }
 
 /// A word that this version does not know says nothing that the model could be told.

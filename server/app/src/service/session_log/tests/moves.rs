@@ -151,81 +151,64 @@ async fn an_import_is_made_once_under_its_request() {
 }
 
 /// What is done to the lines of an export, and what an import says of it.
-fn spoiled(lines: &[&str]) -> Vec<(&'static str, Vec<String>, &'static str, u64)> {
-    let owned = || {
-        lines
-            .iter()
-            .map(|line| (*line).to_owned())
-            .collect::<Vec<_>>()
+/// An export with something done to it: what, how it is refused, and at which line.
+type Spoiled = (&'static str, Vec<String>, &'static str, u64);
+
+fn spoiled(lines: &[&str]) -> Vec<Spoiled> {
+    let mut all = damaged(lines);
+    all.extend(no_exports(lines));
+    all
+}
+
+fn changed(lines: &[&str], change: impl Fn(&mut Vec<String>)) -> Vec<String> {
+    let mut lines = lines.iter().map(|line| (*line).to_owned()).collect();
+    change(&mut lines);
+    lines
+}
+
+fn damaged(lines: &[&str]) -> Vec<Spoiled> {
+    let with = |what, line, change: &dyn Fn(&mut Vec<String>)| {
+        (
+            what,
+            changed(lines, change),
+            "DataLoss EXPORT_DAMAGED",
+            line,
+        )
     };
-    let with = |change: &dyn Fn(&mut Vec<String>)| {
-        let mut lines = owned();
-        change(&mut lines);
-        lines
-    };
-    let damaged = "DataLoss EXPORT_DAMAGED";
-    let other = "InvalidArgument NOT_AN_EXPORT";
-    let flip = |lines: &mut Vec<String>| lines[2] = lines[2].replacen("look", "loot", 1);
-    let foreign = |lines: &mut Vec<String>| lines.insert(3, lines[3].replace("/s1\"", "/s2\""));
+    let flip = |l: &mut Vec<String>| l[2] = l[2].replacen("look", "loot", 1);
+    let foreign = |l: &mut Vec<String>| l.insert(3, l[3].replace("/s1\"", "/s2\""));
     vec![
-        ("a byte changed", with(&flip), damaged, 3),
-        ("a line lost", with(&|l| drop(l.remove(3))), damaged, 4),
+        with("a byte changed", 3, &flip),
+        with("a line lost", 4, &|l| drop(l.remove(3))),
+        with("a line twice", 5, &|l| l.insert(3, l[3].clone())),
+        with("two lines swapped", 3, &|l| l.swap(2, 3)),
+        with("the first line lost", 1, &|l| drop(l.remove(0))),
+        with("another session's line", 4, &foreign),
+        with("a payload's piece lost", 7, &|l| drop(l.remove(6))),
+        with("pieces swapped", 7, &|l| l.swap(6, 7)),
+        with("a piece twice", 8, &|l| l.insert(6, l[6].clone())),
+        with("no last line", 8, &|l| drop(l.pop())),
+        with("cut after the records", 6, &|l| l.truncate(6)),
+        with("cut in the records", 4, &|l| l.truncate(4)),
+        with("an unnamed payload", 3, &|l| l.remove(2).clear()),
+    ]
+}
+
+fn no_exports(lines: &[&str]) -> Vec<Spoiled> {
+    let with = |what, line, change: &dyn Fn(&mut Vec<String>)| {
         (
-            "a line twice",
-            with(&|l| l.insert(3, l[3].clone())),
-            damaged,
-            5,
-        ),
-        ("two lines swapped", with(&|l| l.swap(2, 3)), damaged, 3),
-        (
-            "the first line lost",
-            with(&|l| drop(l.remove(0))),
-            damaged,
-            1,
-        ),
-        ("another session's line", with(&foreign), damaged, 4),
-        (
-            "a payload's piece lost",
-            with(&|l| drop(l.remove(6))),
-            damaged,
-            7,
-        ),
-        ("pieces swapped", with(&|l| l.swap(6, 7)), damaged, 7),
-        (
-            "a piece twice",
-            with(&|l| l.insert(6, l[6].clone())),
-            damaged,
-            8,
-        ),
-        ("no last line", with(&|l| drop(l.pop())), damaged, 8),
-        (
-            "cut after the records",
-            with(&|l| l.truncate(6)),
-            damaged,
-            6,
-        ),
-        ("cut in the records", with(&|l| l.truncate(4)), damaged, 4),
-        ("nothing", Vec::new(), other, 0),
-        ("another text", vec!["hello".to_owned()], other, 1),
-        (
-            "text in between",
-            with(&|l| l.insert(3, "{}".to_owned())),
-            other,
-            4,
-        ),
-        ("more behind it", with(&|l| l.push(l[0].clone())), other, 10),
-        (
-            "a record behind a payload",
-            with(&|l| l.swap(5, 6)),
-            other,
-            7,
-        ),
-        (
-            "an unnamed payload",
-            with(&|l| l.remove(2).clear()),
-            damaged,
-            3,
-        ),
+            what,
+            changed(lines, change),
+            "InvalidArgument NOT_AN_EXPORT",
+            line,
+        )
+    };
+    vec![
+        with("nothing", 0, &|l| l.clear()),
+        with("another text", 1, &|l| *l = vec!["hello".to_owned()]),
+        with("text in between", 4, &|l| l.insert(3, "{}".to_owned())),
+        with("more behind it", 10, &|l| l.push(l[0].clone())),
+        with("a record behind a payload", 7, &|l| l.swap(5, 6)),
     ]
 }
 
