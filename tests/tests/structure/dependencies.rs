@@ -105,10 +105,11 @@ fn server_sources() -> impl Iterator<Item = sources::Source> {
     })
 }
 
-/// Where the wire is turned into what the core knows: towards clients (budgets speak to a
-/// machine of their own), and towards sidecars.
-const EDGES: [&str; 4] = [
+/// Where the wire is turned into what the core knows: towards clients, whole logs and
+/// budgets among them, and towards sidecars.
+const EDGES: [&str; 5] = [
     "server/app/src/service/convert",
+    "server/app/src/service/session_log",
     "server/app/src/service/budgets",
     "server/app/src/effects/tool",
     "server/app/src/sidecars/",
