@@ -2,7 +2,7 @@
 
 use std::{pin::pin, sync::Arc};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use futures_util::{StreamExt as _, stream};
 use loopwright_log::simulation;
 use loopwright_tests::rig::{self, Outcome, clients, history::COUNTS};
@@ -110,5 +110,27 @@ async fn servers(seed: u64, outcome: &mut Outcome) -> Result<()> {
     while let Some(part) = lives.next().await {
         outcome.absorb(part);
     }
+    Ok(())
+}
+
+/// The rig would see it: of a sync that answers as if it had been good, and was not, what was
+/// acknowledged is missed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_that_lies_is_caught() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let Ok(shim) = Shim::build(temp.path()) else {
+        // The rig itself says that it cannot run here.
+        return Ok(());
+    };
+    let mut outcome = Outcome::new("torture", rig::seed()?);
+    let call = shim.call_of_journal(&mut outcome).await?;
+    ensure!(outcome.is_ok(), "without a failure: {:?}", outcome.wrongs());
+    shim.lying().fail(call, &mut outcome).await;
+    let missed = |wrong: &String| wrong.contains("was acknowledged");
+    ensure!(
+        outcome.wrongs().iter().any(missed),
+        "not caught: {:?}",
+        outcome.wrongs()
+    );
     Ok(())
 }

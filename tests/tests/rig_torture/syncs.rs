@@ -1,11 +1,12 @@
 //! The n-th sync of the real server fails, as a disk's does: what it was to make durable is gone, and
 //! later syncs answer as if nothing had been.
 //!
-//! A small library, compiled here and preloaded, fails the call; after the server's end the rig takes
-//! from the file what no good sync has made durable. Nothing acknowledged may be missing then: not
-//! even what was acknowledged after the failure, for nothing may be.
+//! A small library, compiled here and preloaded, fails the call and notes all of them; after the server's
+//! end the power goes: the rig takes from each file what no good sync has kept. Nothing acknowledged may
+//! be missing then, not even what was acknowledged after the failure, for nothing may be.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -20,6 +21,7 @@ use loopwright_tests::{
         self, Chance, Outcome,
         clients::{self as life, Clients, PATIENCE},
     },
+    scene,
 };
 
 /// Loops that run while syncs fail, and the bytes of their messages: with segments of 64 KiB, more
@@ -37,6 +39,9 @@ const UNDER_WAY: Duration = Duration::from_secs(1);
 pub(super) struct Shim {
     library: PathBuf,
     options: Options,
+    /// The sync that fails says that it did not; then the server is killed, before others make good
+    /// what it has lost.
+    lies: bool,
 }
 
 /// One call that the library noted.
@@ -45,8 +50,8 @@ struct Noted {
     call: u64,
     at: SystemTime,
     inode: u64,
-    /// Bytes of the file that were durable before; none for a directory.
-    durable: Option<u64>,
+    /// Bytes of the file; none for a directory.
+    bytes: Option<u64>,
     is_good: bool,
     path: String,
 }
@@ -69,8 +74,29 @@ impl Shim {
             "{}",
             String::from_utf8_lossy(&built.stderr)
         );
-        let options = life::options(dir)?;
-        Ok(Self { library, options })
+        Ok(Self {
+            library,
+            options: life::options(dir)?,
+            lies: false,
+        })
+    }
+
+    /// The same, but the sync that fails says that it did not.
+    pub(super) fn lying(mut self) -> Self {
+        self.lies = true;
+        // No checkpoint, which would make good what the journal has lost.
+        self.options = self.options.set("session_log.segment_bytes", "64MiB");
+        self
+    }
+
+    /// A sync of the journal in the midst of a run.
+    pub(super) async fn call_of_journal(&self, outcome: &mut Outcome) -> Result<u64> {
+        let all = self.run(0, outcome).await?;
+        let mut of_journal = all.iter().filter(|noted| {
+            noted.path.contains("/journal/") && noted.bytes.is_some_and(|bytes| bytes > 0)
+        });
+        let noted = of_journal.nth(5).context("no sync of the journal")?;
+        Ok(noted.call)
     }
 
     /// Which syncs are to fail: those that a run makes in which none does.
@@ -107,9 +133,21 @@ impl Shim {
         for _ in 0..2 {
             clients.start(BYTES).await?;
         }
-        clients.until_ended().await?;
+        // Watchers have seen it all: later, they are waited for again.
+        scene::eventually("every loop is shown to end", || async {
+            Ok(clients.open().is_empty())
+        })
+        .await?;
         server.kill()?;
         drop(server);
+
+        // What was there before is taken to be on the disk.
+        let mut durable = BTreeMap::new();
+        each_file(&dir.join("log"), &mut |path| {
+            let known = fs::metadata(path)?;
+            durable.insert(known.ino(), known.len());
+            Ok(())
+        })?;
 
         let note = dir.join("syncs");
         let mut options = self.options.clone();
@@ -122,8 +160,13 @@ impl Shim {
         options
             .env
             .extend(told.map(|(name, value)| (name.to_owned(), value)));
+        if self.lies {
+            options
+                .env
+                .insert("RIG_EIO_LIES".to_owned(), "1".to_owned());
+        }
         let (code, words) = match life::start(&options, dir).await {
-            Ok(server) => live(server, &mut clients, &note).await?,
+            Ok(server) => live(server, &mut clients, &note, self.lies).await?,
             Err(error) => (-1, format!("{error:#}")),
         };
         let notes = read_notes(&note)?;
@@ -138,7 +181,14 @@ impl Shim {
             outcome.expect(clients.last_ack.is_none_or(|last| last < late), || {
                 format!("{place}: commands were acknowledged afterwards")
             });
-            lose(&dir.join("log"), failed)?;
+            // Of the file that was hit, nothing that comes later counts: there is a hole before it.
+            let counts = |noted: &&Noted| {
+                noted.is_good && (noted.inode != failed.inode || noted.call < failed.call)
+            };
+            for noted in notes.iter().filter(counts) {
+                durable.extend(noted.bytes.map(|bytes| (noted.inode, bytes)));
+            }
+            lose_power(&dir.join("log"), &durable)?;
         } else {
             outcome.expect(code == 0, || format!("nothing failed, {code}: {words}"));
         }
@@ -162,7 +212,12 @@ impl Shim {
 }
 
 /// Runs loops until all have ended or the server has; its exit code, and what it said.
-async fn live(mut server: Server, clients: &mut Clients, note: &Path) -> Result<(i32, String)> {
+async fn live(
+    mut server: Server,
+    clients: &mut Clients,
+    note: &Path,
+    lies: bool,
+) -> Result<(i32, String)> {
     clients.moved(&server)?;
     for _ in 0..LOOPS {
         if clients.start(BYTES).await.is_err() {
@@ -176,7 +231,11 @@ async fn live(mut server: Server, clients: &mut Clients, note: &Path) -> Result<
                 return Ok((code, server.stderr()));
             }
             let has_failed = read_notes(note)?.iter().any(|noted| !noted.is_good);
-            if has_failed {
+            if lies && clients.open().is_empty() {
+                server.kill()?;
+                return Ok((-1, "Input/output error".to_owned()));
+            }
+            if has_failed && !lies {
                 // It is to end; until then, it must not acknowledge anything.
                 let _ = clients.start(10).await;
             } else if clients.open().is_empty() {
@@ -208,30 +267,37 @@ fn read_notes(path: &Path) -> Result<Vec<Noted>> {
 impl Noted {
     fn parse(line: &str) -> Result<Self> {
         let words: Vec<&str> = line.splitn(6, ' ').collect();
-        let [call, at, inode, durable, verdict, path] = words[..] else {
+        let [call, at, inode, bytes, verdict, path] = words[..] else {
             bail!("`{line}` is no note");
         };
         Ok(Self {
             call: call.parse()?,
             at: UNIX_EPOCH + Duration::from_nanos(at.parse()?),
             inode: inode.parse()?,
-            durable: durable.parse().ok(),
+            bytes: bytes.parse().ok(),
             is_good: verdict == "ok",
             path: path.to_owned(),
         })
     }
 }
 
-/// Takes from the disk what the failed sync was to keep.
-fn lose(dir: &Path, failed: &Noted) -> Result<()> {
+/// The power goes: of each file there stays what the last good sync has kept.
+fn lose_power(dir: &Path, durable: &BTreeMap<u64, u64>) -> Result<()> {
+    each_file(dir, &mut |path| {
+        let known = fs::metadata(path)?;
+        let kept = durable.get(&known.ino()).copied().unwrap_or(0);
+        let file = fs::File::options().write(true).open(path)?;
+        Ok(file.set_len(kept.min(known.len()))?)
+    })
+}
+
+fn each_file(dir: &Path, what: &mut impl FnMut(&Path) -> Result<()>) -> Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        let known = fs::metadata(&path)?;
-        if known.is_dir() {
-            lose(&path, failed)?;
-        } else if let Some(durable) = failed.durable.filter(|_| known.ino() == failed.inode) {
-            let file = fs::File::options().write(true).open(&path)?;
-            file.set_len(durable.min(known.len()))?;
+        if path.is_dir() {
+            each_file(&path, what)?;
+        } else {
+            what(&path)?;
         }
     }
     Ok(())
