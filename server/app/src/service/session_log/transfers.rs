@@ -10,7 +10,7 @@ use crate::service::status;
 /// Copies, exports and imports that one server makes at once.
 const MOST: usize = 8;
 
-/// Room for [`MOST`] transfers.
+/// Room for so many transfers as may go on at once.
 pub struct Transfers(Arc<Semaphore>);
 
 impl Default for Transfers {
