@@ -60,6 +60,9 @@ impl World {
             .set("loop.model", "mock")
             .set("tools.lease_ttl", "1h")
             .set("tools.on_unknown", "tell_model")
+            // On a machine that is busy, a late answer is no proof of anything.
+            .set("tools.lookup_timeout", "60s")
+            .set("tools.sidecar_wait", "60s")
             .set("server.listen", format!("127.0.0.1:{}", rig::port(chance)?));
         let place = dir.to_owned();
         let server = tokio::task::spawn_blocking(move || options.start_in(&place)).await??;
