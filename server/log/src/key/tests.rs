@@ -71,7 +71,7 @@ fn is_id(text: &str) -> bool {
 fn near_ids() -> impl Strategy<Value = String> {
     prop_oneof![
         "[a-z0-9_-]{0,66}",
-        "[a-z0-9_./\\0A-Zé-]{0,6}",
+        "[a-z0-9_./\\x00A-Zé-]{0,6}",
         "\\PC{0,8}",
         "[a-z0-9]{62,64}",
     ]
