@@ -74,6 +74,17 @@ fn the_descriptor_set_holds_exactly_what_is_served() {
         .collect();
 
     let expected = [
+        "BudgetService.CreateBudget",
+        "BudgetService.DeleteBudget",
+        "BudgetService.GetBudget",
+        "BudgetService.ListBudgets",
+        "BudgetService.Release",
+        "BudgetService.Reserve",
+        "BudgetService.Settle",
+        "BudgetService.UpdateBudget",
+        "BudgetService.WatchBudget",
+        "SidecarService.AttachCall",
+        "SidecarService.LookupCall",
         "LoopService.CancelLoop",
         "LoopService.Converse",
         "LoopService.GetLoop",

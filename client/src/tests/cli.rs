@@ -283,7 +283,7 @@ async fn flags_say_nothing_of_the_agent_unless_they_are_given() {
     assert_eq!(agent.tools.unwrap().tools, ["a__b", "c__d"]);
     let budget = agent.limits.unwrap().budget.unwrap();
     assert_eq!(budget.max_total_tokens, Some(10));
-    assert!(Program::try_parse_from(["loopwright", "run", "Hi", "--max-tokens", "10k"]).is_err());
+    assert!(Program::try_parse_from(["loopwright", "run", "Hi", "--max-tokens", "1e4"]).is_err());
 }
 
 #[tokio::test]

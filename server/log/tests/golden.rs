@@ -59,6 +59,7 @@ async fn the_file_of_a_session_is_read_and_goes_on() {
     let home = dir.path().join("acme/session/golden-1");
     fs::create_dir_all(&home).unwrap();
     fs::write(home.join("log.jsonl"), SESSION).unwrap();
+    fs::create_dir(dir.path().join("journal")).unwrap();
     let verdict = verify_stream(&RealDisk, dir.path(), &key()).unwrap();
     assert_eq!((verdict.good_through, verdict.fault), (8, None));
     let (log, report) = JsonlLog::open(JsonlOptions::new(dir.path())).unwrap();
