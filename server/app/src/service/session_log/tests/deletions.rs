@@ -20,7 +20,9 @@ async fn what_is_deleted_is_gone_and_its_id_is_free() {
         let key = fixture::key("s1");
         fixture::append(&*state.log, &key, fixture::session("s1")).await;
         let what = Watched::everything(key.clone(), 0, true);
-        let watch = state.watching().open(what).await.unwrap();
+        let mut watch = state.watching().open(what).await.unwrap();
+        // A watcher that has caught up.
+        while !matches!(watch.next().await, Some(Ok(Sent::Heartbeat(_)))) {}
         delete(&state, "r1", "s1").await.unwrap();
         let sent: Vec<_> = watch.map(Result::unwrap).collect().await;
         assert!(
