@@ -131,7 +131,7 @@ async fn run_says_by_its_exit_code_how_the_loop_ended() -> Result<()> {
         (["--max-tokens", "5000"], 3),
         (["--max-steps", "2"], 4),
         (["--model", "no_such_alias"], 1),
-        (["--max-tokens", "10k"], 2),
+        (["--max-tokens", "1e4"], 2),
     ] {
         let output = run(&server, &args)?;
         let said = String::from_utf8_lossy(&output.stderr);

@@ -171,16 +171,8 @@ impl Shim {
         };
         let notes = read_notes(&note)?;
         if let Some(failed) = notes.iter().find(|noted| !noted.is_good) {
-            outcome.count("failed_syncs", 1);
             let place = format!("sync {failing} of {}", failed.path);
-            outcome.expect(code != 0, || format!("{place}: the server ended with 0"));
-            outcome.expect(words.contains("Input/output error"), || {
-                format!("{place}: nothing was said of it: {words}")
-            });
-            let late = failed.at + UNDER_WAY;
-            outcome.expect(clients.last_ack.is_none_or(|last| last < late), || {
-                format!("{place}: commands were acknowledged afterwards")
-            });
+            judge_end(&place, failed, (code, &words), &clients, outcome);
             // Of the file that was hit, nothing that comes later counts: there is a hole before it.
             let counts = |noted: &&Noted| {
                 noted.is_good && (noted.inode != failed.inode || noted.call < failed.call)
@@ -301,4 +293,23 @@ fn each_file(dir: &Path, what: &mut impl FnMut(&Path) -> Result<()>) -> Result<(
         }
     }
     Ok(())
+}
+
+/// A failed sync is the end, in words, and nothing is acknowledged after it.
+fn judge_end(
+    place: &str,
+    failed: &Noted,
+    (code, words): (i32, &str),
+    clients: &Clients,
+    outcome: &mut Outcome,
+) {
+    outcome.count("failed_syncs", 1);
+    outcome.expect(code != 0, || format!("{place}: the server ended with 0"));
+    outcome.expect(words.contains("Input/output error"), || {
+        format!("{place}: nothing was said of it: {words}")
+    });
+    let late = failed.at + UNDER_WAY;
+    outcome.expect(clients.last_ack.is_none_or(|last| last < late), || {
+        format!("{place}: commands were acknowledged afterwards")
+    });
 }

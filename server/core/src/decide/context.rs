@@ -25,7 +25,9 @@ pub(super) fn make_room(draft: &mut Draft) -> bool {
     }
     let fits = draft.state.prompt_estimate() <= ceiling;
     if !fits {
-        let reason = exhausted(draft);
+        // Of two reasons, the one that a person can do something about comes first.
+        let budget = draft.state.own_grant().err();
+        let reason = budget.unwrap_or_else(|| exhausted(draft));
         step::end(draft, reason);
     }
     fits
