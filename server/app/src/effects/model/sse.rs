@@ -9,12 +9,15 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use eventsource_stream::{Event, EventStream, EventStreamError};
 use futures_util::{Stream, StreamExt};
 
 /// Largest event, bytes: a whole reply may come in one, escaped.
 pub(super) const MAX_EVENT_BYTES: usize = 4 * 1024 * 1024;
+
+/// What some servers put before UTF-8 text.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Why there is no further event.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ struct Frames<S, E> {
     waiting: BytesMut,
     /// Bytes of `waiting` that hold no end of an event.
     scanned: usize,
+    /// Whether a piece was given on.
+    begun: bool,
     ended: bool,
     error: std::marker::PhantomData<fn() -> E>,
 }
@@ -49,6 +54,7 @@ impl<S: Stream<Item = Result<Bytes, E>> + Unpin, E> Events<S, E> {
             body,
             waiting,
             scanned: 0,
+            begun: false,
             ended: false,
             error,
         };
@@ -115,7 +121,8 @@ impl<S, E> Frames<S, E> {
                 _ => continue,
             };
             self.scanned = 0;
-            return Some(self.waiting.split_to(at + line_end).freeze());
+            let frame = self.waiting.split_to(at + line_end);
+            return Some(self.without_mark(frame));
         }
         self.scanned = bytes.len();
         None
@@ -131,7 +138,18 @@ impl<S, E> Frames<S, E> {
             return None;
         }
         rest.extend_from_slice(b"\n\n");
-        Some(rest.freeze())
+        Some(self.without_mark(rest))
+    }
+
+    /// The piece; the first one without the byte order mark that a body may begin with, of which the
+    /// parser takes one byte only, and panics.
+    fn without_mark(&mut self, mut frame: BytesMut) -> Bytes {
+        if !std::mem::replace(&mut self.begun, true) {
+            while frame.starts_with(BYTE_ORDER_MARK) {
+                frame.advance(BYTE_ORDER_MARK.len());
+            }
+        }
+        frame.freeze()
     }
 }
 

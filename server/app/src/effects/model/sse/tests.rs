@@ -54,6 +54,26 @@ fn a_cut_at_any_byte_changes_nothing() {
     assert_eq!(events(&single).unwrap(), whole());
 }
 
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_first_event_and_ends_nobody() {
+    let last = |data: &str| vec![("message".to_owned(), data.to_owned())];
+    for marks in 1..3 {
+        for (body, data) in [("data: x\n\n", "x"), ("data: [DONE]", "[DONE]")] {
+            let text = "\u{feff}".repeat(marks) + body;
+            for at in 0..=text.len() {
+                let (head, tail) = text.as_bytes().split_at(at);
+                assert_eq!(
+                    events(&[head, tail]).unwrap(),
+                    last(data),
+                    "{text:?} cut at {at}"
+                );
+            }
+        }
+    }
+    assert_eq!(events(&["\u{feff}".as_bytes()]).unwrap(), vec![]);
+    assert_eq!(events(&["\u{feff}\n\n".as_bytes()]).unwrap(), vec![]);
+}
+
 proptest! {
     #[test]
     fn any_chunking_gives_the_same_events(mut cuts in prop::collection::vec(0..TEXT.len(), 0..12)) {
