@@ -151,15 +151,7 @@ impl Shim {
 
         let note = dir.join("syncs");
         let mut options = self.options.clone();
-        let told = [
-            ("LD_PRELOAD", self.library.display().to_string()),
-            ("RIG_EIO_DIR", dir.join("log").display().to_string()),
-            ("RIG_EIO_AT", failing.to_string()),
-            ("RIG_EIO_NOTE", note.display().to_string()),
-        ];
-        options
-            .env
-            .extend(told.map(|(name, value)| (name.to_owned(), value)));
+        options.env.extend(self.told(failing, dir, &note));
         if self.lies {
             options
                 .env
@@ -194,6 +186,17 @@ impl Shim {
             format!("the start after it ended with {code}: {words}")
         });
         Ok(notes)
+    }
+
+    /// What the library is told by the environment.
+    fn told(&self, failing: u64, dir: &Path, note: &Path) -> [(String, String); 4] {
+        let told = [
+            ("LD_PRELOAD", self.library.display().to_string()),
+            ("RIG_EIO_DIR", dir.join("log").display().to_string()),
+            ("RIG_EIO_AT", failing.to_string()),
+            ("RIG_EIO_NOTE", note.display().to_string()),
+        ];
+        told.map(|(name, value)| (name.to_owned(), value))
     }
 
     /// One life in which this sync fails.
