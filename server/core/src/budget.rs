@@ -170,7 +170,8 @@ impl Shortfall {
     }
 }
 
-/// Whether `limits`, of which `used` is gone, cover a model call, and with which output cap.
+/// Whether `limits`, of which `used` is gone, cover a model call, and with which output cap. A call
+/// without a price is covered by no limit on cost, whatever is left of it: it would be a free ride.
 ///
 /// # Errors
 /// The first dimension that does not.
@@ -179,7 +180,11 @@ pub fn grant(limits: &BudgetLimits, used: &Amount, ask: Ask) -> Result<Grant, Sh
     let floor = Amount {
         input: ask.input,
         output: least,
-        cost_micro_usd: ask.price.map_or(0, |price| price.cost(ask.input, least)),
+        cost_micro_usd: match ask.price {
+            Some(price) => price.cost(ask.input, least),
+            None if limits.cost_micro_usd.is_some() => u64::MAX,
+            None => 0,
+        },
         model_calls: 1,
         ..Amount::default()
     };

@@ -151,6 +151,18 @@ fn money_clamps_the_output_at_the_dearest_price() {
 }
 
 #[test]
+fn a_call_without_a_price_is_no_free_ride() {
+    let limits = BudgetLimits {
+        cost_micro_usd: Some(1_000_000),
+        ..BudgetLimits::default()
+    };
+    assert_eq!(
+        dimension(grant(&limits, &gone(0, 0), ASK)),
+        Some(Dimension::CostMicroUsd)
+    );
+}
+
+#[test]
 fn of_wall_time_something_must_be_left() {
     let limits = BudgetLimits {
         wall_ms: Some(10),
@@ -190,7 +202,7 @@ proptest! {
             let sum = spent_input + spent_output + reserved.input + reserved.output;
             prop_assert!(total.is_none_or(|l| sum <= l));
             let cost = price.map_or(0, |price| price.cost(reserved.input, reserved.output));
-            prop_assert!(money.is_none_or(|l| cost == 0 || spent_money + cost <= l));
+            prop_assert!(money.is_none_or(|l| price.is_some() && (cost == 0 || spent_money + cost <= l)));
         }
     }
 }

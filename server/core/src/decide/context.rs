@@ -18,11 +18,14 @@ pub(super) fn make_room(draft: &mut Draft) -> bool {
     };
     let ceiling = terms.ceiling(limits.max_output_tokens);
     let estimate = draft.state.prompt_estimate();
-    if estimate > ceiling {
-        compact(draft, CompactionTrigger::Ceiling, terms.target(), ceiling);
+    let trigger = if estimate > ceiling {
+        CompactionTrigger::Ceiling
     } else if is_due(draft, terms) && estimate > terms.threshold() {
-        compact(draft, CompactionTrigger::Threshold, terms.target(), ceiling);
-    }
+        CompactionTrigger::Threshold
+    } else {
+        return true;
+    };
+    compact(draft, trigger, terms.target(), ceiling);
     let fits = draft.state.prompt_estimate() <= ceiling;
     if !fits {
         // Of two reasons, the one that a person can do something about comes first.

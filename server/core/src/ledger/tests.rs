@@ -100,10 +100,10 @@ fn after(requests: &[Request]) -> Ledger {
 }
 
 fn output_of(answer: Result<Answer, Refusal>) -> Option<u64> {
-    match answer {
-        Ok(Answer::Granted(granted)) => Some(granted.amount.output),
-        Ok(Answer::Done) | Err(_) => None,
-    }
+    let Ok(Answer::Granted(granted)) = answer else {
+        return None;
+    };
+    Some(granted.amount.output)
 }
 
 fn kinds(events: &[LedgerEvent]) -> Vec<&'static str> {
@@ -392,6 +392,18 @@ fn a_clients_reservation_expires_as_used() {
     assert_eq!(
         carry_out(&mut ledger, NOON, &never),
         Err(Refusal::NoHold(HoldId::of_client("r2")))
+    );
+}
+
+#[test]
+fn a_limit_on_cost_that_comes_later_lets_no_unpriced_call_in() {
+    let mut money = terms(1_000);
+    money.limits.cost_micro_usd = Some(1_000_000);
+    let mut ledger = after(&[create("b", terms(1_000)), update("b", money)]);
+    let refused = carry_out(&mut ledger, NOON, &call(1, &["b"], 10, 10));
+    assert!(
+        format!("{refused:?}").contains("CostMicroUsd"),
+        "{refused:?}"
     );
 }
 
