@@ -57,7 +57,7 @@ impl Size {
         match std::env::var("LOOPWRIGHT_BENCH").as_deref() {
             Ok("full") => Self {
                 runs: 5,
-                durable: 500,
+                durable: 3000,
                 lax: 5000,
                 streams: 10_000,
             },

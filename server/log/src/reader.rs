@@ -18,8 +18,13 @@ use crate::{BackStream, ReadItem, ReadMode, ReadStream};
 
 /// Records that are no longer in memory.
 pub(crate) trait History: Send {
-    /// The records after `after`, at least one, in order.
-    fn next(&mut self, after: Seq) -> BoxFuture<'_, Result<Vec<Arc<Record>>, LogError>>;
+    /// The records after `after`, at least one, in order. With `ahead`, the caller will ask for what
+    /// follows them at once: it may be read meanwhile.
+    fn next(
+        &mut self,
+        after: Seq,
+        ahead: bool,
+    ) -> BoxFuture<'_, Result<Vec<Arc<Record>>, LogError>>;
 
     /// The records below `before`, at least one, newest first.
     fn back(&mut self, before: Seq) -> BoxFuture<'_, Result<Vec<Arc<Record>>, LogError>>;
@@ -128,7 +133,11 @@ impl Reader {
             let moved = live.moved();
             let facts = match live.pull(self.after, self.caught_up.then_some(&mut self.shown))? {
                 Pull::Facts(facts) => facts,
-                Pull::Older => self.history.next(self.after).await?,
+                // Who follows may be slow, and a block is kept for nobody who is.
+                Pull::Older => {
+                    let ahead = self.mode == ReadMode::ToTail;
+                    self.history.next(self.after, ahead).await?
+                }
                 Pull::Progress(news) => {
                     self.ready.extend(news.into_iter().map(ReadItem::Progress));
                     continue;
@@ -166,7 +175,11 @@ impl BackReader {
 }
 
 impl History for NoHistory {
-    fn next(&mut self, _after: Seq) -> BoxFuture<'_, Result<Vec<Arc<Record>>, LogError>> {
+    fn next(
+        &mut self,
+        _after: Seq,
+        _ahead: bool,
+    ) -> BoxFuture<'_, Result<Vec<Arc<Record>>, LogError>> {
         Box::pin(async {
             Err(LogError::unavailable(
                 "the stream has no history outside memory",
@@ -175,6 +188,6 @@ impl History for NoHistory {
     }
 
     fn back(&mut self, _before: Seq) -> BoxFuture<'_, Result<Vec<Arc<Record>>, LogError>> {
-        self.next(0)
+        self.next(0, false)
     }
 }

@@ -43,8 +43,10 @@ const REMOVED: &[u8] = b"{\"removed\":true}";
 
 /// `,"prev":"7a01c3de","crc":"9f3c1a2b"}`
 const TAIL: usize = 36;
-/// Head without stream and body, at its longest, and tail and newline.
-const FRAME: usize = 7 + 12 + 7 + 20 + 7 + 24 + 10 + 20 + TAIL + 1;
+/// Head without stream, numbers and body, and tail and newline.
+const FIXED: usize = 17 + 8 + 7 + 24 + 10 + TAIL + 1;
+/// The same with both numbers at their longest.
+const FRAME: usize = FIXED + 20 + 20;
 
 /// A record that is to be appended.
 #[derive(Clone, Debug)]
@@ -162,10 +164,14 @@ impl NewRecord {
 }
 
 impl Record {
-    /// Makes the bytes of a record: one allocation, one copy of the body. `new` has been checked.
+    /// Makes the bytes of a record: one allocation of the very size, one copy of the body. `new` has
+    /// been checked.
     pub(crate) fn encode(key: &StreamKey, seq: Seq, new: &NewRecord, prev: u32) -> Record {
         let inner = &new.body[1..new.body.len() - 1];
-        let mut raw = BytesMut::with_capacity(FRAME + key.as_str().len() + inner.len());
+        let blank = inner.iter().all(u8::is_ascii_whitespace);
+        let body = if blank { 0 } else { 1 + inner.len() };
+        let numbers = decimals(seq) + decimals(new.epoch);
+        let mut raw = Vec::with_capacity(FIXED + key.as_str().len() + numbers + body);
         raw.put_slice(b"{\"v\":1,\"stream\":\"");
         raw.put_slice(key.as_str().as_bytes());
         raw.put_slice(b"\",\"seq\":");
@@ -175,7 +181,6 @@ impl Record {
         raw.put_slice(b"\",\"epoch\":");
         put_decimal(&mut raw, new.epoch);
         let start = raw.len() + 1;
-        let blank = inner.iter().all(u8::is_ascii_whitespace);
         if !blank {
             raw.put_u8(b',');
             raw.put_slice(inner);
@@ -188,8 +193,9 @@ impl Record {
         raw.put_slice(b",\"crc\":\"");
         raw.put_slice(&hex8(crc));
         raw.put_slice(b"\"}\n");
+        debug_assert_eq!(raw.len(), raw.capacity(), "no second allocation");
         let at = new.at;
-        let (raw, memo) = (raw.freeze(), OnceLock::new());
+        let (raw, memo) = (Bytes::from(raw), OnceLock::new());
         Record {
             key: key.clone(),
             seq,
@@ -337,7 +343,12 @@ fn hex8(value: u32) -> [u8; 8] {
     std::array::from_fn(|i| b"0123456789abcdef"[(value >> (28 - 4 * i)) as usize & 15])
 }
 
-fn put_decimal(out: &mut BytesMut, mut value: u64) {
+/// Digits of a number.
+fn decimals(value: u64) -> usize {
+    1 + value.checked_ilog10().unwrap_or(0) as usize
+}
+
+fn put_decimal(out: &mut Vec<u8>, mut value: u64) {
     let mut digits = [0u8; 20];
     let mut start = digits.len();
     loop {

@@ -40,6 +40,8 @@ pub(crate) struct Engine {
     streams: Mutex<HashMap<StreamKey, Arc<Stream>>>,
     failure: watch::Sender<Option<Failure>>,
     started: Instant,
+    /// Seconds since the start, as the filing thread last saw them.
+    now: AtomicU64,
     drafts: AtomicU64,
     /// The segment that takes records now, for syncs outside the writer.
     journal: Mutex<Option<Arc<dyn DiskFile>>>,
@@ -58,6 +60,7 @@ impl Engine {
             streams: Mutex::default(),
             failure: watch::Sender::new(None),
             started: Instant::now(),
+            now: AtomicU64::new(0),
             drafts: AtomicU64::new(0),
             journal: Mutex::default(),
         }
@@ -74,7 +77,7 @@ impl Engine {
                 stream
             }
         };
-        stream.touch(self.started.elapsed().as_secs());
+        stream.touch(self.now.load(Ordering::Relaxed));
         stream
     }
 
@@ -128,6 +131,7 @@ impl Engine {
     /// Lets go of streams that nobody holds and nobody has asked for lately.
     pub(crate) fn evict(&self) {
         let now = self.started.elapsed().as_secs();
+        self.now.store(now, Ordering::Relaxed);
         let patience = self.options.idle.as_secs();
         lock(&self.streams)
             .retain(|_, stream| Arc::strong_count(stream) > 1 || !stream.is_idle(now, patience));

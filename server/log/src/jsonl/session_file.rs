@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::lines::{self, Lines};
 use super::stream::{Mark, Stream};
@@ -29,7 +30,12 @@ pub(crate) struct FileHistory {
     path: PathBuf,
     stream: Arc<Stream>,
     cursor: Option<Cursor>,
+    /// A block on its way, and the seq that it begins after.
+    ahead: Option<(Seq, JoinHandle<Block>)>,
 }
+
+/// Records, and the place behind them.
+type Block = Result<(Vec<Arc<Record>>, Cursor), LogError>;
 
 /// A place in the file that was reached by reading.
 struct Cursor {
@@ -56,7 +62,23 @@ impl FileHistory {
             path,
             stream,
             cursor: None,
+            ahead: None,
         }
+    }
+
+    /// Starts to read the block after `after`, which is where the cursor stands if there is one.
+    fn read_block(&self, cursor: Option<Cursor>, after: Seq) -> JoinHandle<Block> {
+        let (disk, path, stream) = (self.disk.clone(), self.path.clone(), self.stream.clone());
+        tokio::task::spawn_blocking(move || {
+            let end = stream.filed().bytes;
+            let cursor = match cursor {
+                Some(cursor) => Ok(cursor),
+                None => seek(&*disk, &path, &stream.key, end, after),
+            };
+            cursor
+                .and_then(|cursor| read_on(&stream.key, cursor, end))
+                .map_err(|fault| FileHistory::fault(&stream, fault))
+        })
     }
 
     fn fault(stream: &Stream, fault: ReadFault) -> LogError {
@@ -84,22 +106,26 @@ impl FileHistory {
 }
 
 impl History for FileHistory {
-    fn next(&mut self, after: Seq) -> BoxFuture<'_, Result<Vec<Arc<Record>>, LogError>> {
-        let (disk, path, stream) = (self.disk.clone(), self.path.clone(), self.stream.clone());
-        let cursor = self.cursor.take().filter(|cursor| cursor.mark.seq == after);
+    fn next(
+        &mut self,
+        after: Seq,
+        ahead: bool,
+    ) -> BoxFuture<'_, Result<Vec<Arc<Record>>, LogError>> {
         Box::pin(async move {
-            let (records, cursor) = blocking(move || {
-                let end = stream.filed().bytes;
-                let cursor = match cursor {
-                    Some(cursor) => Ok(cursor),
-                    None => seek(&*disk, &path, &stream.key, end, after),
-                };
-                cursor
-                    .and_then(|cursor| read_on(&stream.key, cursor, end))
-                    .map_err(|fault| FileHistory::fault(&stream, fault))
-            })
-            .await?;
-            self.cursor = Some(cursor);
+            // A reader that took records from memory in between has passed it.
+            let under_way = self.ahead.take().filter(|(from, _)| *from == after);
+            let cursor = self.cursor.take().filter(|cursor| cursor.mark.seq == after);
+            let block = match under_way {
+                Some((_, block)) => block,
+                None => self.read_block(cursor, after),
+            };
+            let (records, cursor) = joined(block.await)?;
+            let next = cursor.mark;
+            if ahead && next.bytes < self.stream.filed().bytes {
+                self.ahead = Some((next.seq, self.read_block(Some(cursor), next.seq)));
+            } else {
+                self.cursor = Some(cursor);
+            }
             Ok(records)
         })
     }
@@ -335,10 +361,13 @@ fn read_back(
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
 ) -> Result<T, LogError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => Err(LogError::unavailable(format!(
+    joined(tokio::task::spawn_blocking(work).await)
+}
+
+fn joined<T>(done: Result<Result<T, LogError>, JoinError>) -> Result<T, LogError> {
+    done.unwrap_or_else(|error| {
+        Err(LogError::unavailable(format!(
             "the read was interrupted: {error}"
-        ))),
-    }
+        )))
+    })
 }
