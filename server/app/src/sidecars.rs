@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use loopwright_core::agent::{ToolSet, ToolSpec};
+use loopwright_core::ids::{CallId, Timestamp};
 use loopwright_core::message::{Part, ToolOutput};
 use loopwright_core::outcome::{LookupAnswer, ToolFailure, Verdict};
 use loopwright_core::prompt::ToolRequest;
@@ -61,6 +62,18 @@ pub struct SessionRef {
     pub namespace: Arc<str>,
     /// Its id.
     pub session: Arc<str>,
+    /// When it was created: what tells it from one that had its id before.
+    pub created_at: Timestamp,
+}
+
+impl SessionRef {
+    /// What a sidecar recognises a call by. A session that is created under the id of a deleted one
+    /// does not meet what the other's calls did.
+    pub(crate) fn key_of(&self, call: CallId) -> String {
+        let (namespace, session) = (&self.namespace, &self.session);
+        let Timestamp(born) = self.created_at;
+        format!("{namespace}/{session}@{born}/{call}")
+    }
 }
 
 /// All sidecars of the server.

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 /// One effect, as its line says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effect {
-    /// `namespace/session/call`.
+    /// What the server gave the call to be recognised by: `namespace/session@born/call`.
     pub key: String,
     /// The tool's own name.
     pub tool: String,
@@ -30,6 +30,17 @@ pub struct Effect {
     pub attempt: u32,
     /// The epoch of the driver that called.
     pub epoch: u64,
+}
+
+impl Effect {
+    /// The call, as `session/call`.
+    #[must_use]
+    pub fn call(&self) -> String {
+        let mut parts = self.key.split('/').skip(1);
+        let (session, call) = (parts.next(), parts.next());
+        let session = session.and_then(|session| session.split('@').next());
+        format!("{}/{}", session.unwrap_or(""), call.unwrap_or(""))
+    }
 }
 
 /// The file and the memory; clones share them.

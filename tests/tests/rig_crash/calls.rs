@@ -111,17 +111,16 @@ impl Calls {
 
     /// Holds all calls against all effects.
     pub(super) fn check(&self, report: &mut Outcome, effects: &[Effect]) {
-        let mut of_call: BTreeMap<&str, Vec<&Effect>> = BTreeMap::new();
+        let mut of_call: BTreeMap<String, Vec<&Effect>> = BTreeMap::new();
         for effect in effects {
             report.count(effects_of(&effect.tool), 1);
-            // What stands before the session is the namespace.
-            let key = effect.key.split_once('/').map_or("", |(_, rest)| rest);
-            of_call.entry(key).or_default().push(effect);
+            let key = effect.call();
             let licence = (effect.attempt, effect.epoch);
             let is_licensed = self
                 .0
-                .get(key)
+                .get(&key)
                 .is_some_and(|call| call.starts.contains(&licence));
+            of_call.entry(key).or_default().push(effect);
             report.expect(is_licensed, || {
                 format!("{effect:?} without an intent in the log")
             });

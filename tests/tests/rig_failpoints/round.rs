@@ -154,7 +154,7 @@ impl World {
         let effects = self.effects.all()?;
         for (at, peer) in self.lanes.iter().enumerate() {
             let (session, fate, told) = (&sessions[at], fates[at], Told::of(&logs[at]));
-            let key = format!("default/{session}/");
+            let key = format!("default/{session}@");
             let of_run = effects.iter().filter(|effect| effect.key.starts_with(&key));
             let of_run: Vec<_> = of_run.cloned().collect();
             outcome.count("runs", 1);
@@ -247,7 +247,7 @@ impl Peer {
     /// The request is not only passed on, but has arrived.
     async fn until_acted(&self, session: &str) -> Result<()> {
         let mut changes = self.effects.changes();
-        let key = format!("default/{session}/");
+        let key = format!("default/{session}@");
         let acted = async {
             while !self
                 .effects

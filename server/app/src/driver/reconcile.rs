@@ -244,6 +244,11 @@ impl Driver {
         SessionRef {
             namespace: self.key.namespace().into(),
             session: self.key.id().into(),
+            created_at: self
+                .state
+                .session
+                .as_ref()
+                .map_or(Timestamp(0), |head| head.created_at),
         }
     }
 

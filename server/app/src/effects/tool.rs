@@ -143,7 +143,7 @@ fn wire_request(
     let traceparent = trace.traceparent.unwrap_or_default();
     let mut request = traced(&traceparent, |traceparent| CallToolRequest {
         session_id: session.session.to_string(),
-        key: call.key(),
+        key: session.key_of(asked.call),
         call: asked.call.to_string(),
         attempt: asked.attempt,
         epoch: asked.epoch,
@@ -156,14 +156,6 @@ fn wire_request(
     });
     request.set_timeout(cap + TRANSPORT_SLACK);
     request
-}
-
-impl Call<'_> {
-    /// What the sidecar deduplicates by.
-    fn key(&self) -> String {
-        let (namespace, session) = (&self.session.namespace, &self.session.session);
-        format!("{namespace}/{session}/{}", self.request.call)
-    }
 }
 
 /// A message with the trace that it belongs to, in itself and in its metadata.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use loopwright_core::agent::{ToolSet, ToolSpec};
-use loopwright_core::ids::CallId;
+use loopwright_core::ids::{CallId, Timestamp};
 use loopwright_core::message::{CallPart, ToolOutput};
 use loopwright_core::outcome::{LookupAnswer, ToolFailure};
 use loopwright_core::prompt::ToolRequest;
@@ -160,6 +160,7 @@ impl Bench {
         let session = SessionRef {
             namespace: "default".into(),
             session: "s1".into(),
+            created_at: Timestamp(1_795_345_899_123),
         };
         let traceparent =
             Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned());
@@ -216,4 +217,18 @@ fn registration(name: &str, endpoint: &str) -> Registration {
 
 fn names(tools: &ToolSet) -> Vec<String> {
     tools.iter().map(|tool| tool.name.clone()).collect()
+}
+
+#[test]
+fn a_session_under_the_id_of_a_deleted_one_does_not_meet_its_calls() {
+    let key = |born| {
+        let session = SessionRef {
+            namespace: "default".into(),
+            session: "s1".into(),
+            created_at: Timestamp(born),
+        };
+        session.key_of(CallId(1))
+    };
+    assert_eq!(key(7), "default/s1@7/c1");
+    assert_ne!(key(7), key(8));
 }

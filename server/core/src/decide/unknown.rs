@@ -16,7 +16,7 @@ use crate::{
     },
     ids::{CallId, LoopId},
     input::Command,
-    message::ToolOutput,
+    message::{ToolOutput, clamp},
     outcome::{EndReason, LookupAnswer, ToolFailureKind},
     rejection::Rejection,
     retry::{Failed, JITTER_ONE},
@@ -26,6 +26,9 @@ use crate::{
 /// What a model is told of a call whose outcome nobody knows.
 const UNKNOWN: &str = "It is not known whether this call ran: the connection to the tool was lost \
                        and the call must not be repeated. Do not assume either outcome.";
+
+/// Most of a sidecar's words on an unknown outcome that is passed on, bytes.
+const WHY_BYTES: usize = 1024;
 
 /// What a person says became of a call.
 pub(super) struct Resolved {
@@ -45,7 +48,7 @@ pub(super) fn doubt(draft: &mut Draft, tool: &ToolCall, message: String, failed:
         failed,
     });
     if !lookup {
-        unknown(draft, tool);
+        unknown(draft, tool, "");
     }
 }
 
@@ -71,7 +74,7 @@ pub(super) fn looked_up(draft: &mut Draft, call: CallId, answer: LookupAnswer) {
         LookupAnswer::NeverStarted if failed => never_ran(draft, &tool),
         // The attempt was lost with its driver, by no fault of its own.
         LookupAnswer::NeverStarted => tool::license(draft, call, attempt.saturating_add(1)),
-        LookupAnswer::NotKnown(_) => return unknown(draft, &tool),
+        LookupAnswer::NotKnown(why) => return unknown(draft, &tool, &why),
     }
     tool::go_on(draft);
 }
@@ -95,8 +98,13 @@ fn never_ran(draft: &mut Draft, tool: &ToolCall) {
     });
 }
 
-fn unknown(draft: &mut Draft, tool: &ToolCall) {
+/// Nobody can say what became of the call; `why` in its sidecar's words, where it was asked.
+fn unknown(draft: &mut Draft, tool: &ToolCall, why: &str) {
     let call = tool.call;
+    let message = match clamp(why.trim(), WHY_BYTES) {
+        "" => UNKNOWN.to_owned(),
+        why => format!("{UNKNOWN} The tool's sidecar was asked: {why}"),
+    };
     let destructive = spec_of(draft, tool).is_some_and(|spec| spec.destructive);
     let by_tool = if destructive {
         UnknownPolicy::Ask
@@ -107,7 +115,7 @@ fn unknown(draft: &mut Draft, tool: &ToolCall) {
     draft.emit(ToolCallUnknown {
         call,
         attempt: tool.attempt,
-        message: UNKNOWN.to_owned(),
+        message,
         policy,
         asked_at: (policy == UnknownPolicy::Ask).then_some(draft.at),
     });

@@ -206,7 +206,7 @@ impl Inquiry<'_> {
         LookupCallRequest {
             session_id: self.call.session.session.to_string(),
             call: asked.call.to_string(),
-            key: self.call.key(),
+            key: self.call.session.key_of(self.call.request.call),
             attempt: asked.attempt,
             epoch: asked.epoch,
             tool: self.tool.to_owned(),
@@ -227,7 +227,7 @@ impl Inquiry<'_> {
         AttachCallRequest {
             session_id: self.call.session.session.to_string(),
             call: asked.call.to_string(),
-            key: self.call.key(),
+            key: self.call.session.key_of(self.call.request.call),
             attempt: asked.attempt,
             epoch: asked.epoch,
             tool: self.tool.to_owned(),

@@ -20,7 +20,7 @@ async fn a_call_carries_its_key_its_attempt_and_the_hash_of_its_arguments() {
     let (call, header) = fake.state.calls.lock().unwrap()[0].clone();
     assert_eq!(
         (call.key.as_str(), call.call.as_str()),
-        ("default/s1/c7", "c7")
+        ("default/s1@1795345899123/c7", "c7")
     );
     assert_eq!(
         (call.session_id.as_str(), call.tool.as_str()),

@@ -43,7 +43,7 @@ async fn a_lookup_names_the_call_as_it_was_dispatched() {
     let asked = fake.state.lookups.lock().unwrap()[0].clone();
     assert_eq!(
         (asked.key.as_str(), asked.call.as_str()),
-        ("default/s1/c7", "c7")
+        ("default/s1@1795345899123/c7", "c7")
     );
     assert_eq!(
         (asked.session_id.as_str(), asked.tool.as_str()),
@@ -89,7 +89,7 @@ async fn a_call_that_runs_is_rejoined_and_its_progress_is_shown() {
     let request = fake.state.rejoined.lock().unwrap()[0].clone();
     assert_eq!(
         (request.key.as_str(), request.attempt, request.epoch),
-        ("default/s1/c7", 2, 3)
+        ("default/s1@1795345899123/c7", 2, 3)
     );
     assert_eq!(request.timeout.unwrap().seconds, 120);
     assert!(request.traceparent.starts_with("00-"));

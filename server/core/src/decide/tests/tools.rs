@@ -239,7 +239,9 @@ fn a_lookup_says_what_became_of_a_call_in_doubt() {
         kinds(&s.looked_up(2, unsure)),
         ["ToolCallUnknown", "ModelCallStarted"]
     );
-    assert!(s.results()[0].2, "an unknown outcome is no success");
+    let (_, told, is_error) = s.results().remove(0);
+    assert!(is_error, "an unknown outcome is no success");
+    assert!(told.ends_with("was asked: gone"), "{told}");
     assert_eq!(s.looked_up(2, LookupAnswer::NeverStarted), nothing());
 }
 
