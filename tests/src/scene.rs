@@ -40,13 +40,14 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Models by alias, each with its script; the first one is `loop.model`.
+    /// Models by alias, each with its script; the first one is `loop.model`. Scripts say the same again
+    /// and again: that this brings nothing new ends no loop here, unless a test sets it.
     ///
     /// # Errors
     /// Where the scripts cannot be written.
     pub fn new(models: &[(&str, &str)]) -> Result<Self> {
         let scripts = tempfile::tempdir()?;
-        let mut options = Options::default();
+        let mut options = Options::default().set("loop.no_progress_limit", "0");
         for (alias, script) in models {
             let path = scripts.path().join(format!("{alias}.yaml"));
             fs::write(&path, script)?;

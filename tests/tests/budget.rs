@@ -29,6 +29,7 @@ fn serve(budget: &[(&str, &str)], file: &str) -> Result<(Server, tempfile::TempD
     std::fs::write(&config, file)?;
     let mut options = kit::Options::default()
         .set("loop.model", "m")
+        .set("loop.no_progress_limit", "0")
         .set("models.m.provider", "scripted")
         .set("models.m.script", script.display().to_string());
     for (key, value) in budget {

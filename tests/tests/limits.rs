@@ -4,6 +4,7 @@
 mod limits {
     mod budgets;
     mod caps;
+    mod landing;
     mod sources;
     mod talk;
     mod told;

@@ -119,6 +119,26 @@ pub struct Limits {
     /// end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout_ms: Option<u64>,
+    /// Steps in a row without a new call or a new result that end a loop; absent: none do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_progress: Option<u32>,
+    /// The model is told once when at most so many steps are left; 0: never.
+    #[serde(default, skip_serializing_if = "is_none_left")]
+    pub wrapup_steps: u32,
+    /// Tokens of the loop's own budget that are held back for one last call; absent: none is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub final_call_tokens: Option<u64>,
+    /// Whether the model is told at each call what is left of the loop's own budget.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub tell_budget: bool,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it by reference"
+)]
+fn is_none_left(steps: &u32) -> bool {
+    *steps == 0
 }
 
 impl Default for Limits {
@@ -141,6 +161,10 @@ impl Default for Limits {
             approval_timeout_ms: None,
             approval_default_allow: false,
             idle_timeout_ms: None,
+            no_progress: None,
+            wrapup_steps: 0,
+            final_call_tokens: None,
+            tell_budget: false,
         }
     }
 }

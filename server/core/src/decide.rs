@@ -17,6 +17,7 @@ mod attach;
 mod budget;
 mod cancel;
 mod context;
+mod landing;
 mod message;
 mod model;
 mod step;

@@ -43,7 +43,7 @@ pub use tool::{
     ToolCallUnknown, UnknownResolved,
 };
 pub use words::{
-    ApprovalOutcome, ApprovalReason, Origin, RejectReason, UnknownResolution, effect_class,
+    ApprovalOutcome, ApprovalReason, Nudge, Origin, RejectReason, UnknownResolution, effect_class,
 };
 
 macro_rules! events {
@@ -295,6 +295,9 @@ facts! {
         pub origin: Origin,
         /// What it says.
         pub parts: Parts,
+        /// Why the loop itself says it, where that is kept; absent where it has a cut reply go on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub nudge: Option<Nudge>,
     }
     /// See [`Event::LoopStarted`].
     LoopStarted {

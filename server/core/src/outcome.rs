@@ -260,6 +260,11 @@ pub enum EndReason {
         /// Which clock ran out.
         kind: DeadlineKind,
     },
+    /// Its steps brought nothing new.
+    NoProgress {
+        /// So many of them in a row.
+        steps: u32,
+    },
     /// The model refused.
     Refused,
     /// The conversation does not fit the model's window.
@@ -351,6 +356,7 @@ impl EndReason {
             Self::MaxOutput { .. } => "max_output",
             Self::BudgetExceeded { .. } => "budget_exceeded",
             Self::Deadline { .. } => "deadline",
+            Self::NoProgress { .. } => "no_progress",
             Self::Refused => "refused",
             Self::ContextExhausted { .. } => "context_exhausted",
             Self::Cancelled { .. } => "cancelled",
@@ -387,6 +393,9 @@ impl EndReason {
             Self::Deadline {
                 kind: DeadlineKind::Idle,
             } => "loop.idle_timeout has passed while it waited for a person".to_owned(),
+            Self::NoProgress { steps } => {
+                format!("{steps} steps in a row brought no new call and no new result")
+            }
             Self::Refused => "the model refused to answer".to_owned(),
             Self::ContextExhausted { .. } => {
                 "the conversation does not fit the model's context window".to_owned()

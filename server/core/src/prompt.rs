@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use crate::{
     agent::{Agent, ToolSet},
-    budget::{Amount, Ask, Grant, LOOP_BUDGET, Price, grant},
+    budget::{Amount, Ask, Dimension, Grant, LOOP_BUDGET, Price, Shortfall, grant},
     ids::{Attempt, CallId, Epoch, Timestamp},
     message::CallPart,
     outcome::EndReason,
     state::{Conversation, ModelPhase, State, ToolPhase},
 };
+
+mod left;
 
 /// One request to a model. Cheap to make: everything in it is shared with the state.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +32,10 @@ pub struct ModelRequest {
     pub conversation: Conversation,
     /// Output cap, tokens.
     pub max_output_tokens: u64,
+    /// Whether it is the loop's last, in which no tool may be called.
+    pub concludes: bool,
+    /// What the model is told behind all that was said, in this call alone.
+    pub note: Option<String>,
 }
 
 /// One request to a tool.
@@ -49,9 +55,13 @@ pub struct ToolRequest {
 
 impl ModelRequest {
     /// Whether tools must be called: `auto`, `none`, `required` or a tool's name. What the agent
-    /// forces it forces in the first step alone: a loop could not end otherwise.
+    /// forces it forces in the first step alone: a loop could not end otherwise. In a loop's last
+    /// call none may be called; what is on offer stays, so that the prefix does.
     #[must_use]
     pub fn tool_choice(&self) -> Option<&str> {
+        if self.concludes {
+            return Some("none");
+        }
         match self.agent.tool_choice.as_deref() {
             Some("auto" | "none") | None => self.agent.tool_choice.as_deref(),
             Some(forced) => Some(if self.step <= 1 { forced } else { "auto" }),
@@ -80,6 +90,8 @@ impl State {
             tools: Arc::clone(&self.tools),
             conversation: self.conversation.clone(),
             max_output_tokens,
+            concludes: self.concludes(),
+            note: left::note(self),
         })
     }
 
@@ -117,7 +129,51 @@ impl State {
     pub fn own_grant(&self) -> Result<Grant, EndReason> {
         let totals = self.active.as_ref().map(|active| active.totals);
         let gone = Amount::from(&totals.unwrap_or_default());
-        grant(&self.limits.budget, &gone, self.ask()).map_err(|short| short.of(LOOP_BUDGET))
+        let held = self.held_back();
+        grant(&self.limits.budget, &gone.plus(&held), self.ask()).map_err(|short| {
+            // What is held back is not used: the next step would have to leave it.
+            let held = held.of(short.dimension);
+            let short = Shortfall {
+                used: short.used.saturating_sub(held),
+                requested: short.requested.saturating_add(held),
+                ..short
+            };
+            short.of(LOOP_BUDGET)
+        })
+    }
+
+    /// The most tokens that a prompt takes beside what was said: the note on the budget.
+    pub(crate) fn note_bound(&self) -> u64 {
+        left::bound(self)
+    }
+
+    /// Whether the loop's next or running model call is its last.
+    #[must_use]
+    pub fn concludes(&self) -> bool {
+        let active = self.active.as_ref();
+        active.is_some_and(|active| active.landing.is_some())
+    }
+
+    /// What no call but the last one may use: so many tokens, half of them at most for its reply,
+    /// and the call itself; of no limit more than half.
+    fn held_back(&self) -> Amount {
+        let Some(tokens) = self.limits.final_call_tokens.filter(|_| !self.concludes()) else {
+            return Amount::default();
+        };
+        let half = |dimension| self.limits.budget.of(dimension).map_or(u64::MAX, |l| l / 2);
+        let tokens = tokens.min(half(Dimension::TotalTokens));
+        let output = (tokens / 2)
+            .min(self.limits.max_output_tokens)
+            .min(half(Dimension::OutputTokens));
+        let input = (tokens - output).min(half(Dimension::InputTokens));
+        let cost = self.price().map_or(0, |price| price.cost(input, output));
+        Amount {
+            input,
+            output,
+            cost_micro_usd: cost.min(half(Dimension::CostMicroUsd)),
+            model_calls: half(Dimension::ModelCalls).min(1),
+            ..Amount::default()
+        }
     }
 
     /// What tokens of the model that is called cost at most, where it has a price.

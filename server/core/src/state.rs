@@ -22,9 +22,11 @@ use crate::{
 
 mod apply;
 mod conversation;
+mod progress;
 mod run;
 
 pub use conversation::{Conversation, ToolResult, Turn};
+pub use progress::Progress;
 pub use run::{LoopRun, ModelCall, ModelPhase, ToolCall, ToolPhase};
 
 /// Answers to requests that a session remembers, so that a repeat gets the same one.
@@ -249,8 +251,9 @@ impl State {
             .saturating_add(MARGIN_PER_MESSAGE * turns)
             .saturating_add(tools)
             .saturating_add(MARGIN_PER_PROMPT);
+        let note = self.note_bound();
         let Some(c) = self.counted else {
-            return by_bytes;
+            return by_bytes.saturating_add(note);
         };
         let counted = c
             .tokens
@@ -258,7 +261,7 @@ impl State {
             .saturating_add(MARGIN_PER_MESSAGE * turns.saturating_sub(c.turns))
             .saturating_add(if tool_bytes == c.tool_bytes { 0 } else { tools });
         // After a compaction the count is of more than what is left.
-        counted.min(by_bytes)
+        counted.min(by_bytes).saturating_add(note)
     }
 
     /// Content bytes of the messages that join at the next start of a model call.

@@ -28,7 +28,11 @@ mod simulator {
 
 use std::{collections::BTreeMap, io::Write as _, time::Instant};
 
-use loopwright_core::{Event, event::ApprovalOutcome, outcome::EndReason};
+use loopwright_core::{
+    Event,
+    event::{ApprovalOutcome, Nudge},
+    outcome::EndReason,
+};
 
 use simulator::{
     mutant::Mutant,
@@ -54,12 +58,14 @@ const ANSWERS: [&str; 11] = [
     "unknown Cancelled",
     "deadline Idle",
 ];
-const REASONS: [&str; 11] = [
+const NUDGES: [&str; 3] = ["nudge NoProgress", "nudge Wrapup", "nudge Conclude"];
+const REASONS: [&str; 12] = [
     "completed",
     "max_steps",
     "max_output",
     "budget_exceeded",
     "deadline",
+    "no_progress",
     "refused",
     "context_exhausted",
     "cancelled",
@@ -166,6 +172,14 @@ fn count(outcome: &Outcome, seen: &mut BTreeMap<String, u64>) {
                 also(format!("deadline {kind:?}"));
             }
         }
+        if let Event::MessageAdded(e) = event
+            && let Some(nudge) = &e.nudge
+        {
+            also(match nudge {
+                Nudge::NoProgress | Nudge::Wrapup => format!("nudge {nudge:?}"),
+                Nudge::Conclude(_) => "nudge Conclude".to_owned(),
+            });
+        }
         if let Event::ApprovalResolved(e) = event {
             also(format!("approval {:?}", e.outcome));
             if e.outcome == ApprovalOutcome::Expired && e.allowed {
@@ -183,7 +197,12 @@ fn count(outcome: &Outcome, seen: &mut BTreeMap<String, u64>) {
 }
 
 fn never(seen: &BTreeMap<String, u64>) -> Vec<&'static str> {
-    let all = Event::KINDS.iter().chain(&REASONS).chain(&ANSWERS).copied();
+    let all = Event::KINDS
+        .iter()
+        .chain(&REASONS)
+        .chain(&ANSWERS)
+        .chain(&NUDGES)
+        .copied();
     all.filter(|what| !seen.contains_key(*what)).collect()
 }
 

@@ -193,7 +193,7 @@ impl Order {
             let call = format!(
                 "{{\"role\":\"assistant\",\"tool_calls\":[{{\"index\":0,\"id\":\"t{step}\",\
                  \"type\":\"function\",\"function\":{{\"name\":\"bench__work\",\"arguments\":\
-                 \"{{\\\"loop\\\":{number},\\\"bytes\\\":{bytes}}}\"}}}}]}}"
+                 \"{{\\\"loop\\\":{number},\\\"bytes\\\":{bytes},\\\"step\\\":{step}}}\"}}}}]}}"
             );
             event(&call, "null");
             event("{}", "\"tool_calls\"");

@@ -89,6 +89,7 @@ impl Talk {
         self.apply(Event::MessageAdded(MessageAdded {
             origin: Origin::Steer,
             parts,
+            nudge: None,
         }));
     }
 

@@ -213,6 +213,7 @@ pub(crate) fn started(n: u32, at: u64, text: &str) -> Entry {
     let message = event::MessageAdded {
         origin: Origin::User,
         parts: Arc::new(vec![Part::Text(text.into())]),
+        nudge: None,
     };
     let started = event::LoopStarted {
         id: LoopId(n),

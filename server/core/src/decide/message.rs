@@ -43,6 +43,7 @@ pub(super) fn start_loop(draft: &mut Draft, start: StartLoop) -> Result<(), Reje
     draft.emit(MessageAdded {
         origin: Origin::User,
         parts: start.parts,
+        nudge: None,
     });
     let agent = start.agent.filter(|agent| *agent != draft.state.agent);
     let limits = start.limits.filter(|limits| *limits != draft.state.limits);
@@ -85,6 +86,7 @@ pub(super) fn send(draft: &mut Draft, message: SendMessage) -> Result<(), Reject
     draft.emit(MessageAdded {
         origin,
         parts: message.parts,
+        nudge: None,
     });
     let calling = draft
         .state

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Draft, budget, context, step, tool};
+use super::{Draft, budget, context, landing, step, tool};
 use crate::{
     budget::{Amount, Bound, Dimension, LOOP_BUDGET},
     event::{MessageAdded, ModelCallCompleted, ModelCallFailed, Origin, RejectReason},
@@ -47,6 +47,11 @@ pub(super) fn completed(draft: &mut Draft, call: CallId, attempt: Attempt, reply
     budget::settle(draft, call, attempt, usage, reply.cost_micro_usd, true);
     let asks = parts.iter().any(|part| matches!(part, Part::ToolCall(_)));
     tool::request(draft, &parts, &verdicts);
+    if draft.state.concludes() {
+        let text = "No tool can be called any more: this was the last reply.";
+        tool::reject_all(draft, RejectReason::Budget, text);
+        return step::end(draft, EndReason::Completed);
+    }
     match stop {
         StopReason::MaxTokens => cut(draft, bound, asks),
         StopReason::Refusal | StopReason::ContentFilter => {
@@ -97,7 +102,7 @@ fn cut(draft: &mut Draft, bound: Bound, asks: bool) {
             .own_grant()
             .err()
             .unwrap_or_else(|| by_bound(draft, bound));
-        return step::end(draft, reason);
+        return landing::land(draft, reason);
     }
     let retries = draft.state.limits.max_output_retries;
     let cuts = draft.state.active.as_ref().map_or(0, |active| active.cuts);
@@ -114,6 +119,7 @@ fn cut(draft: &mut Draft, bound: Bound, asks: bool) {
         draft.emit(MessageAdded {
             origin: Origin::Nudge,
             parts,
+            nudge: None,
         });
     }
     step::next(draft);

@@ -1,6 +1,6 @@
 //! One step: the limits in order, then the model call; and the one place where a loop ends.
 
-use super::{Draft, cancel, context, message};
+use super::{Draft, cancel, context, landing, message};
 use crate::{
     budget::{Bound, Grant},
     event::{BudgetReserved, LoopEnded, ModelCallReserving, ModelCallStarted},
@@ -37,12 +37,12 @@ pub(super) fn next(draft: &mut Draft) {
     if active.over_tool_budget {
         let limit = limits.budget.tool_calls.unwrap_or(0);
         let used = active.totals.tool_calls;
-        return end(draft, tool_budget_exceeded(limit, used));
+        return landing::land(draft, tool_budget_exceeded(limit, used));
     }
-    if active.totals.steps >= limits.max_steps {
-        let limit = limits.max_steps;
-        return end(draft, EndReason::MaxSteps { limit });
+    if let Some(reason) = landing::stop(draft) {
+        return end(draft, reason);
     }
+    landing::remind(draft);
     start_call(draft, call, 1);
 }
 
@@ -55,7 +55,7 @@ pub(super) fn start_call(draft: &mut Draft, call: CallId, attempt: Attempt) {
         return;
     }
     match draft.state.own_grant() {
-        Err(reason) => end(draft, reason),
+        Err(reason) => landing::land(draft, reason),
         Ok(_) if !draft.state.agent.budgets.is_empty() => {
             draft.emit(ModelCallReserving { call, attempt });
         }
@@ -114,12 +114,14 @@ pub(super) fn tool_budget_exceeded(limit: u64, used: u64) -> EndReason {
 
 /// Ends the running loop: gives up what is open, says why, and starts what is queued.
 pub(super) fn end(draft: &mut Draft, reason: EndReason) {
+    let reason = as_landed(draft, reason);
     let abandon = match &reason {
         EndReason::Deadline { .. } => AbandonReason::Deadline,
         EndReason::Completed
         | EndReason::MaxSteps { .. }
         | EndReason::MaxOutput { .. }
         | EndReason::BudgetExceeded { .. }
+        | EndReason::NoProgress { .. }
         | EndReason::Refused
         | EndReason::ContextExhausted { .. }
         | EndReason::Cancelled { .. }
@@ -147,5 +149,24 @@ pub(super) fn end(draft: &mut Draft, reason: EndReason) {
     });
     if completed {
         message::start_queued(draft);
+    }
+}
+
+/// Why a loop really ends that made its last call: a person or the clock comes first, and whatever
+/// else became of that call, the budget is the reason.
+fn as_landed(draft: &Draft, reason: EndReason) -> EndReason {
+    let landing = draft.state.active.as_ref().and_then(|a| a.landing.clone());
+    match reason {
+        EndReason::Cancelled { .. } | EndReason::Deadline { .. } => reason,
+        EndReason::Completed
+        | EndReason::MaxSteps { .. }
+        | EndReason::MaxOutput { .. }
+        | EndReason::BudgetExceeded { .. }
+        | EndReason::NoProgress { .. }
+        | EndReason::Refused
+        | EndReason::ContextExhausted { .. }
+        | EndReason::ModelFailed { .. }
+        | EndReason::UnknownOutcome { .. }
+        | EndReason::Error { .. } => landing.unwrap_or(reason),
     }
 }

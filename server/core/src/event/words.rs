@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{EffectClass, ToolSet};
+use crate::{
+    agent::{EffectClass, ToolSet},
+    outcome::EndReason,
+};
 
 /// Where a message came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +19,18 @@ pub enum Origin {
     Queue,
     /// The loop itself says it, to keep the model going.
     Nudge,
+}
+
+/// What the loop itself has to say to its model, beside that it goes on from where it was cut.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Nudge {
+    /// Its last steps brought nothing new.
+    NoProgress,
+    /// Few steps are left.
+    Wrapup,
+    /// One last call is made, and then the loop ends for this reason.
+    Conclude(EndReason),
 }
 
 /// Why a requested tool call was not dispatched.

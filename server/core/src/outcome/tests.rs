@@ -18,6 +18,7 @@ fn every_reason() -> Vec<EndReason> {
         EndReason::Deadline {
             kind: DeadlineKind::Loop,
         },
+        EndReason::NoProgress { steps: 15 },
         EndReason::Refused,
         EndReason::ContextExhausted {
             tokens: 9,
@@ -44,6 +45,7 @@ fn every_reason() -> Vec<EndReason> {
             | EndReason::MaxOutput { .. }
             | EndReason::BudgetExceeded { .. }
             | EndReason::Deadline { .. }
+            | EndReason::NoProgress { .. }
             | EndReason::Refused
             | EndReason::ContextExhausted { .. }
             | EndReason::Cancelled { .. }

@@ -40,7 +40,14 @@ fn called() -> State {
     );
     let parts = Arc::new(vec![Part::Text("hello".to_owned())]);
     let origin = Origin::User;
-    apply(&mut state, MessageAdded { origin, parts });
+    apply(
+        &mut state,
+        MessageAdded {
+            origin,
+            parts,
+            nudge: None,
+        },
+    );
     let start = LoopStarted {
         id: LoopId(1),
         at: AT,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Counted, ENDED_KEPT, EndedLoop, Head, LoopRun, ModelCall, ModelPhase, Pending, Settlement,
-    State, Turn,
+    Counted, ENDED_KEPT, EndedLoop, Head, LoopRun, ModelCall, ModelPhase, Pending, Progress,
+    Settlement, State, Turn,
 };
 use crate::{
     budget::{self, MARGIN_PER_PROMPT},
@@ -128,6 +128,9 @@ impl State {
             }),
             Origin::Nudge => self.pending.push(Pending { nudge: true, parts }),
         }
+        if let (Some(active), Some(nudge)) = (&mut self.active, &e.nudge) {
+            active.nudged(nudge);
+        }
     }
 
     fn loop_started(&mut self, e: &LoopStarted) {
@@ -166,6 +169,9 @@ impl State {
             paused: None,
             over_tool_budget: false,
             asked_at: None,
+            progress: Progress::default(),
+            wrapped_up: false,
+            landing: None,
         });
     }
 
@@ -203,6 +209,9 @@ impl State {
                 .as_ref()
                 .map_or(self.pending.len(), |model| model.joining);
             for message in self.pending.drain(..joining.min(self.pending.len())) {
+                if !message.nudge {
+                    active.progress.told_new();
+                }
                 self.conversation.push(Turn::User(message.parts), self.seq);
             }
             active.totals.steps = active.totals.steps.saturating_add(1);
@@ -271,6 +280,10 @@ impl State {
         active.reply = Arc::clone(&e.parts);
         active.asked = asked;
         active.over_tool_budget = false;
+        active.progress.replied();
+        if asked == 0 {
+            active.progress.said(&e.parts);
+        }
         active.cuts = if e.stop == StopReason::MaxTokens {
             active.cuts + 1
         } else {

@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     agent::EffectClass,
     budget::{Bound, Reservation},
-    event::ApprovalReason,
+    event::{ApprovalReason, Nudge},
     ids::{Attempt, CallId, LoopId, Timestamp},
     message::{CallPart, Part, Parts, ToolOutput},
-    outcome::WaitsFor,
+    outcome::{EndReason, WaitsFor},
+    state::Progress,
     usage::Totals,
 };
 
@@ -49,6 +50,12 @@ pub struct LoopRun {
     pub over_tool_budget: bool,
     /// When a person was last asked something, or last answered.
     pub asked_at: Option<Timestamp>,
+    /// Whether its steps bring anything new.
+    pub progress: Progress,
+    /// Whether the model was told that few steps are left.
+    pub wrapped_up: bool,
+    /// Why it ends after its last call, once that is the one to make.
+    pub landing: Option<EndReason>,
 }
 
 /// A model call under way.
@@ -156,6 +163,15 @@ pub enum ToolPhase {
 }
 
 impl LoopRun {
+    /// The loop tells its model something.
+    pub(super) fn nudged(&mut self, nudge: &Nudge) {
+        match nudge {
+            Nudge::NoProgress => self.progress.told = true,
+            Nudge::Wrapup => self.wrapped_up = true,
+            Nudge::Conclude(reason) => self.landing = Some(reason.clone()),
+        }
+    }
+
     /// The tool call of this id among the open step's.
     #[must_use]
     pub fn tool(&self, call: CallId) -> Option<&ToolCall> {

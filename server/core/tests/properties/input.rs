@@ -115,6 +115,10 @@ impl Roll {
             approval_timeout_ms: some(128, self.number),
             approval_default_allow: self.pick.is_multiple_of(3),
             idle_timeout_ms: some(2, self.number / 2),
+            no_progress: some(8, 2).map(|_| 2),
+            wrapup_steps: u32::from(self.pick % 3),
+            final_call_tokens: some(64, self.number / 3),
+            tell_budget: self.pick.is_multiple_of(2),
             ..Limits::default()
         };
         let agent = Agent {

@@ -19,6 +19,7 @@ use loopwright_core::{
 
 use super::mutant::Mutant;
 
+mod landing;
 mod people;
 
 /// The core, with at most one fault.
@@ -37,6 +38,7 @@ impl Machine {
         let (mut seen, mut told) = (state.clone(), input.clone());
         tamper_terms(mutant, &mut seen, &input.what);
         people::tamper_terms(mutant, &mut seen, &input.what);
+        landing::tamper_terms(mutant, &mut seen, &input.what);
         tamper_input(mutant, &seen, &mut told.what);
         people::tamper_input(mutant, &mut told.what);
         let mut events = loopwright_core::decide(&seen, told)?;

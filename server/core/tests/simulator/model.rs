@@ -73,7 +73,11 @@ fn prompt_tokens(request: &ModelRequest) -> u64 {
         + 4 * request.conversation.len() as u64
         + request.tools.content_bytes()
         + 8 * request.tools.len() as u64
-        + request.agent.system_prompt.len() as u64;
+        + request.agent.system_prompt.len() as u64
+        + request
+            .note
+            .as_ref()
+            .map_or(0, |note| 4 + note.len() as u64);
     if request.model == "second" {
         tokens / 2
     } else {

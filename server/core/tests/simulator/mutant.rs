@@ -35,6 +35,11 @@ pub(crate) enum Mutant {
     InvalidArgumentsDispatched,
     QueueStartsAfterCancel,
     InterruptKeepsTheCall,
+    NoProgressIgnored,
+    WrapupForgotten,
+    NudgedAgain,
+    HoldBackSpent,
+    LastCallIsNone,
     RepeatNotHeld,
     HoldTakesASlot,
     DeniedRunsAnyway,
@@ -67,7 +72,7 @@ pub(crate) enum Mutant {
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Self; 57] = [
+    pub(crate) const ALL: [Self; 62] = [
         Self::FenceOff,
         Self::ActBeforeCommit,
         Self::LostAckAppendedAgain,
@@ -98,6 +103,11 @@ impl Mutant {
         Self::InvalidArgumentsDispatched,
         Self::QueueStartsAfterCancel,
         Self::InterruptKeepsTheCall,
+        Self::NoProgressIgnored,
+        Self::WrapupForgotten,
+        Self::NudgedAgain,
+        Self::HoldBackSpent,
+        Self::LastCallIsNone,
         Self::RepeatNotHeld,
         Self::HoldTakesASlot,
         Self::DeniedRunsAnyway,

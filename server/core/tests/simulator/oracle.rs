@@ -10,6 +10,7 @@ use loopwright_core::{
 use super::sidecar::Sidecar;
 
 mod calls;
+mod landing;
 mod people;
 mod talk;
 mod tally;
@@ -49,6 +50,7 @@ pub(crate) fn check(
 #[derive(Default)]
 pub(crate) struct Oracle {
     calls: calls::Calls,
+    landing: landing::Landing,
     people: people::People,
     tally: tally::Tally,
     talk: talk::Talk,
@@ -70,6 +72,7 @@ impl Oracle {
             self.people.event(at, entry, event, after, sidecar)?;
             self.tally.event(event, after)?;
             self.talk.event(entry, event)?;
+            self.landing.event(event, after)?;
         }
         self.tally.settles_up(limits, self.calls.model_runs())?;
         self.people.settled(after)?;

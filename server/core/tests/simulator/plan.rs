@@ -194,6 +194,10 @@ fn limits(rng: &mut Rng, features: Features) -> Limits {
         approval_default_allow: rng.chance(30),
         idle_timeout_ms: rng.maybe(40, 400).filter(|_| expires),
         context: context(rng),
+        no_progress: rng.maybe(1, 4).map(|n| u32::try_from(n).expect("small")),
+        wrapup_steps: small(rng, 0, 3),
+        final_call_tokens: rng.maybe(100, 2_000),
+        tell_budget: rng.chance(30),
         ..Limits::default()
     }
 }

@@ -110,8 +110,15 @@ impl Sidecar {
         job.first_seen = Some(now);
         job.busy = job.busy.max(until);
         job.effects += 1;
+        let text = match job.class {
+            // What only reads finds what it found before.
+            EffectClass::ReadOnly => "as before".to_owned(),
+            EffectClass::Idempotent
+            | EffectClass::Deduplicated { .. }
+            | EffectClass::AtMostOnce => format!("{call} effect {}", job.effects),
+        };
         let output = Arc::new(ToolOutput {
-            text: format!("{call} effect {}", job.effects),
+            text,
             ..ToolOutput::default()
         });
         job.outputs.push(Arc::clone(&output));

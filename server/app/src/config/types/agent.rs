@@ -28,6 +28,13 @@ pub struct LoopConfig {
     /// Tool calls that run at once, started in call order.
     #[schemars(extend("x-min" = 1, "x-max" = 1024))]
     pub max_parallel_tool_calls: u32,
+    /// Steps in a row without a new tool call (name and arguments) and without a new result, after
+    /// which a loop ends as no_progress; the model is told four steps before. 0 = it never does.
+    #[schemars(extend("x-min" = 0, "x-max" = 1_000_000))]
+    pub no_progress_limit: u32,
+    /// The model is told once when this many steps are left. 0 = never.
+    #[schemars(extend("x-min" = 0, "x-max" = 1_000_000))]
+    pub wrapup_steps: u32,
     /// Wall clock of one loop, after which it ends as deadline. None = no limit.
     #[schemars(extend("x-min" = "1ms", "x-max" = "365d"))]
     pub deadline: Option<Period>,
@@ -46,6 +53,8 @@ impl Default for LoopConfig {
             max_output_retries: 2,
             max_tool_calls_per_name: None,
             max_parallel_tool_calls: 8,
+            no_progress_limit: 15,
+            wrapup_steps: 5,
             deadline: None,
             idle_timeout: None,
         }
@@ -73,6 +82,14 @@ pub struct BudgetConfig {
     /// No model call is made when less than this many output tokens are left.
     #[schemars(extend("x-min" = 1, "x-max" = 1_000_000))]
     pub min_output_tokens: u64,
+    /// Tokens of the loop's own limits that are held back, of each limit at most half: when no
+    /// further step is covered, one last call is made out of them, without tools, to conclude. 0 =
+    /// nothing is held back, and no such call is made.
+    #[schemars(extend("x-min" = 0, "x-max" = 100_000_000))]
+    pub final_call_tokens: u64,
+    /// Whether the model is told with each call what is left of the loop's own limits, behind all that
+    /// was said: what comes before stays as the provider has cached it.
+    pub tell_model: bool,
 }
 
 impl Default for BudgetConfig {
@@ -85,6 +102,8 @@ impl Default for BudgetConfig {
             max_tool_calls: None,
             max_cost_usd: None,
             min_output_tokens: 64,
+            final_call_tokens: 0,
+            tell_model: false,
         }
     }
 }

@@ -3,13 +3,15 @@
 //! Boundary: turns in, the pieces of a request body out; the protocols say how a turn is written.
 //! Invariant: a cache. An empty transcript gives the same bytes as one that saw every step. What is
 //! new is rendered, what was rendered is never touched again, so the body up to the end of the
-//! messages of one call is a prefix of the next one's, `cache_control` members left aside.
+//! messages of one call is a prefix of the next one's, `cache_control` members left aside. A note of
+//! one call stands behind all messages and their breakpoints, and in no other call.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use loopwright_core::{
     agent::{Agent, ToolSet},
+    message::Part,
     prompt::ModelRequest,
     state::{Conversation, Turn},
 };
@@ -208,6 +210,12 @@ impl Rendering {
         }
         if !said {
             return Err("there is nothing to send: every message is blank".to_owned());
+        }
+        if let Some(note) = &ask.request.note {
+            let mut bytes = Vec::new();
+            let parts = Arc::new(vec![Part::Text(note.clone())]);
+            ask.protocol.turn(&mut bytes, &Turn::User(parts));
+            pieces.push(bytes.into());
         }
         pieces.push(ask.tail.into());
         Ok(pieces)

@@ -314,6 +314,7 @@ fn detail(reason: &EndReason, context: &Context<'_>) -> Option<Detail> {
         EndReason::Deadline { kind } => Detail::Deadline(v1::DeadlineDetail {
             kind: words::deadline(*kind) as i32,
         }),
+        &EndReason::NoProgress { steps } => Detail::NoProgress(v1::NoProgressDetail { steps }),
         EndReason::Refused => Detail::Refused(v1::RefusedDetail {
             stop_reason: refusal(context) as i32,
         }),

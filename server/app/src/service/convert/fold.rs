@@ -194,6 +194,7 @@ fn added(e: &v1::MessageAdded) -> MessageAdded {
     MessageAdded {
         origin,
         parts: parts(e.message.as_ref()),
+        nudge: None,
     }
 }
 

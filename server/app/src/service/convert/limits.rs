@@ -17,6 +17,8 @@ use crate::config::{ApprovalDefault, Config, units::Period};
 
 /// Messages of a session that may wait.
 const MAX_WAITING_MESSAGES: u32 = 256;
+/// The most that may be held back for a last call, tokens.
+const MAX_FINAL_CALL_TOKENS: u64 = 100_000_000;
 /// The longest deadline or wait: a year.
 const MAX_PERIOD_MS: u64 = 365 * 86_400_000;
 
@@ -57,7 +59,6 @@ pub fn resolve(
 ) -> Limits {
     let none = v1::LoopLimits::default();
     let asked = asked.unwrap_or(&none);
-    refuse_what_does_not_act(asked, all);
     let budget = asked.budget.unwrap_or_default();
     refuse_budget_that_does_not_act(&budget, all);
     Limits {
@@ -97,6 +98,10 @@ pub fn resolve(
             config.loops.idle_timeout,
             all,
         ),
+        no_progress: no_progress(asked, config, all),
+        wrapup_steps: wrapup_steps(asked, config, all),
+        final_call_tokens: final_call_tokens(asked, config, all),
+        tell_budget: asked.tell_budget.unwrap_or(config.budget.tell_model),
     }
 }
 
@@ -150,23 +155,10 @@ pub fn to_wire(limits: &Limits) -> v1::LoopLimits {
             min_output_tokens: Some(limits.min_output_tokens),
             ..v1::BudgetLimits::default()
         }),
-        ..v1::LoopLimits::default()
-    }
-}
-
-fn refuse_what_does_not_act(asked: &v1::LoopLimits, all: &mut Violations) {
-    for (set, field) in [
-        (asked.no_progress_limit.is_some(), "no_progress_limit"),
-        (
-            asked.wrapup_steps.is_some_and(|steps| steps != 0),
-            "wrapup_steps",
-        ),
-    ] {
-        if set {
-            let problem =
-                "does not act in this version yet; leave it out, and use max_steps or deadline";
-            all.add(format!("agent.limits.{field}"), problem);
-        }
+        no_progress_limit: Some(limits.no_progress.unwrap_or(0)),
+        wrapup_steps: Some(limits.wrapup_steps),
+        tell_budget: Some(limits.tell_budget),
+        final_call_tokens: Some(limits.final_call_tokens.unwrap_or(0)),
     }
 }
 
@@ -240,6 +232,47 @@ fn max_parallel(asked: &v1::LoopLimits, config: &Config, all: &mut Violations) -
             .map(|cap| (cap.into(), key)),
     };
     moved.resolve_u32(all)
+}
+
+/// Absent where a loop may go on however little comes of it.
+fn no_progress(asked: &v1::LoopLimits, config: &Config, all: &mut Violations) -> Option<u32> {
+    let moved = Movable {
+        field: "no_progress_limit",
+        asked: asked.no_progress_limit.map(u64::from),
+        default: config.loops.no_progress_limit.into(),
+        range: 0..=1_000_000,
+        cap: None,
+    };
+    Some(moved.resolve_u32(all)).filter(|steps| *steps > 0)
+}
+
+fn wrapup_steps(asked: &v1::LoopLimits, config: &Config, all: &mut Violations) -> u32 {
+    let moved = Movable {
+        field: "wrapup_steps",
+        asked: asked.wrapup_steps.map(u64::from),
+        default: config.loops.wrapup_steps.into(),
+        range: 0..=1_000_000,
+        cap: None,
+    };
+    moved.resolve_u32(all)
+}
+
+/// Absent where nothing is held back.
+fn final_call_tokens(asked: &v1::LoopLimits, config: &Config, all: &mut Violations) -> Option<u64> {
+    let tokens = asked
+        .final_call_tokens
+        .unwrap_or(config.budget.final_call_tokens);
+    if tokens > MAX_FINAL_CALL_TOKENS {
+        all.add(
+            "agent.limits.final_call_tokens",
+            format!(
+                "{tokens} is more than {MAX_FINAL_CALL_TOKENS}; leave it out for \
+                 budget.final_call_tokens = {}",
+                config.budget.final_call_tokens
+            ),
+        );
+    }
+    Some(tokens).filter(|tokens| *tokens > 0)
 }
 
 /// A span of time that a request may move either way; in milliseconds.

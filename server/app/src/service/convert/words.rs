@@ -161,6 +161,7 @@ pub(super) fn end_reason(reason: &EndReason) -> v1::EndReason {
         EndReason::MaxOutput { .. } => v1::EndReason::MaxOutput,
         EndReason::BudgetExceeded { .. } => v1::EndReason::BudgetExceeded,
         EndReason::Deadline { .. } => v1::EndReason::Deadline,
+        EndReason::NoProgress { .. } => v1::EndReason::NoProgress,
         EndReason::Refused => v1::EndReason::Refused,
         EndReason::ContextExhausted { .. } => v1::EndReason::ContextExhausted,
         EndReason::Cancelled { .. } => v1::EndReason::Cancelled,

@@ -15,7 +15,8 @@ fn next(reason: &EndReason) -> Option<&'static str> {
         EndReason::MaxSteps { .. } => Some("max_output"),
         EndReason::MaxOutput { .. } => Some("budget_exceeded"),
         EndReason::BudgetExceeded { .. } => Some("deadline"),
-        EndReason::Deadline { .. } => Some("refused"),
+        EndReason::Deadline { .. } => Some("no_progress"),
+        EndReason::NoProgress { .. } => Some("refused"),
         EndReason::Refused => Some("context_exhausted"),
         EndReason::ContextExhausted { .. } => Some("cancelled"),
         EndReason::Cancelled { .. } => Some("model_failed"),
@@ -52,6 +53,15 @@ fn drive_to(label: &str) -> (Session, Vec<Event>) {
             s.start("hello")
         }
         "deadline" => s.fire_next(),
+        "no_progress" => {
+            let more = Limits {
+                max_steps: 9,
+                no_progress: Some(1),
+                ..limits
+            };
+            s = Session::started(more);
+            s.reply(Vec::new(), StopReason::Pause)
+        }
         "refused" => {
             let (parts, stop) = text(StopReason::Refusal);
             s.reply(parts, stop)
@@ -82,7 +92,7 @@ fn every_reason_can_be_reached_and_is_logged_once() {
         seen.push(wanted);
         label = next(&s.reason());
     }
-    assert_eq!(seen.len(), 11);
+    assert_eq!(seen.len(), 12);
 }
 
 #[test]

@@ -238,6 +238,21 @@ impl Session {
         tool.phase.clone()
     }
 
+    /// How many entries the log has.
+    pub(super) fn length(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// What is left of a process that was killed when this entry was its last durable one.
+    pub(super) fn killed_after(&self, seq: usize) -> Self {
+        let entries = self.entries[..seq].to_vec();
+        Self {
+            state: fold(&entries),
+            now: self.now,
+            entries,
+        }
+    }
+
     /// A copy of the log up to `seq`, not closed.
     pub(super) fn copied(&self, seq: usize) -> Self {
         let copy = |entry: &Entry| Entry {

@@ -56,6 +56,10 @@ impl State {
 
     fn tool_requested(&mut self, e: &ToolCallRequested) {
         if let Some(active) = &mut self.active {
+            let reply = Arc::clone(&active.reply);
+            if let Some(Part::ToolCall(part)) = reply.get(e.index as usize) {
+                active.progress.asked(&part.tool, &e.args_hash);
+            }
             active.tools.push(ToolCall {
                 call: e.call,
                 index: e.index,
@@ -124,12 +128,13 @@ impl State {
 
     /// Gives a call its one result; the last result of a step joins all of them to the conversation.
     fn tool_ended(&mut self, call: CallId, output: Arc<ToolOutput>) {
-        if let Some(tool) = self.tool_mut(call) {
-            tool.phase = ToolPhase::Ended(output);
-        }
         let Some(active) = &mut self.active else {
             return;
         };
+        if let Some(tool) = active.tools.iter_mut().find(|tool| tool.call == call) {
+            active.progress.result(&output);
+            tool.phase = ToolPhase::Ended(output);
+        }
         if active.tools.len() < active.asked || !active.tools.iter().all(|t| t.phase.has_ended()) {
             return;
         }

@@ -6,7 +6,7 @@ use loopwright_core::{
     Event, State,
     agent::Limits,
     budget::Reservation,
-    event::BudgetSettled,
+    event::{BudgetSettled, Nudge},
     ids::{Attempt, CallId},
     usage::Usage,
 };
@@ -22,6 +22,8 @@ pub(super) struct Tally {
     tool_calls: u64,
     held: Option<(Key, Reservation)>,
     overrun: bool,
+    /// Whether the loop's last call is made, for which something was held back.
+    concluding: bool,
     /// What the provider reported of an attempt that ended, and whether it may have run.
     reported: BTreeMap<Key, (Option<Usage>, bool)>,
 }
@@ -39,6 +41,10 @@ impl Tally {
                 let overrun = self.overrun;
                 *self = Self::default();
                 self.overrun = overrun;
+                Ok(())
+            }
+            Event::MessageAdded(e) => {
+                self.concluding |= matches!(e.nudge, Some(Nudge::Conclude(_)));
                 Ok(())
             }
             Event::BudgetReserved(e) => {
@@ -130,6 +136,7 @@ impl Tally {
         check(self.held.is_none() || model_runs, "reserve_settle", || {
             format!("{:?} is held for no call", self.held)
         })?;
+        self.leaves_what_is_held_back(limits)?;
         let held = self.held.map(|(_, held)| held).unwrap_or_default();
         let budget = &limits.budget;
         let sums = [
@@ -150,5 +157,27 @@ impl Tally {
             )?;
         }
         Ok(())
+    }
+
+    /// Every call but the last one leaves what is held back, of each limit half at most.
+    fn leaves_what_is_held_back(&self, limits: &Limits) -> Result<(), Violation> {
+        let (Some((_, held)), Some(tokens)) = (self.held, limits.final_call_tokens) else {
+            return Ok(());
+        };
+        let sum = self.used.total() + held.input + held.output;
+        let left = |limit: u64| sum + tokens.min(limit / 2) <= limit;
+        let total = limits.budget.total_tokens.is_none_or(left);
+        let calls = |limit: u64| limit < 2 || self.model_calls < limit;
+        let calls = limits.budget.model_calls.is_none_or(calls);
+        check(
+            self.concluding || self.overrun || (total && calls),
+            "held_back",
+            || {
+                format!(
+                    "{sum} tokens, {} calls, {tokens} to be held",
+                    self.model_calls
+                )
+            },
+        )
     }
 }

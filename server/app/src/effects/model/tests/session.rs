@@ -53,6 +53,7 @@ impl Session {
         self.apply(Event::MessageAdded(MessageAdded {
             origin: Origin::Steer,
             parts: Arc::new(vec![Part::Text(text.to_owned())]),
+            nudge: None,
         }));
     }
 

@@ -35,13 +35,6 @@ fn limited(limits: v1::LoopLimits) -> v1::Agent {
     }
 }
 
-fn budgeted(budget: v1::BudgetLimits) -> v1::Agent {
-    limited(v1::LoopLimits {
-        budget: Some(budget),
-        ..Default::default()
-    })
-}
-
 #[test]
 fn every_field_of_an_agent_that_does_not_act_is_refused_by_name() {
     let agent = v1::Agent {
@@ -60,8 +53,6 @@ fn every_field_of_an_agent_that_does_not_act_is_refused_by_name() {
             ..Default::default()
         }),
         ..limited(v1::LoopLimits {
-            no_progress_limit: Some(3),
-            wrapup_steps: Some(2),
             budget: Some(v1::BudgetLimits {
                 max_wall_time: Some(v1_duration(1, 0)),
                 warn_at: Some(0.5),
@@ -72,7 +63,6 @@ fn every_field_of_an_agent_that_does_not_act_is_refused_by_name() {
         })
     };
     let no = "does not act in this version yet; leave it out";
-    let steps = ", and use max_steps or deadline";
     assert_eq!(
         refusals(agent, &Config::default()),
         [
@@ -85,8 +75,6 @@ fn every_field_of_an_agent_that_does_not_act_is_refused_by_name() {
                 "agent.context.max_tool_output_chars: {no}; context.max_tool_output_chars of the \
                  server holds"
             ),
-            format!("agent.limits.no_progress_limit: {no}{steps}"),
-            format!("agent.limits.wrapup_steps: {no}{steps}"),
             format!("agent.limits.budget.max_wall_time: {no}, and use agent.limits.deadline"),
             format!("agent.limits.budget.warn_at: {no}"),
             format!("agent.limits.budget.on_exhausted: {no}, or send ON_EXHAUSTED_END"),
@@ -237,6 +225,9 @@ fn limits_move_up_to_the_servers_and_budgets_only_narrow() {
         max_output_retries: Some(101),
         max_parallel_tool_calls: Some(0),
         deadline: Some(v1_duration(-1, 0)),
+        no_progress_limit: Some(1_000_001),
+        wrapup_steps: Some(1_000_001),
+        final_call_tokens: Some(100_000_001),
         budget: Some(v1::BudgetLimits {
             max_total_tokens: Some(50_001),
             min_output_tokens: Some(63),
@@ -261,6 +252,12 @@ fn limits_move_up_to_the_servers_and_budgets_only_narrow() {
              64 of the server and 1000000",
             "agent.limits.budget.max_total_tokens: 50001 is wider than budget.max_total_tokens = \
              50000 of the server; ask for less, or leave it out",
+            "agent.limits.no_progress_limit: 1000001 is not between 0 and 1000000; leave it out for \
+             loop.no_progress_limit = 15",
+            "agent.limits.wrapup_steps: 1000001 is not between 0 and 1000000; leave it out for \
+             loop.wrapup_steps = 5",
+            "agent.limits.final_call_tokens: 100000001 is more than 100000000; leave it out for \
+             budget.final_call_tokens = 0",
         ]
     );
 }
@@ -287,6 +284,8 @@ fn what_is_left_out_is_as_configured() {
             ..Default::default()
         },
         context: Some(loopwright_core::context::ContextTerms::default()),
+        no_progress: Some(15),
+        wrapup_steps: 5,
         ..Limits::default()
     };
     assert_eq!(*defaults.limits, expected);
@@ -315,13 +314,20 @@ fn an_agent_is_shown_as_it_was_asked_for() {
             tools: vec!["files__read".into()],
         }),
         unknown_policy: v1::UnknownPolicy::End as i32,
-        ..budgeted(v1::BudgetLimits {
-            max_input_tokens: Some(0),
-            max_output_tokens: Some(5),
-            max_total_tokens: Some(6),
-            max_model_calls: Some(7),
-            max_tool_calls: Some(8),
-            min_output_tokens: Some(100),
+        ..limited(v1::LoopLimits {
+            budget: Some(v1::BudgetLimits {
+                max_input_tokens: Some(0),
+                max_output_tokens: Some(5),
+                max_total_tokens: Some(6),
+                max_model_calls: Some(7),
+                max_tool_calls: Some(8),
+                min_output_tokens: Some(100),
+                ..Default::default()
+            }),
+            no_progress_limit: Some(0),
+            wrapup_steps: Some(2),
+            tell_budget: Some(true),
+            final_call_tokens: Some(4_000),
             ..Default::default()
         })
     };
@@ -336,6 +342,15 @@ fn an_agent_is_shown_as_it_was_asked_for() {
     let limits = shown.limits.take().unwrap();
     assert_eq!(limits.budget, asked.limits.as_ref().unwrap().budget.clone());
     assert_eq!(limits.deadline, Some(v1_duration(60, 0)));
+    assert_eq!(
+        (limits.no_progress_limit, limits.wrapup_steps),
+        (Some(0), Some(2))
+    );
+    assert_eq!(kept.limits.no_progress, None, "0 = it never ends a loop");
+    assert_eq!(
+        (limits.tell_budget, limits.final_call_tokens),
+        (Some(true), Some(4_000))
+    );
     let context = shown.context.take().unwrap();
     assert_eq!(context.max_tokens, Some(180_000));
     assert_eq!(shown.approval.take(), Some(v1::ApprovalPolicy::default()));

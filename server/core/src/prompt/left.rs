@@ -1,0 +1,58 @@
+//! What a model is told of its budget: what is left of it when the call starts.
+//!
+//! It stands behind all that was said and in no log: it follows from the state at the licence of
+//! the call, so that a replay says the same, and what was said before it stays what a provider has
+//! cached.
+
+use crate::{
+    budget::{Amount, Dimension, MARGIN_PER_MESSAGE},
+    state::State,
+};
+
+/// The longest note, bytes: six dimensions of two numbers each, and words.
+const MOST_BYTES: u64 = 512;
+
+/// What the model of the running loop is told, where it is to be told and something is limited.
+pub(super) fn note(state: &State) -> Option<String> {
+    if !is_told(state) {
+        return None;
+    }
+    let active = state.active.as_ref()?;
+    let gone = Amount::from(&active.totals);
+    let budget = &state.limits.budget;
+    let left = Dimension::ALL.into_iter().filter_map(|dimension| {
+        let words = words(dimension)?;
+        let limit = budget.of(dimension)?;
+        let left = limit.saturating_sub(gone.of(dimension));
+        Some(format!("{left} of {limit} {words}"))
+    });
+    let left: Vec<String> = left.collect();
+    Some(format!("[Left of your budget: {}.]", left.join(", ")))
+}
+
+/// The most tokens that a note takes.
+pub(super) fn bound(state: &State) -> u64 {
+    if is_told(state) {
+        MOST_BYTES + MARGIN_PER_MESSAGE
+    } else {
+        0
+    }
+}
+
+fn is_told(state: &State) -> bool {
+    let limited = |dimension| words(dimension).and(state.limits.budget.of(dimension));
+    state.limits.tell_budget && Dimension::ALL.into_iter().any(|d| limited(d).is_some())
+}
+
+/// A dimension as a model reads it; `None` for wall time, which the state cannot tell.
+fn words(dimension: Dimension) -> Option<&'static str> {
+    match dimension {
+        Dimension::InputTokens => Some("input tokens"),
+        Dimension::OutputTokens => Some("output tokens"),
+        Dimension::TotalTokens => Some("tokens"),
+        Dimension::CostMicroUsd => Some("micro-USD"),
+        Dimension::ModelCalls => Some("model calls"),
+        Dimension::ToolCalls => Some("tool calls"),
+        Dimension::WallTimeMs => None,
+    }
+}
