@@ -2,6 +2,7 @@
 //! names say nothing.
 
 mod structure {
+    mod bars;
     mod dependencies;
     mod sizes;
     mod sources;

@@ -158,3 +158,50 @@ async fn options_of_the_agent_cannot_take_the_loop_over() {
         assert!(talk.mock.requests().is_empty(), "nothing was sent");
     }
 }
+
+#[tokio::test]
+async fn timeouts_rate_limits_server_errors_resets_and_stalls_are_retried() {
+    for protocol in BOTH {
+        let mut talk = Talk::new(protocol).await;
+        talk.user("go");
+        let request = talk.request();
+        for status in [408, 409, 425, 429, 500, 502, 503, 504, 529] {
+            talk.mock.push(Answer::status(status, "{}"));
+            let failure = talk.attempt(request.clone()).await.unwrap_err();
+            assert!(failure.kind.is_retryable(), "{protocol:?} {status}");
+        }
+        // The connection is reset in mid-reply.
+        let long = Reply::text(&"word ".repeat(200));
+        talk.mock.push(long.cut_at(600));
+        let failure = talk.attempt(request.clone()).await.unwrap_err();
+        assert_eq!(failure.kind, Kind::Cut, "{protocol:?}");
+        for kind in [Kind::Cut, Kind::Stalled, Kind::Connect] {
+            assert!(kind.is_retryable(), "{kind:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_quota_that_is_exhausted_and_other_4xx_are_not_retried() {
+    let quota = r#"{"error":{"code":"insufficient_quota","message":"no credit"}}"#;
+    let cases = [
+        (429, quota),
+        (402, "{}"),
+        (400, "{}"),
+        (401, "{}"),
+        (403, "{}"),
+        (404, "{}"),
+        (413, "{}"),
+        (422, "{}"),
+    ];
+    for protocol in BOTH {
+        let mut talk = Talk::new(protocol).await;
+        talk.user("go");
+        let request = talk.request();
+        for (status, body) in cases {
+            talk.mock.push(Answer::status(status, body));
+            let failure = talk.attempt(request.clone()).await.unwrap_err();
+            assert!(!failure.kind.is_retryable(), "{protocol:?} {status} {body}");
+        }
+    }
+}

@@ -55,7 +55,7 @@ async fn text_comes_whole_with_its_usage() {
 }
 
 #[tokio::test]
-async fn parallel_tools_keep_their_order_and_go_out_under_our_ids() {
+async fn duplicate_and_empty_call_ids_are_mapped_to_ours_and_back_in_call_order() {
     for protocol in BOTH {
         let mut talk = Talk::new(protocol).await;
         // Empty and repeated ids: the second and the third call have the same.
@@ -151,7 +151,7 @@ async fn thinking_goes_back_as_it_came() {
 }
 
 #[tokio::test]
-async fn what_is_not_known_survives_a_round_trip() {
+async fn unknown_content_blocks_survive_a_round_trip() {
     let mut talk = Talk::new(Protocol::Anthropic).await;
     let block = json!({"type": "server_tool_use", "id": "srv", "name": "new", "input": {"z": 1, "a": null}});
     let mut reply = Reply::text("searching");

@@ -222,3 +222,70 @@ async fn one_connection_serves_call_after_call() {
     }
     assert_eq!(talk.mock.connections(), 1);
 }
+
+#[tokio::test]
+async fn tool_call_deltas_are_put_together_by_their_index() {
+    let delta = |calls: serde_json::Value| {
+        let chunk = json!({"choices": [{"index": 0, "delta": {"tool_calls": calls}}]});
+        format!("data: {chunk}\n\n")
+    };
+    let begins = |at: u32, id: &str, name: &str| {
+        json!([{"index": at, "id": id, "type": "function",
+                "function": {"name": name, "arguments": ""}}])
+    };
+    let goes_on = |at: u32, piece: &str| json!({"index": at, "function": {"arguments": piece}});
+    let stream = [
+        // The second call begins first, and both come on in turns, also in one chunk.
+        delta(begins(1, "b", "calc__add")),
+        delta(begins(0, "a", "files__read")),
+        delta(json!([goes_on(1, "{\"n\":"), goes_on(0, "{\"path\":")])),
+        delta(json!([goes_on(0, "\"x\"}")])),
+        delta(json!([goes_on(1, " 2}")])),
+        "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"tool_calls\"}]}\n\n"
+            .into(),
+        "data: [DONE]\n\n".into(),
+    ];
+    let mut talk = Talk::new(Protocol::OpenAi).await;
+    talk.user("go");
+    talk.mock.push(Answer::raw(stream.concat()));
+    let reply = talk.call().await.unwrap();
+    let calls = reply.parts.iter().map(|part| match part {
+        Part::ToolCall(call) => (call.tool.clone(), call.arguments.clone()),
+        other => panic!("{other:?}"),
+    });
+    let calls: Vec<(String, String)> = calls.collect();
+    let want = [
+        ("files__read", "{\"path\":\"x\"}"),
+        ("calc__add", "{\"n\": 2}"),
+    ];
+    assert_eq!(calls, want.map(|(a, b)| (a.to_owned(), b.to_owned())));
+}
+
+#[tokio::test]
+async fn usage_comes_from_the_last_chunk() {
+    let chunk = |choices: serde_json::Value, usage: serde_json::Value| {
+        format!("data: {}\n\n", json!({"choices": choices, "usage": usage}))
+    };
+    let counts = |prompt: u64, completion: u64| {
+        json!({"prompt_tokens": prompt, "completion_tokens": completion,
+               "prompt_tokens_details": {"cached_tokens": 3}})
+    };
+    let said = json!([{"index": 0, "delta": {"content": "hi"}}]);
+    let stop = json!([{"index": 0, "delta": {}, "finish_reason": "stop"}]);
+    let stream = [
+        chunk(said, json!(null)),
+        chunk(stop, counts(9, 1)),
+        chunk(json!([]), counts(10, 2)),
+        "data: [DONE]\n\n".to_owned(),
+    ];
+    let mut talk = Talk::new(Protocol::OpenAi).await;
+    talk.user("go");
+    talk.mock.push(Answer::raw(stream.concat()));
+    let usage = Usage {
+        input: 7,
+        output: 2,
+        cache_read: 3,
+        ..Usage::default()
+    };
+    assert_eq!(talk.call().await.unwrap().usage, Some(usage));
+}

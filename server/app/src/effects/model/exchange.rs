@@ -241,3 +241,6 @@ fn chain(error: reqwest::Error) -> String {
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

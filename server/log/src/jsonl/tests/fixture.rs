@@ -23,7 +23,8 @@ pub(super) fn append(parts: &mut Parts, id: &str) -> Result<Seq, AppendError> {
     let stream = parts.engine.stream(&key(id));
     parts.engine.load(&stream).unwrap();
     let expected = stream.live.tail().0;
-    let body = format!("{{\"events\":[{{\"N\":\"{id}-{expected}\"}}]}}");
+    // Letters of two, three and four bytes, so that some cuts fall inside of one.
+    let body = format!("{{\"events\":[{{\"N\":\"{id}-{expected} é€😀\"}}]}}");
     let record = NewRecord::new(Timestamp::default(), 1, body.into());
     let (done, mut answer) = oneshot::channel();
     parts.engine.write_batch(

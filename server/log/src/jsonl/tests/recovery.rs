@@ -15,14 +15,14 @@ fn a_clean_end_leaves_nothing_to_recover() {
 }
 
 #[test]
-fn a_journal_cut_anywhere_in_its_last_record_loses_that_one_alone() {
+fn a_tail_torn_anywhere_even_inside_a_character_is_cut_and_swallows_no_next_record() {
     let good = journal_of(&["s1", "s2", "s1", "s1"])
         .content(&segment())
         .unwrap();
     for cut in line(&good, 4) + 1..good.len() {
         let disk = journal_of(&["s1", "s2", "s1", "s1"]);
         disk.put(&segment(), &good[..cut]);
-        let parts = start(&disk).unwrap();
+        let mut parts = start(&disk).unwrap();
         assert_eq!(
             (seqs(&disk, "s1"), seqs(&disk, "s2")),
             (vec![1, 2], vec![1]),
@@ -38,6 +38,11 @@ fn a_journal_cut_anywhere_in_its_last_record_loses_that_one_alone() {
             .engine
             .stream(&StreamKey::parse("log/system/recovery").unwrap());
         assert_eq!(notes.live.tail().0, 1, "the log's own stream tells of it");
+        assert_eq!(append(&mut parts, "s1"), Ok(3), "cut at {cut}");
+        drop(parts);
+        disk.kill();
+        drop(start(&disk).unwrap());
+        assert_eq!(seqs(&disk, "s1"), [1, 2, 3], "cut at {cut}");
     }
 }
 
