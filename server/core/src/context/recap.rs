@@ -19,6 +19,8 @@ const TASK_BYTES: usize = 2_000;
 const ITEM_BYTES: usize = 320;
 /// Bytes of a call's arguments, and of what it gave back.
 const ARGUMENT_BYTES: usize = 120;
+/// A word above this, bytes, is cut rather than left out: not every script puts spaces between words.
+const LONG_WORD_BYTES: usize = 40;
 /// Share of a recap that calls and errors may take, in percent, while anything else wants in.
 const CALLS_PERCENT: usize = 50;
 /// What introduces a recap.
@@ -230,7 +232,10 @@ fn one_line(text: &str, limit: usize) -> String {
     for word in text.split_whitespace() {
         if line.len() + word.len() + 1 > limit {
             let left = limit.saturating_sub(line.len() + 1);
-            if line.is_empty() {
+            if line.is_empty() || word.len() > LONG_WORD_BYTES {
+                if !line.is_empty() {
+                    line.push(' ');
+                }
                 line.push_str(clamp(word, left));
             }
             line.push('…');
