@@ -140,7 +140,10 @@ async fn pass(
         if now.breaks > born {
             return Ok(());
         }
-        if !holds {
+        if holds {
+            // What was read when nothing was held yet, too.
+            state.send_if_modified(|state| state.look(&held));
+        } else {
             to.write_all(&std::mem::take(&mut held)).await?;
             if is_over {
                 tokio::time::sleep(LINGER).await;
@@ -151,9 +154,6 @@ async fn pass(
             read = from.read_buf(&mut held), if !is_over => {
                 // A connection that was reset is over, too.
                 is_over = read.unwrap_or(0) == 0;
-                if holds {
-                    state.send_if_modified(|state| state.look(&held));
-                }
             }
             changed = watched.changed() => changed?,
         }

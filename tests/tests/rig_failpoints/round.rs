@@ -133,14 +133,16 @@ impl World {
                 .zip(&fates)
                 .filter(|(_, fate)| **fate == Fate::Late)
             {
-                peer.come_late(round);
+                peer.come_late(round).await?;
             }
+            anyhow::Ok(())
         };
         let ends = sessions
             .iter()
             .map(|session| scene::to_end(&self.client, session, ""));
-        let (ended, ()) = tokio::join!(try_join_all(ends), late);
+        let (ended, late) = tokio::join!(try_join_all(ends), late);
         let logs = ended.context("a loop does not end")?;
+        late?;
         self.judge(&fates, &sessions, &logs, outcome)
     }
 
@@ -237,11 +239,17 @@ impl Peer {
     }
 
     /// When the next server is at work: what was held up goes on, and what was asleep wakes.
-    fn come_late(&self, round: u32) {
+    async fn come_late(&self, round: u32) -> Result<()> {
+        let session = self.lane.session(round);
         match self.lane.point {
             Point::AfterIntent => self.valve.open(),
-            _ => self.sidecar.release(&self.lane.session(round), Fate::Late),
+            _ => self.sidecar.release(&session, Fate::Late),
         }
+        if self.lane.lookup {
+            return Ok(());
+        }
+        // Nobody forbids it.
+        self.until_acted(&session).await
     }
 
     /// The request is not only passed on, but has arrived.
