@@ -97,6 +97,12 @@ pub struct SetBudget {
     /// Most model calls
     #[arg(long, value_name = "N", value_parser = amount::count)]
     pub max_model_calls: Option<u64>,
+    /// Most tool calls
+    #[arg(long, value_name = "N", value_parser = amount::count)]
+    pub max_tool_calls: Option<u64>,
+    /// Most time of loops, waiting included: 90s, 15m, 24h
+    #[arg(long, value_name = "SPAN", value_parser = amount::seconds)]
+    pub max_wall_time: Option<u64>,
     /// When what was used is forgotten
     #[arg(long, value_name = "WHEN")]
     pub period: Option<PeriodWord>,
@@ -275,6 +281,8 @@ impl SetBudget {
             max_total_tokens: self.max_tokens.or(known.max_total_tokens),
             max_cost_micro_usd: self.max_cost.or(known.max_cost_micro_usd),
             max_model_calls: self.max_model_calls.or(known.max_model_calls),
+            max_tool_calls: self.max_tool_calls.or(known.max_tool_calls),
+            max_wall_time: self.max_wall_time.map(span).or(known.max_wall_time),
             warn_at: self.warn_at.or(known.warn_at),
             on_exhausted: on_exhausted.into(),
             ..known
@@ -295,10 +303,7 @@ impl SetBudget {
             None if self.window.is_some() => BudgetPeriodKind::Rolling,
             None => return known,
         };
-        let window = self.window.map(|seconds| well_known::Duration {
-            seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
-            nanos: 0,
-        });
+        let window = self.window.map(span);
         let kept = known
             .filter(|known| known.kind() == kind)
             .and_then(|known| known.window);
@@ -306,6 +311,13 @@ impl SetBudget {
             kind: kind.into(),
             window: window.or(kept),
         })
+    }
+}
+
+fn span(seconds: u64) -> well_known::Duration {
+    well_known::Duration {
+        seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
+        nanos: 0,
     }
 }
 
@@ -353,6 +365,11 @@ mod tests {
         let period = terms.period.unwrap();
         assert_eq!(period.kind(), BudgetPeriodKind::Rolling);
         assert_eq!(period.window.unwrap().seconds, 86_400);
+
+        let more = parse("x team --max-tool-calls 2k --max-wall-time 15m").over(terms.clone());
+        let more = more.limits.unwrap();
+        assert_eq!(more.max_tool_calls, Some(2_000));
+        assert_eq!(more.max_wall_time.map(|span| span.seconds), Some(900));
 
         let changed = parse("x team --max-cost 0.25").over(terms.clone());
         assert_eq!(changed.period, terms.period);

@@ -1,8 +1,11 @@
 //! Budgets as a person reads them: a bar for each limit.
 
-use loopwright_proto::v1::{Budget, BudgetAmount, BudgetLimits, BudgetPeriodKind, OnExhausted};
+use std::time::Duration;
 
-use super::words::{cost_words, timestamp_words, token_words};
+use loopwright_proto::v1::{Budget, BudgetAmount, BudgetLimits, BudgetPeriodKind, OnExhausted};
+use loopwright_proto::well_known;
+
+use super::words::{cost_words, time_words, timestamp_words, token_words};
 
 /// Cells of a bar.
 const CELLS: u64 = 24;
@@ -104,6 +107,13 @@ fn rows(limits: &BudgetLimits, settled: &BudgetAmount, reserved: &BudgetAmount) 
             reserved.tool_calls,
             tokens,
         ),
+        (
+            "time",
+            limits.max_wall_time.as_ref().map(millis),
+            settled.wall_time_ms,
+            reserved.wall_time_ms,
+            |millis| time_words(Duration::from_millis(millis)),
+        ),
     ]
     .into_iter()
     .filter_map(|(name, limit, settled, reserved, words)| {
@@ -116,6 +126,13 @@ fn rows(limits: &BudgetLimits, settled: &BudgetAmount, reserved: &BudgetAmount) 
         Some(row)
     })
     .collect()
+}
+
+/// A span in milliseconds; a negative one is none.
+fn millis(span: &well_known::Duration) -> u64 {
+    let seconds = u64::try_from(span.seconds).unwrap_or(0);
+    let millis = u64::try_from(span.nanos / 1_000_000).unwrap_or(0);
+    seconds.saturating_mul(1_000).saturating_add(millis)
 }
 
 /// Full for what is used, half for what is set aside, dots for what is left. Whatever is used shows, and a
@@ -173,6 +190,11 @@ mod tests {
                 limits: Some(BudgetLimits {
                     max_total_tokens: Some(48_000),
                     max_cost_micro_usd: Some(2_000_000),
+                    max_tool_calls: Some(0),
+                    max_wall_time: Some(well_known::Duration {
+                        seconds: 120,
+                        nanos: 0,
+                    }),
                     ..BudgetLimits::default()
                 }),
                 period: None,
@@ -181,10 +203,12 @@ mod tests {
                 input_tokens: 10_000,
                 output_tokens: 2_000,
                 cost_micro_usd: Some(500_000),
+                wall_time_ms: 30_000,
                 ..BudgetAmount::default()
             }),
             reserved: Some(BudgetAmount {
                 input_tokens: 12_000,
+                wall_time_ms: 30_000,
                 ..BudgetAmount::default()
             }),
             open_reservations: 1,
@@ -198,6 +222,8 @@ mod tests {
                 "team  (part of org, for good, 1 open reservations)".to_owned(),
                 format!("  tokens        {half} 12,000 of 48,000, 12,000 set aside"),
                 format!("  cost          {quarter} $0.5000 of $2.0000"),
+                format!("  tool calls    {} 0 of 0", "█".repeat(24)),
+                format!("  time          {half} 30.0 s of 2 min 0 s, 30.0 s set aside"),
             ]
         );
     }

@@ -33,6 +33,7 @@ pub struct Rig {
     sidecar: String,
     http: reqwest::Client,
     next: u32,
+    budgets: Vec<String>,
 }
 
 /// A server under load, and how to reach it.
@@ -97,7 +98,13 @@ impl Rig {
             sidecar,
             http,
             next: 1,
+            budgets: Vec::new(),
         })
+    }
+
+    /// The budgets that the loops of every later load are charged to.
+    pub fn charge(&mut self, budgets: &[&str]) {
+        self.budgets = budgets.iter().map(|name| (*name).to_owned()).collect();
     }
 
     /// A server on the mock, with the mock's sidecar registered.
@@ -157,7 +164,7 @@ impl Rig {
         let base = self.take(work);
         let starts = (base..base + work.loops).map(|number| {
             let client = loaded.client.clone();
-            let request = start(work, number);
+            let request = start(work, number, &self.budgets);
             tokio::spawn(async move { client.start_loop(request).await })
         });
         for started in starts.collect::<Vec<_>>() {
@@ -236,11 +243,12 @@ impl Run {
     }
 }
 
-fn start(work: Workload, number: u32) -> StartLoopRequest {
+fn start(work: Workload, number: u32, budgets: &[String]) -> StartLoopRequest {
     StartLoopRequest {
         input: Some(start_loop_request::Input::Text(work.message(number))),
         agent: Some(Agent {
             model: "bench".to_owned(),
+            budgets: budgets.to_vec(),
             limits: Some(LoopLimits {
                 max_steps: Some(1000),
                 ..LoopLimits::default()
@@ -252,6 +260,12 @@ fn start(work: Workload, number: u32) -> StartLoopRequest {
 }
 
 impl Loaded {
+    /// A client of the server.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Appends, syncs and journal bytes so far.
     ///
     /// # Errors
