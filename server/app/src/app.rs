@@ -17,7 +17,7 @@ use crate::{
     driver::{Clock, CutTails, Drivers, FIRST_WAIT, World},
     effects::model::{Models, ModelsOptions},
     index::Index,
-    ledger::Ledgers,
+    ledger::{self, Ledgers},
     redaction::Fields,
     service::{
         self, ServiceState,
@@ -98,12 +98,12 @@ impl App {
             drivers: Arc::clone(&drivers),
             models,
             sidecars: Arc::clone(&sidecars),
-            ledgers,
+            ledgers: Arc::clone(&ledgers),
             index: Arc::clone(&index),
             fields: Fields::new(&config.tools.redact),
             seats: Seats::new(config.limits.watchers, telemetry.clone()),
             transfers: Arc::default(),
-            drain: draining,
+            drain: draining.clone(),
         };
         let listen = config.server.listen;
         let listener = TcpListener::bind(listen)
@@ -118,6 +118,7 @@ impl App {
             .recover()
             .await
             .context("the sessions cannot be listed")?;
+        tokio::spawn(ledger::watch_over(ledgers, draining));
         tracing::info!(%addr, resumed = found, "serving");
         Ok(Self {
             addr,

@@ -4,9 +4,11 @@
 //! Boundary: decides nothing, which is the core's. Invariants: an answer is given once the facts
 //! behind it are durable; what came together is one append, so that a hundred loops that reserve at
 //! once wait for one write; a ledger whose append failed is folded anew from the log before it
-//! decides again.
+//! decides again; its stream never grows without end, since another one follows it.
 
 mod keeper;
+mod orphans;
+mod stream;
 
 #[cfg(test)]
 mod tests;
@@ -20,16 +22,20 @@ use loopwright_core::{
     ids::Timestamp,
     ledger::{Answer, Ledger, Refusal, Request},
 };
-use loopwright_log::{Id, Log, StreamKey, StreamKind};
+use loopwright_log::{Id, Log};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::driver::Clock;
-use keeper::Asked;
+use keeper::{Asked, Keeper, Shown};
+pub(crate) use orphans::watch_over;
+pub use stream::Place;
+pub(crate) use stream::entry_of;
 
 /// Requests that may wait for one namespace's ledger; whoever comes later waits to be let in.
 const WAITING: usize = 1_024;
-/// Id of a ledger's stream.
-const STREAM_ID: &str = "budgets";
+/// Bytes after which a ledger's stream is followed by another: a few tens of thousands of calls, read
+/// within a fraction of a second.
+const STREAM_BYTES: u64 = 16 << 20;
 
 /// Why a ledger gives no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +57,7 @@ pub enum LedgerError {
 pub struct Ledgers {
     log: Arc<dyn Log>,
     clock: Clock,
+    stream_bytes: u64,
     open: Mutex<HashMap<Id, Open>>,
 }
 
@@ -64,21 +71,18 @@ impl Ledgers {
     /// The ledgers in `log`; each is folded when it is first asked.
     #[must_use]
     pub fn new(log: Arc<dyn Log>, clock: Clock) -> Arc<Self> {
+        Self::with_streams_of(log, clock, STREAM_BYTES)
+    }
+
+    /// As [`Self::new`], with streams of so many bytes.
+    #[must_use]
+    pub fn with_streams_of(log: Arc<dyn Log>, clock: Clock, stream_bytes: u64) -> Arc<Self> {
         Arc::new(Self {
             log,
             clock,
+            stream_bytes,
             open: Mutex::default(),
         })
-    }
-
-    /// The stream of a namespace's ledger.
-    ///
-    /// # Panics
-    /// Never: the id is one.
-    #[must_use]
-    pub fn key(namespace: &Id) -> StreamKey {
-        let id = Id::parse(STREAM_ID).expect("the id of the ledger's stream is an id");
-        StreamKey::new(StreamKind::Ledger, namespace, &id)
     }
 
     /// Carries a request out; the answer is durable.
@@ -101,10 +105,30 @@ impl Ledgers {
         namespace: &Id,
         look: impl FnOnce(&Ledger, Timestamp) -> T + Send + 'static,
     ) -> Result<T, LedgerError> {
+        self.show(namespace, |shown| look(shown.ledger, shown.at))
+            .await
+    }
+
+    /// The ledger as it stands, and where what follows is written.
+    ///
+    /// # Errors
+    /// The state of the log.
+    pub async fn whole(&self, namespace: &Id) -> Result<(Ledger, Place), LedgerError> {
+        self.show(namespace, |shown| {
+            (shown.ledger.clone(), shown.place.clone())
+        })
+        .await
+    }
+
+    async fn show<T: Send + 'static>(
+        &self,
+        namespace: &Id,
+        look: impl FnOnce(Shown<'_>) -> T + Send + 'static,
+    ) -> Result<T, LedgerError> {
         let (reply, seen) = oneshot::channel();
-        let look = Box::new(move |ledger: Result<(&Ledger, Timestamp), LedgerError>| {
+        let look = Box::new(move |shown: Result<Shown<'_>, LedgerError>| {
             // Whoever asked may have left.
-            let _ = reply.send(ledger.map(|(ledger, at)| look(ledger, at)));
+            let _ = reply.send(shown.map(look));
         });
         self.send(namespace, Asked::Look(look)).await;
         seen.await.unwrap_or_else(|_| Err(gone()))
@@ -141,9 +165,14 @@ impl Ledgers {
         });
         if known.keeper.is_closed() {
             let (keeper, inbox) = mpsc::channel(WAITING);
-            let (log, key) = (Arc::clone(&self.log), Self::key(namespace));
-            let changes = Arc::clone(&known.changes);
-            tokio::spawn(keeper::run(log, key, self.clock, inbox, changes));
+            let task = Keeper {
+                log: Arc::clone(&self.log),
+                namespace: namespace.clone(),
+                clock: self.clock,
+                stream_bytes: self.stream_bytes,
+                changes: Arc::clone(&known.changes),
+            };
+            tokio::spawn(task.run(inbox));
             known.keeper = keeper;
         }
         known

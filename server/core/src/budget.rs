@@ -12,7 +12,7 @@ use crate::{agent::BudgetLimits, outcome::EndReason, usage::Usage};
 
 mod amount;
 
-pub use amount::{Amount, Price, used};
+pub use amount::{Amount, Beside, Price, used};
 
 /// Tokens set aside for what a provider wraps around one message, in excess of its content.
 pub const MARGIN_PER_MESSAGE: u64 = 32;
@@ -20,6 +20,8 @@ pub const MARGIN_PER_MESSAGE: u64 = 32;
 pub const MARGIN_PER_TOOL: u64 = 64;
 /// Tokens set aside for what a provider wraps around a prompt.
 pub const MARGIN_PER_PROMPT: u64 = 512;
+/// Tool calls of one reply that are let through at most, where a shared budget limits them.
+pub const TOOL_CALLS_AT_ONCE: u64 = 64;
 /// Name of the loop's own budget.
 pub const LOOP_BUDGET: &str = "loop";
 
@@ -132,6 +134,9 @@ pub struct Ask {
     /// What its tokens cost at most; absent where the model has no price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<Price>,
+    /// Tool calls that its reply may ask for; 0 where it is offered no tool.
+    #[serde(default, skip_serializing_if = "crate::message::is_zero")]
+    pub tool_calls: u64,
 }
 
 /// What a budget allows a call.
@@ -141,6 +146,8 @@ pub struct Grant {
     pub reserved: Reservation,
     /// What set the output cap.
     pub bound: Bound,
+    /// Tool calls of the reply that shared budgets let through; `None` where they limit none.
+    pub tool_calls: Option<u64>,
 }
 
 /// Why a budget does not cover what is asked of it.
@@ -195,6 +202,7 @@ pub fn grant(limits: &BudgetLimits, used: &Amount, ask: Ask) -> Result<Grant, Sh
             output: ask.output,
         },
         bound: Bound::Configured,
+        tool_calls: None,
     };
     for (dimension, cap) in caps(limits, used, ask) {
         if cap < granted.reserved.output {

@@ -131,8 +131,9 @@ fn outcome(draft: &mut Draft, what: What) {
             call,
             attempt,
             max_output_tokens,
+            tool_calls,
         } => {
-            budget::granted(draft, call, attempt, max_output_tokens);
+            budget::granted(draft, call, attempt, max_output_tokens, tool_calls);
         }
         What::BudgetWaits {
             call,
@@ -146,7 +147,16 @@ fn outcome(draft: &mut Draft, what: What) {
         } => {
             budget::refused(draft, call, attempt, reason);
         }
-        What::BudgetSettled { call, attempt } => budget::settled(draft, call, attempt),
+        What::BudgetSettled {
+            call,
+            attempt,
+            more,
+        } => {
+            budget::settled(draft, call, attempt);
+            for (call, attempt) in more {
+                budget::settled(draft, call, attempt);
+            }
+        }
         What::Create(_)
         | What::StartLoop(_)
         | What::SendMessage(_)

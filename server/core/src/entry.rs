@@ -118,6 +118,9 @@ pub enum Cause {
         attempt: Attempt,
         /// The output cap that they allow.
         max_output_tokens: u64,
+        /// Tool calls that they let through; absent where they limit none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tool_calls: Option<u64>,
     },
     /// Named budgets do not cover a reservation now.
     BudgetWaits {
@@ -139,6 +142,9 @@ pub enum Cause {
         call: CallId,
         /// Its attempt.
         attempt: Attempt,
+        /// Others that they have taken since.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        more: Vec<(CallId, Attempt)>,
     },
     /// A timer fired.
     Timer(TimerWhy),

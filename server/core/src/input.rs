@@ -258,6 +258,8 @@ pub enum What {
         attempt: Attempt,
         /// The output cap that they allow, tokens.
         max_output_tokens: u64,
+        /// Tool calls of the reply that they let through; `None` where they limit none.
+        tool_calls: Option<u64>,
     },
     /// Named budgets do not cover a reservation now, and the one that is short says to wait.
     BudgetWaits {
@@ -283,6 +285,8 @@ pub enum What {
         call: CallId,
         /// Its attempt.
         attempt: Attempt,
+        /// Others that they have taken since they were last said to.
+        more: Vec<(CallId, Attempt)>,
     },
     /// A timer fired.
     TimerFired(TimerWhy),

@@ -24,6 +24,8 @@ use crate::{
 };
 
 mod apply;
+mod carry;
+mod claim;
 mod decide;
 mod event;
 mod period;
@@ -32,13 +34,15 @@ mod request;
 #[cfg(test)]
 mod tests;
 
+pub use claim::claims;
 pub use decide::decide;
 pub use event::{
-    BudgetCreated, BudgetDeleted, BudgetOverrun, BudgetPeriodStarted, BudgetReleased,
-    BudgetReserved, BudgetSettled, BudgetWarning, LedgerEntry, LedgerEvent, LimitsUpdated,
+    BudgetCarried, BudgetCreated, BudgetDeleted, BudgetOverrun, BudgetPeriodStarted,
+    BudgetReleased, BudgetReserved, BudgetSettled, BudgetWarning, EndedCarried, LedgerCarried,
+    LedgerEntry, LedgerEvent, LedgerSealed, LimitsUpdated,
 };
 pub use period::{Period, Window};
-pub use request::{Answer, Granted, Refusal, Request};
+pub use request::{Answer, Granted, Refusal, Request, Used};
 
 /// Name of the budget that every loop of the namespace is charged to, where it was created.
 pub const NAMESPACE_BUDGET: &str = "namespace";
@@ -60,10 +64,11 @@ pub type Name = Arc<str>;
 pub struct HoldId(Arc<str>);
 
 impl HoldId {
-    /// Of one attempt of a session's model call.
+    /// Of one attempt of a model call of the session of this id that was born then: one that took the
+    /// id of a deleted session has reservations of its own.
     #[must_use]
-    pub fn of_call(session: &str, call: CallId, attempt: Attempt) -> Self {
-        Self(format!("call/{session}/{call}/{attempt}").into())
+    pub fn of_call(session: &str, born: Timestamp, call: CallId, attempt: Attempt) -> Self {
+        Self(format!("call/{session}/{call}/{attempt}/{}", born.0).into())
     }
 
     /// Of a client that reserves for itself, by the id that it chose.
@@ -76,8 +81,9 @@ impl HoldId {
     #[must_use]
     pub fn call(&self) -> Option<(&str, CallId, Attempt)> {
         let (session, rest) = self.0.strip_prefix("call/")?.split_once('/')?;
-        let (call, attempt) = rest.split_once('/')?;
-        Some((session, call.parse().ok()?, attempt.parse().ok()?))
+        let mut rest = rest.split('/');
+        let call = rest.next()?.parse().ok()?;
+        Some((session, call, rest.next()?.parse().ok()?))
     }
 
     /// The id that a client chose; `None` for a session's.
@@ -145,12 +151,14 @@ pub struct Ledger {
     pub budgets: BTreeMap<Name, Budget>,
     /// What is set aside, by reservation.
     pub holds: BTreeMap<HoldId, Hold>,
+    /// Those among them that expire, by when.
+    expiring: BTreeSet<(Timestamp, HoldId)>,
     ended: VecDeque<HoldId>,
     ended_set: BTreeSet<HoldId>,
 }
 
 /// One budget.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Budget {
     /// What it allows.
     pub terms: Terms,
@@ -161,11 +169,16 @@ pub struct Budget {
     /// When its current period began: its creation, where it has none.
     pub period_start: Timestamp,
     /// What was settled since it was created.
+    #[serde(default)]
     pub ever: Amount,
-    /// What is set aside.
+    /// What is set aside: the sum of its open reservations, from which it is read back.
+    #[serde(skip)]
     pub reserved: Amount,
+    #[serde(default)]
     settled: Amount,
+    #[serde(default)]
     window: Window,
+    #[serde(default)]
     warned: BTreeSet<Dimension>,
 }
 
@@ -180,6 +193,8 @@ pub struct Hold {
     pub at: Timestamp,
     /// When it counts as used whole, where nobody settles it.
     pub expires_at: Option<Timestamp>,
+    /// Whether a budget limits tool calls, so that the reply is let through no more than are set aside.
+    pub capped: bool,
 }
 
 impl Ledger {
@@ -211,10 +226,19 @@ impl Ledger {
         self.ended_set.contains(hold)
     }
 
+    /// The open reservations of a session's calls.
+    pub fn holds_of(&self, session: &str) -> impl Iterator<Item = (&HoldId, &Hold)> {
+        let prefix = format!("call/{session}/");
+        let from = HoldId(prefix.as_str().into());
+        self.holds
+            .range(from..)
+            .take_while(move |(id, _)| id.0.starts_with(&prefix))
+    }
+
     /// The earliest instant at which an open reservation counts as used.
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
-        self.holds.values().filter_map(|hold| hold.expires_at).min()
+        self.expiring.first().map(|&(at, _)| at)
     }
 }
 

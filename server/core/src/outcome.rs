@@ -67,6 +67,19 @@ pub enum StopReason {
     Other(String),
 }
 
+impl StopReason {
+    /// Whether the tool calls of a reply that ended so are dispatched: none of a reply that was cut.
+    #[must_use]
+    pub fn lets_tools_run(&self) -> bool {
+        match self {
+            Self::EndTurn | Self::ToolUse | Self::StopSequence | Self::Pause | Self::Other(_) => {
+                true
+            }
+            Self::MaxTokens | Self::Refusal | Self::ContentFilter | Self::ContextFull => false,
+        }
+    }
+}
+
 /// Why an attempt of a model call was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

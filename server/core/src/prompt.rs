@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use crate::{
     agent::{Agent, ToolSet},
-    budget::{Amount, Ask, Dimension, Grant, LOOP_BUDGET, Price, Shortfall, grant},
+    budget::{
+        Amount, Ask, Dimension, Grant, LOOP_BUDGET, Price, Shortfall, TOOL_CALLS_AT_ONCE, grant,
+    },
     ids::{Attempt, CallId, Epoch, Timestamp},
     message::CallPart,
     outcome::EndReason,
@@ -189,6 +191,11 @@ impl State {
             output: self.limits.max_output_tokens,
             min_output: self.limits.min_output_tokens,
             price: self.price(),
+            tool_calls: if self.tools.is_empty() || self.concludes() {
+                0
+            } else {
+                TOOL_CALLS_AT_ONCE
+            },
         }
     }
 

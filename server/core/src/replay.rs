@@ -150,14 +150,24 @@ impl Input {
                 call,
                 attempt,
                 max_output_tokens,
+                tool_calls,
             } => Cause::BudgetGranted {
                 call,
                 attempt,
                 max_output_tokens,
+                tool_calls,
             },
             &What::BudgetWaits { call, attempt, .. } => Cause::BudgetWaits { call, attempt },
             &What::BudgetRefused { call, attempt, .. } => Cause::BudgetRefused { call, attempt },
-            &What::BudgetSettled { call, attempt } => Cause::BudgetSettled { call, attempt },
+            What::BudgetSettled {
+                call,
+                attempt,
+                more,
+            } => Cause::BudgetSettled {
+                call: *call,
+                attempt: *attempt,
+                more: more.clone(),
+            },
             &What::TimerFired(why) => Cause::Timer(why),
         }
     }
@@ -250,10 +260,12 @@ fn what_of(entry: &Entry) -> Option<What> {
             call,
             attempt,
             max_output_tokens,
+            tool_calls,
         } => What::BudgetGranted {
             call,
             attempt,
             max_output_tokens,
+            tool_calls,
         },
         &Cause::BudgetWaits { call, attempt } => What::BudgetWaits {
             call,
@@ -268,7 +280,15 @@ fn what_of(entry: &Entry) -> Option<What> {
                 reason,
             }
         }
-        &Cause::BudgetSettled { call, attempt } => What::BudgetSettled { call, attempt },
+        Cause::BudgetSettled {
+            call,
+            attempt,
+            more,
+        } => What::BudgetSettled {
+            call: *call,
+            attempt: *attempt,
+            more: more.clone(),
+        },
         &Cause::Timer(why) => What::TimerFired(why),
     })
 }

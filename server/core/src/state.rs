@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     agent::{Agent, Limits, ToolSet},
-    budget::Amount,
+    budget::{Amount, Beside},
     context::{Ratio, Recap},
     entry::Entry,
     ids::{Attempt, CallId, Epoch, LoopId, Seq, Timestamp},
@@ -101,6 +101,9 @@ pub struct Head {
     pub namespace: String,
     /// When it was created.
     pub created_at: Timestamp,
+    /// When it came to be under this id: it was created, forked or imported. What it reserves is told
+    /// by it from what an earlier session of the same id did.
+    pub born_at: Timestamp,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
 }
@@ -149,8 +152,8 @@ pub struct Counted {
 pub enum Settlement {
     /// It used this.
     Used(Amount),
-    /// Nobody reported what it used: the whole reservation counts.
-    Whole,
+    /// Nobody reported what tokens it used: those of the reservation count, and this beside them.
+    Whole(Beside),
     /// It was never made.
     Released,
 }

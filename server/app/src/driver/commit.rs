@@ -3,13 +3,14 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
+use futures_util::FutureExt as _;
 use loopwright_core::{
     Cause, Entry, Event, What, decide,
     ids::{Attempt, CallId},
     message::ToolOutput,
     outcome::{ModelFailure, ModelFailureKind},
 };
-use loopwright_log::{AppendError, NewRecord, ProgressTopic};
+use loopwright_log::{AppendError, NewRecord, ProgressTopic, Seq};
 
 use super::{CommandError, End, run::Driver};
 use crate::effects::progress::{CHANNEL_TEXT, CHANNEL_THINKING, CHANNEL_TOOL};
@@ -81,12 +82,7 @@ impl Driver {
             body.into(),
         );
         record.ends = self.topics_that_end(&entry);
-        match self
-            .world
-            .log
-            .append(&self.key, self.state.seq, record)
-            .await
-        {
+        match self.append(&entry, record).await {
             Ok(seq) => {
                 self.bytes = self.bytes.saturating_add(size);
                 self.before_apply();
@@ -109,6 +105,23 @@ impl Driver {
             Err(error) => Err(End::Lost {
                 reason: error.to_string(),
             }),
+        }
+    }
+
+    /// Appends the entry behind the fence. Named budgets are asked meanwhile, where it asks for some.
+    async fn append(&mut self, entry: &Entry, record: NewRecord) -> Result<Seq, AppendError> {
+        let (log, key) = (Arc::clone(&self.world.log), self.key.clone());
+        let mut appended = log.append(&key, self.state.seq, record);
+        let asks = |event: &Event| matches!(event, Event::ModelCallReserving(_));
+        if !entry.events.iter().any(asks) {
+            return appended.await;
+        }
+        // The record is on its way once the append was looked at.
+        let soon = (&mut appended).now_or_never();
+        self.ask_early(entry);
+        match soon {
+            Some(done) => done,
+            None => appended.await,
         }
     }
 

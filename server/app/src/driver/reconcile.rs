@@ -4,10 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use loopwright_core::{
-    What,
+    Entry, What,
     agent::ToolSpec,
     effect::{EffectKey, wanted},
     ids::{Attempt, CallId, Timestamp},
+    ledger::HoldId,
     outcome::{LookupAnswer, ToolFailure, ToolFailureKind},
     prompt::ToolRequest,
 };
@@ -25,6 +26,9 @@ use crate::{
     },
     sidecars::SessionRef,
 };
+
+/// Settlements that are written down together at most.
+const TAKEN_AT_ONCE: usize = 64;
 
 impl Driver {
     /// Makes `running == wanted`. Called once the entry that licenses it is durable, never before.
@@ -46,6 +50,11 @@ impl Driver {
         let Some(done) = done else {
             return Ok(());
         };
+        if let (What::BudgetSettled { call, attempt, .. }, false) = (&done.what, done.late) {
+            // It stays among what runs until it is written down, so that it is not begun again.
+            self.taken.push((*call, *attempt));
+            return Ok(());
+        }
         if done.late {
             return self.commit(as_late(done)).await;
         }
@@ -71,23 +80,27 @@ impl Driver {
         }
     }
 
-    fn start_reserve(&self, call: CallId, attempt: Attempt) -> Work {
+    fn start_reserve(&mut self, call: CallId, attempt: Attempt) -> Work {
         let ask = self.state.budget_request();
         let ask = ask.expect("a wanted reservation has its request");
         let active = self.state.active.as_ref();
         let waits = active.is_some_and(|active| active.paused.is_some());
+        let early = self.early.take();
+        let early = early.filter(|(of, _)| !waits && *of == (call, attempt));
         let names = self.state.agent.budgets.iter();
         let granted = self.charged(call, attempt).reserve(
             names.map(|name| name.as_str().into()).collect(),
             ask,
             waits,
+            early.map(|(_, asked)| asked),
         );
         let answered = async move {
             match granted.await {
-                Ok(max_output_tokens) => What::BudgetGranted {
+                Ok(granted) => What::BudgetGranted {
                     call,
                     attempt,
-                    max_output_tokens,
+                    max_output_tokens: granted.amount.output,
+                    tool_calls: granted.tool_calls,
                 },
                 Err(Refused::ForNow(waits_for)) => What::BudgetWaits {
                     call,
@@ -108,12 +121,61 @@ impl Driver {
         let settlement = self.state.settling.get(&(call, attempt)).copied();
         let settlement = settlement.expect("a wanted settlement has what it settles");
         let taken = self.charged(call, attempt).settle(settlement);
-        let taken = taken.map(move |()| What::BudgetSettled { call, attempt });
+        let taken = taken.map(move |()| What::BudgetSettled {
+            call,
+            attempt,
+            more: Vec::new(),
+        });
         Work::new(taken.boxed())
     }
 
+    /// Writes down which settlements were taken, once nothing else is under way or they are many: the
+    /// ledger has them, and whoever drives on without knowing it settles them again, which changes
+    /// nothing. Says whether it wrote.
+    pub(super) async fn tell_taken(&mut self) -> Result<bool, End> {
+        let waits = |key: &EffectKey| match *key {
+            EffectKey::Settle { call, attempt } => self.taken.contains(&(call, attempt)),
+            ref key => key.is_timer(),
+        };
+        let quiet = self.running.keys().all(waits);
+        if self.taken.is_empty() || !(quiet || self.taken.len() >= TAKEN_AT_ONCE) {
+            return Ok(false);
+        }
+        let mut more = std::mem::take(&mut self.taken);
+        for &(call, attempt) in &more {
+            self.running.remove(&EffectKey::Settle { call, attempt });
+        }
+        if let Some((call, attempt)) = more.pop() {
+            self.commit(What::BudgetSettled {
+                call,
+                attempt,
+                more,
+            })
+            .await?;
+        }
+        Ok(true)
+    }
+
+    /// Asks named budgets for the reservation that `entry` says it is asked for. Called once the entry is
+    /// on its way: the ledger's record comes after it, and goes with it in a crash.
+    pub(super) fn ask_early(&mut self, entry: &Entry) {
+        let mut next = self.state.clone();
+        next.apply_entry(self.state.seq + 1, entry);
+        let model = next.active.as_ref().and_then(|run| run.model.as_ref());
+        let of = model.map(|model| (model.call, model.attempt));
+        let (Some((call, attempt)), Some(ask)) = (of, next.budget_request()) else {
+            return;
+        };
+        let names = next.agent.budgets.iter();
+        let names = names.map(|name| name.as_str().into()).collect();
+        let asked = self.charged(call, attempt).ask(names, ask);
+        self.early = asked.map(|asked| ((call, attempt), asked));
+    }
+
     fn charged(&self, call: CallId, attempt: Attempt) -> Charged {
-        Charged::new(Arc::clone(&self.world.ledgers), &self.key, call, attempt)
+        let born = self.state.session.as_ref().map(|head| head.born_at);
+        let hold = HoldId::of_call(self.key.id(), born.unwrap_or_default(), call, attempt);
+        Charged::new(Arc::clone(&self.world.ledgers), &self.key, hold)
     }
 
     fn start_model(&mut self, call: CallId, attempt: Attempt) -> Work {

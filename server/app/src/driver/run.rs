@@ -31,7 +31,7 @@ use super::{
     observe::LoopSpans,
     world::World,
 };
-use crate::effects::model::Transcript;
+use crate::effects::{budget::Asked, model::Transcript};
 
 /// How long a driver without work waits for more before it lets go.
 const LINGER: Duration = Duration::from_secs(5);
@@ -44,6 +44,10 @@ pub(super) struct Driver {
     pub(super) transcript: Transcript,
     pub(super) running: BTreeMap<EffectKey, Running>,
     pub(super) effects: FuturesUnordered<Effect>,
+    /// Settlements that named budgets have taken, and that are not written down yet.
+    pub(super) taken: Vec<(CallId, Attempt)>,
+    /// A reservation that was asked for while the entry that says so was written.
+    pub(super) early: Option<((CallId, Attempt), Asked)>,
     /// Where each attempt under way was licensed.
     pub(super) anchors: BTreeMap<(CallId, Attempt), Seq>,
     /// Bytes of the session's log, as near as the driver can tell.
@@ -108,6 +112,8 @@ async fn live(
         transcript: Transcript::default(),
         running: BTreeMap::new(),
         effects: FuturesUnordered::new(),
+        taken: Vec::new(),
+        early: None,
         anchors: BTreeMap::new(),
         bytes,
         progressed,
@@ -155,6 +161,11 @@ impl Driver {
         let mut catalog = self.world.sidecars.changes();
         loop {
             self.reconcile();
+            match self.tell_taken().await {
+                Ok(false) => {}
+                Ok(true) => continue,
+                Err(end) => return end,
+            }
             let idle = !self.running.keys().any(|key| !key.is_timer());
             let step = if let Some(order) = next.take() {
                 self.deliver(order).await

@@ -5,16 +5,16 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use loopwright_core::{
     budget::Ask,
-    ids::{Attempt, CallId},
-    ledger::{Answer, HoldId, Name, OnExhausted, Refusal, Request},
+    ledger::{Answer, Granted, HoldId, Name, OnExhausted, Refusal, Request, Used},
     outcome::{EndReason, WaitsFor},
     state::Settlement,
 };
 use loopwright_log::{Id, StreamKey};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle};
 
 use crate::ledger::{LedgerError, Ledgers};
 
@@ -31,6 +31,9 @@ pub(crate) enum Refused {
     ForGood(EndReason),
 }
 
+/// A reservation that was asked for.
+pub(crate) struct Asked(JoinHandle<Result<Answer, LedgerError>>);
+
 /// One attempt of a model call, as the ledger of its namespace knows it.
 pub(crate) struct Charged {
     ledgers: Arc<Ledgers>,
@@ -39,21 +42,29 @@ pub(crate) struct Charged {
 }
 
 impl Charged {
-    /// An attempt of a call of the session `key`.
-    pub(crate) fn new(
-        ledgers: Arc<Ledgers>,
-        key: &StreamKey,
-        call: CallId,
-        attempt: Attempt,
-    ) -> Self {
+    /// The attempt that `hold` is of, of a call of the session `key`.
+    pub(crate) fn new(ledgers: Arc<Ledgers>, key: &StreamKey, hold: HoldId) -> Self {
         Self {
             ledgers,
             namespace: Id::parse(key.namespace()).ok(),
-            hold: HoldId::of_call(key.id(), call, attempt),
+            hold,
         }
     }
 
-    /// Reserves; the output cap that is granted. A loop that `waits` already is answered once there is
+    /// Asks for a reservation now, whatever becomes of the answer: one that nobody looks at is found by
+    /// its id when it is asked for again, settled or given back.
+    pub(crate) fn ask(self, budgets: Vec<Name>, ask: Ask) -> Option<Asked> {
+        let (ledgers, namespace, hold) = (self.ledgers, self.namespace?, self.hold);
+        let request = Request::ReserveCall { hold, budgets, ask };
+        let mut asked = async move { ledgers.ask(&namespace, request).await }.boxed();
+        // In the ledger's inbox before anything that is said of it later.
+        match (&mut asked).now_or_never() {
+            Some(answer) => Some(Asked(tokio::spawn(std::future::ready(answer)))),
+            None => Some(Asked(tokio::spawn(asked))),
+        }
+    }
+
+    /// Reserves; what is granted, first by the answer to what was asked already. A loop that `waits` already is answered once there is
     /// another answer than that it has to.
     ///
     /// # Errors
@@ -63,14 +74,25 @@ impl Charged {
         budgets: Vec<Name>,
         ask: Ask,
         waits: bool,
-    ) -> Result<u64, Refused> {
+        mut asked: Option<Asked>,
+    ) -> Result<Granted, Refused> {
         let hold = self.hold.clone();
         let request = Request::ReserveCall { hold, budgets, ask };
         // Before the question: what changes after the answer is seen.
         let mut changes = self.namespace.as_ref().map(|ns| self.ledgers.changes(ns));
         loop {
-            match self.until_answered(request.clone()).await {
-                Ok(Answer::Granted(granted)) => return Ok(granted.amount.output),
+            let early = match asked.take() {
+                Some(Asked(task)) => task.await.ok(),
+                None => None,
+            };
+            let answer = match early {
+                None | Some(Err(LedgerError::Unavailable(_))) => {
+                    self.until_answered(request.clone()).await
+                }
+                Some(answer) => answer,
+            };
+            match answer {
+                Ok(Answer::Granted(granted)) => return Ok(granted),
                 Ok(Answer::Done) => return Err(error("the ledger granted nothing").into()),
                 Err(LedgerError::Refused(Refusal::Exhausted {
                     budget,
@@ -97,9 +119,12 @@ impl Charged {
         let request = match settlement {
             Settlement::Used(used) => Request::Settle {
                 hold,
-                used: Some(used),
+                used: Used::Reported(used),
             },
-            Settlement::Whole => Request::Settle { hold, used: None },
+            Settlement::Whole(beside) => Request::Settle {
+                hold,
+                used: Used::Tokens(beside),
+            },
             Settlement::Released => Request::Release { hold },
         };
         let hold = self.hold.clone();

@@ -2,24 +2,36 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::StreamExt as _;
 use loopwright_core::{
-    ids::Timestamp,
-    ledger::{Answer, Ledger, LedgerEntry, LedgerEvent, Request, decide},
+    ids::{Seq, Timestamp},
+    ledger::{Answer, Ledger, LedgerEvent, Request, decide},
 };
-use loopwright_log::{Log, LogError, NewRecord, ReadItem, ReadMode, StreamKey};
+use loopwright_log::{Id, Log};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::LedgerError;
+use super::{
+    LedgerError,
+    stream::{self, Folded, Place},
+};
 use crate::driver::Clock;
 
 /// Requests that one entry answers at most: it must fit a record, however long the chains are.
 const BATCH: usize = 64;
 /// Longest time to an expiry that is slept at once: a clock that is set is noticed.
 const LONGEST: Duration = Duration::from_secs(60);
+/// A stream may grow to so many times what it carries, where that is more than its limit.
+const TIMES_CARRIED: u64 = 4;
+
+/// The ledger as it is shown: everything in it is durable.
+pub(super) struct Shown<'a> {
+    pub(super) ledger: &'a Ledger,
+    pub(super) at: Timestamp,
+    /// Where its next record goes.
+    pub(super) place: &'a Place,
+}
 
 /// Looks at the ledger, or hears why it cannot.
-pub(super) type Look = Box<dyn FnOnce(Result<(&Ledger, Timestamp), LedgerError>) + Send>;
+pub(super) type Look = Box<dyn FnOnce(Result<Shown<'_>, LedgerError>) + Send>;
 
 /// What is asked of the task.
 pub(super) enum Asked {
@@ -36,23 +48,121 @@ pub(super) enum Asked {
 
 type Reply = oneshot::Sender<Result<Answer, LedgerError>>;
 
-/// Keeps the ledger of `key` until nobody can ask any more, or its log fails.
-pub(super) async fn run(
-    log: Arc<dyn Log>,
-    key: StreamKey,
-    clock: Clock,
-    mut inbox: mpsc::Receiver<Asked>,
-    changes: Arc<watch::Sender<u64>>,
-) {
-    let failed = match fold(&*log, &key).await {
-        Ok(ledger) => keep(&*log, &key, clock, ledger, &mut inbox, &changes).await,
-        Err(error) => Some(error),
-    };
-    let Some(error) = failed else { return };
-    tracing::warn!(%key, %error, "a ledger ends; the next request folds it anew");
-    inbox.close();
-    while let Some(asked) = inbox.recv().await {
-        asked.refuse(error.clone());
+/// The keeper of one ledger.
+pub(super) struct Keeper {
+    pub(super) log: Arc<dyn Log>,
+    pub(super) namespace: Id,
+    pub(super) clock: Clock,
+    /// Bytes after which a stream is followed by another.
+    pub(super) stream_bytes: u64,
+    pub(super) changes: Arc<watch::Sender<Seq>>,
+}
+
+impl Keeper {
+    /// Keeps the ledger until nobody can ask any more, or its log fails.
+    pub(super) async fn run(self, mut inbox: mpsc::Receiver<Asked>) {
+        let failed = match stream::open(&*self.log, &self.namespace).await {
+            Ok(folded) => self.keep(folded, &mut inbox).await,
+            Err(error) => Some(error),
+        };
+        let Some(error) = failed else { return };
+        let namespace = &self.namespace;
+        tracing::warn!(%namespace, %error, "a ledger ends; the next request folds it anew");
+        inbox.close();
+        while let Some(asked) = inbox.recv().await {
+            asked.refuse(error.clone());
+        }
+    }
+
+    /// Serves the inbox; `None` where it is closed.
+    async fn keep(
+        &self,
+        mut folded: Folded,
+        inbox: &mut mpsc::Receiver<Asked>,
+    ) -> Option<LedgerError> {
+        let mut waiting = Vec::with_capacity(BATCH);
+        let mut limit = self.limit(&folded);
+        loop {
+            let expires = folded.ledger.expires_at();
+            tokio::select! {
+                taken = inbox.recv_many(&mut waiting, BATCH) => if taken == 0 {
+                    return None;
+                },
+                () = until(self.clock, expires), if expires.is_some() => {}
+            }
+            if let Err(error) = self.carry_out(&mut folded, waiting.drain(..)).await {
+                return Some(error);
+            }
+            if folded.bytes >= limit {
+                match self.turn(&mut folded).await {
+                    Ok(()) => {
+                        limit = self
+                            .limit(&folded)
+                            .max(folded.bytes + self.stream_bytes / 16)
+                    }
+                    Err(error) => return Some(error),
+                }
+            }
+        }
+    }
+
+    /// Decides what was asked, makes it durable, answers.
+    async fn carry_out(
+        &self,
+        folded: &mut Folded,
+        waiting: impl Iterator<Item = Asked>,
+    ) -> Result<(), LedgerError> {
+        let at = self.clock.now();
+        let mut decided = Decided::default();
+        // It is never refused.
+        let _ = decided.take(&mut folded.ledger, at, &Request::Expire);
+        let mut looks = Vec::new();
+        for asked in waiting {
+            match asked {
+                Asked::Request { request, reply } => {
+                    let answer = decided.take(&mut folded.ledger, at, &request);
+                    decided.answers.push((reply, answer));
+                }
+                Asked::Look(look) => looks.push(look),
+            }
+        }
+        if let Err(error) = decided.commit(&*self.log, at, folded).await {
+            looks.into_iter().for_each(|look| look(Err(error.clone())));
+            return Err(error);
+        }
+        self.tell(folded);
+        for look in looks {
+            look(Ok(Shown {
+                ledger: &folded.ledger,
+                at,
+                place: &folded.place,
+            }));
+        }
+        Ok(())
+    }
+
+    /// Goes on in a new stream, if the log lets it.
+    async fn turn(&self, folded: &mut Folded) -> Result<(), LedgerError> {
+        let at = self.clock.now();
+        let (log, place) = (&*self.log, &folded.place);
+        let next = stream::go_on(log, &self.namespace, at, place, &folded.ledger).await?;
+        if let Some(next) = next {
+            *folded = next;
+            self.tell(folded);
+        }
+        Ok(())
+    }
+
+    fn tell(&self, folded: &Folded) {
+        let seq = folded.ledger.seq;
+        self.changes
+            .send_if_modified(|told| std::mem::replace(told, seq) != seq);
+    }
+
+    /// Bytes at which the stream is followed by another: what is carried over is written seldom enough.
+    fn limit(&self, folded: &Folded) -> u64 {
+        let carried = folded.carried.saturating_mul(TIMES_CARRIED);
+        folded.carried + self.stream_bytes.max(carried)
     }
 }
 
@@ -63,47 +173,6 @@ impl Asked {
             Self::Request { reply, .. } => drop(reply.send(Err(error))),
             Self::Look(look) => look(Err(error)),
         }
-    }
-}
-
-/// Serves the inbox; `None` where it is closed.
-async fn keep(
-    log: &dyn Log,
-    key: &StreamKey,
-    clock: Clock,
-    mut ledger: Ledger,
-    inbox: &mut mpsc::Receiver<Asked>,
-    changes: &watch::Sender<u64>,
-) -> Option<LedgerError> {
-    let mut waiting = Vec::with_capacity(BATCH);
-    loop {
-        let expires = ledger.expires_at();
-        tokio::select! {
-            taken = inbox.recv_many(&mut waiting, BATCH) => if taken == 0 {
-                return None;
-            },
-            () = until(clock, expires), if expires.is_some() => {}
-        }
-        let at = clock.now();
-        let mut decided = Decided::default();
-        // It is never refused.
-        let _ = decided.take(&mut ledger, at, &Request::Expire);
-        let mut looks = Vec::new();
-        for asked in waiting.drain(..) {
-            match asked {
-                Asked::Request { request, reply } => {
-                    let answer = decided.take(&mut ledger, at, &request);
-                    decided.answers.push((reply, answer));
-                }
-                Asked::Look(look) => looks.push(look),
-            }
-        }
-        if let Err(error) = decided.commit(log, key, at, &mut ledger).await {
-            looks.into_iter().for_each(|look| look(Err(error.clone())));
-            return Some(error);
-        }
-        changes.send_if_modified(|seq| std::mem::replace(seq, ledger.seq) != ledger.seq);
-        looks.into_iter().for_each(|look| look(Ok((&ledger, at))));
     }
 }
 
@@ -132,14 +201,17 @@ impl Decided {
     async fn commit(
         self,
         log: &dyn Log,
-        key: &StreamKey,
         at: Timestamp,
-        ledger: &mut Ledger,
+        folded: &mut Folded,
     ) -> Result<(), LedgerError> {
         let Self { events, answers } = self;
         if !events.is_empty() {
-            match append(log, key, at, ledger.seq, events).await {
-                Ok(seq) => ledger.seq = seq,
+            let Place { key, base, .. } = &folded.place;
+            match stream::append(log, key, at, folded.ledger.seq - base, events).await {
+                Ok((seq, bytes)) => {
+                    folded.ledger.seq = base + seq;
+                    folded.bytes += bytes;
+                }
                 Err(error) => {
                     for (reply, _) in answers {
                         let _ = reply.send(Err(error.clone()));
@@ -152,43 +224,6 @@ impl Decided {
             let _ = reply.send(answer);
         }
         Ok(())
-    }
-}
-
-async fn append(
-    log: &dyn Log,
-    key: &StreamKey,
-    at: Timestamp,
-    expected: u64,
-    events: Vec<LedgerEvent>,
-) -> Result<u64, LedgerError> {
-    let body = serde_json::to_vec(&LedgerEntry { events })
-        .map_err(|error| LedgerError::Unreadable(error.to_string()))?;
-    let at = loopwright_log::Timestamp::from_unix_ms(at.0);
-    let record = NewRecord::new(at, 0, body.into());
-    let appended = log.append(key, expected, record).await;
-    appended.map_err(|error| LedgerError::Unavailable(error.to_string()))
-}
-
-async fn fold(log: &dyn Log, key: &StreamKey) -> Result<Ledger, LedgerError> {
-    let mut ledger = Ledger::default();
-    let mut items = log.read(key, 0, ReadMode::ToTail);
-    while let Some(item) = items.next().await {
-        let ReadItem::Fact(record) = item.map_err(unreadable)? else {
-            continue;
-        };
-        let entry: LedgerEntry = serde_json::from_slice(&record.body()).map_err(|error| {
-            LedgerError::Unreadable(format!("{key} at seq {}: {error}", record.seq))
-        })?;
-        ledger.apply_entry(record.seq, &entry);
-    }
-    Ok(ledger)
-}
-
-fn unreadable(error: LogError) -> LedgerError {
-    match error {
-        LogError::Unavailable { reason } => LedgerError::Unavailable(reason),
-        other => LedgerError::Unreadable(other.to_string()),
     }
 }
 

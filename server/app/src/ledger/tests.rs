@@ -14,6 +14,9 @@ use loopwright_log::{Log, MemoryLog, NewRecord, Timestamp as At};
 
 use super::*;
 
+mod orphans;
+mod streams;
+
 fn default_namespace() -> Id {
     Id::parse("default").unwrap()
 }
@@ -34,13 +37,14 @@ fn create(name: &str, total: u64) -> Request {
 
 fn call(number: u32) -> Request {
     Request::ReserveCall {
-        hold: HoldId::of_call("s", CallId(number), 1),
+        hold: HoldId::of_call("s", Timestamp(7), CallId(number), 1),
         budgets: vec![Name::from("b")],
         ask: Ask {
             input: 10,
             output: 10,
             min_output: 10,
             price: None,
+            tool_calls: 0,
         },
     }
 }
@@ -60,7 +64,7 @@ async fn many_loops_at_once_take_one_append_and_no_more_than_there_is() {
     let answers = futures_util::future::join_all(asked).await;
     let granted = answers.iter().filter(|answer| answer.is_ok()).count();
     assert_eq!(granted, 10, "of 200 tokens, at 20 a call");
-    let tail = log.tail(&Ledgers::key(&namespace)).await.unwrap();
+    let tail = log.tail(&Place::first(&namespace).key).await.unwrap();
     assert!(tail <= Some(3), "64 requests took {tail:?} appends");
     assert_eq!(
         used(&ledgers)
@@ -108,7 +112,7 @@ async fn a_ledger_that_cannot_be_read_grants_nothing() {
     let namespace = default_namespace();
     let body = br#"{"events":[{"BudgetMelted":{"name":"b"}}]}"#.to_vec();
     let record = NewRecord::new(At::from_unix_ms(1), 0, body.into());
-    log.append(&Ledgers::key(&namespace), 0, record)
+    log.append(&Place::first(&namespace).key, 0, record)
         .await
         .unwrap();
     let ledgers = Ledgers::new(log, Clock);

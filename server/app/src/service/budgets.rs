@@ -158,8 +158,8 @@ impl BudgetService for Budgets {
         let asked = request.into_inner();
         let mut all = Violations::default();
         let hold = wire::reservation(&asked.reservation_id, &mut all);
+        let used = wire::used(asked.used.as_ref(), &mut all);
         all.check(()).map_err(|all| status::invalid(&all))?;
-        let used = asked.used.as_ref().map(wire::amount);
         self.ask(&caller, Ask::Settle { hold, used }).await?;
         Ok(Response::new(v1::SettleResponse {}))
     }

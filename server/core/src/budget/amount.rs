@@ -120,6 +120,27 @@ impl Price {
     }
 }
 
+/// What a call is charged beside its tokens, which the loop knows whatever the provider says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// Tool calls of its reply that were let through.
+    pub tool_calls: u64,
+    /// The loop's time since it was last charged, milliseconds.
+    pub wall_ms: u64,
+}
+
+impl Amount {
+    /// The same tokens, cost and model calls, and this beside them.
+    #[must_use]
+    pub fn with(self, beside: Beside) -> Self {
+        Self {
+            tool_calls: beside.tool_calls,
+            wall_ms: beside.wall_ms,
+            ..self
+        }
+    }
+}
+
 /// What a call used, as an amount.
 #[must_use]
 pub fn used(usage: &Usage, cost_micro_usd: u64) -> Amount {

@@ -25,6 +25,7 @@ const ASK: Ask = Ask {
     output: 4096,
     min_output: 64,
     price: None,
+    tool_calls: 0,
 };
 
 fn dimension(result: Result<Grant, Shortfall>) -> Option<Dimension> {
@@ -42,7 +43,8 @@ fn without_limits_the_cap_is_the_configured_one() {
         granted,
         Ok(Grant {
             reserved,
-            bound: Bound::Configured
+            bound: Bound::Configured,
+            tool_calls: None
         })
     );
 }
@@ -82,7 +84,8 @@ fn the_cap_shrinks_to_what_is_left_and_stops_below_the_least() {
         granted,
         Ok(Grant {
             reserved,
-            bound: Bound::Budget(Dimension::TotalTokens)
+            bound: Bound::Budget(Dimension::TotalTokens),
+            tool_calls: None
         })
     );
     let granted = grant(&limits(None, None, Some(1_000)), &gone(400, 37), ASK);
@@ -194,7 +197,7 @@ proptest! {
         let limits = BudgetLimits { cost_micro_usd: money, ..limits(input, output, total) };
         let used = Amount { cost_micro_usd: spent_money, ..gone(spent_input, spent_output) };
         let price = price.map(|(input, output)| Price { input, output });
-        let ask = Ask { input: ask_input, output: ask_output, min_output, price };
+        let ask = Ask { input: ask_input, output: ask_output, min_output, price, tool_calls: 0 };
         if let Ok(Grant { reserved, .. }) = grant(&limits, &used, ask) {
             prop_assert!(reserved.output >= 1 && reserved.output <= ask_output);
             prop_assert!(input.is_none_or(|l| spent_input + reserved.input <= l));

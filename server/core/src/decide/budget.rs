@@ -2,7 +2,7 @@
 
 use super::{Draft, step};
 use crate::{
-    budget::{Bound, Grant, Reservation},
+    budget::{Bound, Grant},
     event::{BudgetOverrun, BudgetSettled, LoopPaused, LoopResumed, SettlementAcknowledged},
     ids::{Attempt, CallId},
     outcome::{EndReason, WaitsFor},
@@ -11,7 +11,13 @@ use crate::{
 };
 
 /// Named budgets said yes: the call may start, if the loop's own budget still covers it.
-pub(super) fn granted(draft: &mut Draft, call: CallId, attempt: Attempt, cap: u64) {
+pub(super) fn granted(
+    draft: &mut Draft,
+    call: CallId,
+    attempt: Attempt,
+    cap: u64,
+    tool_calls: Option<u64>,
+) {
     if !is_reserving(draft, call, attempt) {
         return;
     }
@@ -20,22 +26,14 @@ pub(super) fn granted(draft: &mut Draft, call: CallId, attempt: Attempt, cap: u6
     }
     match draft.state.own_grant() {
         Err(reason) => step::end(draft, reason),
-        Ok(own) if cap < own.reserved.output => {
-            let reserved = Reservation {
-                output: cap,
-                ..own.reserved
-            };
-            step::license(
-                draft,
-                call,
-                attempt,
-                Grant {
-                    reserved,
-                    bound: Bound::NamedBudget,
-                },
-            );
+        Ok(own) => {
+            let mut granted = Grant { tool_calls, ..own };
+            if cap < own.reserved.output {
+                granted.reserved.output = cap;
+                granted.bound = Bound::NamedBudget;
+            }
+            step::license(draft, call, attempt, granted);
         }
-        Ok(own) => step::license(draft, call, attempt, own),
     }
 }
 
@@ -65,16 +63,22 @@ pub(super) fn settled(draft: &mut Draft, call: CallId, attempt: Attempt) {
     }
 }
 
+/// What an attempt that ended is settled with.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Ended {
+    /// What the provider counted, where it did.
+    pub(super) usage: Option<Usage>,
+    /// And what that costs.
+    pub(super) cost: Option<u64>,
+    /// Whether it may have run, so that it may have used what nobody counted.
+    pub(super) may_have_run: bool,
+    /// Tool calls of its reply that are let through.
+    pub(super) tool_calls: u64,
+}
+
 /// Settles what was reserved for an attempt that ended: with what the provider counted, else with
 /// the whole reservation where the call may have run, else with nothing.
-pub(super) fn settle(
-    draft: &mut Draft,
-    call: CallId,
-    attempt: Attempt,
-    usage: Option<Usage>,
-    cost: Option<u64>,
-    may_have_run: bool,
-) {
+pub(super) fn settle(draft: &mut Draft, call: CallId, attempt: Attempt, ended: Ended) {
     let Some(reserved) = draft
         .state
         .active
@@ -83,34 +87,38 @@ pub(super) fn settle(
     else {
         return;
     };
-    if let Some(usage) = usage {
-        if usage.prompt() > reserved.input || usage.output > reserved.output {
-            draft.emit(BudgetOverrun {
-                call,
-                attempt,
-                reserved,
-                usage,
-            });
-        }
-        draft.emit(BudgetSettled {
+    let (usage, estimated) = match ended.usage {
+        Some(usage) => (usage, false),
+        None if ended.may_have_run => (reserved.as_usage(), true),
+        None => (Usage::default(), false),
+    };
+    if usage.prompt() > reserved.input || usage.output > reserved.output {
+        draft.emit(BudgetOverrun {
             call,
             attempt,
+            reserved,
             usage,
-            cost_micro_usd: cost.unwrap_or_else(|| most(draft, &usage)),
-            estimated: false,
         });
-    } else if may_have_run {
-        let usage = reserved.as_usage();
-        draft.emit(BudgetSettled {
-            call,
-            attempt,
-            usage,
-            cost_micro_usd: most(draft, &usage),
-            estimated: true,
-        });
-    } else {
-        release(draft, call, attempt);
     }
+    let cost = ended.cost.filter(|_| ended.usage.is_some());
+    let shared = !draft.state.agent.budgets.is_empty();
+    draft.emit(BudgetSettled {
+        call,
+        attempt,
+        usage,
+        cost_micro_usd: cost.unwrap_or_else(|| most(draft, &usage)),
+        estimated,
+        tool_calls: if shared { ended.tool_calls } else { 0 },
+        wall_ms: if shared { uncharged(draft) } else { 0 },
+    });
+}
+
+/// The loop's time that no shared budget was charged with yet, milliseconds.
+fn uncharged(draft: &Draft) -> u64 {
+    draft.state.active.as_ref().map_or(0, |active| {
+        let passed = draft.at.since(active.started_at);
+        passed.saturating_sub(active.wall_charged_ms)
+    })
 }
 
 /// Gives a reservation back whole.
@@ -121,6 +129,8 @@ pub(super) fn release(draft: &mut Draft, call: CallId, attempt: Attempt) {
         usage: Usage::default(),
         cost_micro_usd: 0,
         estimated: false,
+        tool_calls: 0,
+        wall_ms: 0,
     });
 }
 

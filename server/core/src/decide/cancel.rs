@@ -58,7 +58,11 @@ pub(super) fn abandon_model(draft: &mut Draft, reason: AbandonReason) {
                 attempt,
                 reason,
             });
-            budget::settle(draft, call, attempt, None, None, true);
+            let ended = budget::Ended {
+                may_have_run: true,
+                ..budget::Ended::default()
+            };
+            budget::settle(draft, call, attempt, ended);
         }
         ModelPhase::Reserving => {
             draft.emit(ModelCallAbandoned {

@@ -44,8 +44,20 @@ pub(super) fn completed(draft: &mut Draft, call: CallId, attempt: Attempt, reply
         first_token_ms: reply.first_token_ms,
         cost_micro_usd: reply.cost_micro_usd,
     });
-    budget::settle(draft, call, attempt, usage, reply.cost_micro_usd, true);
     let asks = parts.iter().any(|part| matches!(part, Part::ToolCall(_)));
+    let checked = if stop.lets_tools_run() && !draft.state.concludes() {
+        tool::check(draft, &parts, &verdicts)
+    } else {
+        Vec::new()
+    };
+    let let_through = checked.iter().filter(|refused| refused.is_none()).count();
+    let ended = budget::Ended {
+        usage,
+        cost: reply.cost_micro_usd,
+        may_have_run: true,
+        tool_calls: let_through as u64,
+    };
+    budget::settle(draft, call, attempt, ended);
     tool::request(draft, &parts, &verdicts);
     if draft.state.concludes() {
         let text = "No tool can be called any more: this was the last reply.";
@@ -70,7 +82,7 @@ pub(super) fn completed(draft: &mut Draft, call: CallId, attempt: Attempt, reply
         | StopReason::Other(_)
             if asks =>
         {
-            tool::check_and_dispatch(draft, &parts, &verdicts);
+            tool::refuse_and_dispatch(draft, checked);
         }
         StopReason::EndTurn | StopReason::ToolUse | StopReason::StopSequence => {
             if draft.state.pending.is_empty() {
@@ -198,14 +210,12 @@ pub(super) fn failed(
         usage: failure.usage,
         body_crc: failure.body_crc,
     });
-    budget::settle(
-        draft,
-        call,
-        attempt,
-        failure.usage,
-        None,
-        failure.kind.may_have_run(),
-    );
+    let ended = budget::Ended {
+        usage: failure.usage,
+        may_have_run: failure.kind.may_have_run(),
+        ..budget::Ended::default()
+    };
+    budget::settle(draft, call, attempt, ended);
     if smaller && !context::make_more_room(draft) {
         let reason = context::exhausted(draft);
         return step::end(draft, reason);

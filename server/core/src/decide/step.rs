@@ -2,7 +2,7 @@
 
 use super::{Draft, cancel, context, landing, message};
 use crate::{
-    budget::{Bound, Grant},
+    budget::{Bound, Dimension, Grant, LOOP_BUDGET},
     event::{BudgetReserved, LoopEnded, ModelCallReserving, ModelCallStarted},
     ids::{Attempt, CallId},
     message::{clamp, text_of},
@@ -35,9 +35,8 @@ pub(super) fn next(draft: &mut Draft) {
         return end(draft, LATE);
     }
     if active.over_tool_budget {
-        let limit = limits.budget.tool_calls.unwrap_or(0);
-        let used = active.totals.tool_calls;
-        return landing::land(draft, tool_budget_exceeded(limit, used));
+        let reason = tool_budget_exceeded(draft);
+        return landing::land(draft, reason);
     }
     if let Some(reason) = landing::stop(draft) {
         return end(draft, reason);
@@ -71,6 +70,7 @@ pub(super) fn license(draft: &mut Draft, call: CallId, attempt: Attempt, granted
             call,
             attempt,
             reserved: granted.reserved,
+            tool_calls: granted.tool_calls,
         });
     }
     let active = draft.state.active.as_ref();
@@ -102,10 +102,22 @@ pub(super) fn is_late(draft: &Draft) -> bool {
     deadline.is_some_and(|deadline| draft.at >= deadline)
 }
 
-pub(super) fn tool_budget_exceeded(limit: u64, used: u64) -> EndReason {
+/// How a loop ends that asked for more tool calls than a budget allows: its own, or a shared one, whose
+/// limit only the ledger knows.
+fn tool_budget_exceeded(draft: &Draft) -> EndReason {
+    let used = draft
+        .state
+        .active
+        .as_ref()
+        .map_or(0, |active| active.totals.tool_calls);
+    let own = draft.state.limits.budget.tool_calls;
+    let (budget, limit) = match own.filter(|&limit| used >= limit) {
+        Some(limit) => (LOOP_BUDGET.to_owned(), limit),
+        None => (draft.state.agent.budgets.join(", "), used),
+    };
     EndReason::BudgetExceeded {
-        budget: crate::budget::LOOP_BUDGET.to_owned(),
-        dimension: crate::budget::Dimension::ToolCalls,
+        budget,
+        dimension: Dimension::ToolCalls,
         limit,
         used,
         requested: 1,

@@ -17,6 +17,7 @@ mod messages;
 mod model;
 mod progress;
 mod resume;
+mod shared;
 mod steps;
 mod timers;
 mod told;

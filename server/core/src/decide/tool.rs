@@ -52,47 +52,72 @@ pub(super) fn reject_all(draft: &mut Draft, reason: RejectReason, message: &str)
     }
 }
 
-/// Checks each requested call, refuses what may not run, dispatches the rest.
-pub(super) fn check_and_dispatch(draft: &mut Draft, parts: &[Part], verdicts: &[Verdict]) {
-    let mut per_name = draft
-        .state
-        .active
-        .as_ref()
-        .map(|active| (*active.per_name).clone())
-        .unwrap_or_default();
-    let mut dispatched = draft
-        .state
-        .active
-        .as_ref()
-        .map_or(0, |a| a.totals.tool_calls);
-    let calls = waiting(draft);
-    for (at, (call, (_, part))) in calls.into_iter().zip(calls_of(parts)).enumerate() {
+/// Why a call may not run, and what the model is told.
+type Refused = (RejectReason, String);
+
+/// For each call that the reply asks for, in order, why it may not run; `None` where it may.
+pub(super) fn check(draft: &Draft, parts: &[Part], verdicts: &[Verdict]) -> Vec<Option<Refused>> {
+    let Some(active) = &draft.state.active else {
+        return Vec::new();
+    };
+    let mut per_name = (*active.per_name).clone();
+    let mut counts = Counts {
+        of_name: 0,
+        dispatched: active.totals.tool_calls,
+        of_reply: 0,
+        granted: active.tools_granted,
+    };
+    let mut checked = Vec::new();
+    for (at, (_, part)) in calls_of(parts).enumerate() {
         let invalid = verdicts
             .get(at)
             .map_or(Some(UNCHECKED), |verdict| verdict.invalid.as_deref());
-        let count = per_name.entry(Arc::from(part.tool.as_str())).or_default();
-        match refusal(draft, part, invalid, *count, dispatched) {
-            Some((reason, message)) => draft.emit(ToolCallRejected {
+        let of_name = per_name.entry(Arc::from(part.tool.as_str())).or_default();
+        counts.of_name = *of_name;
+        let refused = refusal(draft, part, invalid, counts);
+        if refused.is_none() {
+            *of_name = of_name.saturating_add(1);
+            counts.dispatched = counts.dispatched.saturating_add(1);
+            counts.of_reply = counts.of_reply.saturating_add(1);
+        }
+        checked.push(refused);
+    }
+    checked
+}
+
+/// Refuses the calls of the reply that may not run, dispatches the rest.
+pub(super) fn refuse_and_dispatch(draft: &mut Draft, checked: Vec<Option<Refused>>) {
+    for (call, refused) in waiting(draft).into_iter().zip(checked) {
+        if let Some((reason, message)) = refused {
+            draft.emit(ToolCallRejected {
                 call,
                 reason,
                 message,
-            }),
-            None => {
-                *count = count.saturating_add(1);
-                dispatched = dispatched.saturating_add(1);
-            }
+            });
         }
     }
     go_on(draft);
+}
+
+/// What was let through before a call.
+#[derive(Clone, Copy)]
+struct Counts {
+    /// Of its tool, in the loop.
+    of_name: u32,
+    /// In the loop.
+    dispatched: u64,
+    /// Of its reply.
+    of_reply: u64,
+    /// What shared budgets let through of the reply, where they limit it.
+    granted: Option<u64>,
 }
 
 fn refusal(
     draft: &Draft,
     part: &CallPart,
     invalid: Option<&str>,
-    of_name: u32,
-    dispatched: u64,
-) -> Option<(RejectReason, String)> {
+    counts: Counts,
+) -> Option<Refused> {
     let limits = &draft.state.limits;
     if draft.state.tools.get(&part.tool).is_none() {
         let message = format!("There is no tool named `{}`.", part.tool);
@@ -103,7 +128,7 @@ fn refusal(
     }
     if let Some(limit) = limits
         .max_tool_calls_per_name
-        .filter(|&limit| of_name >= limit)
+        .filter(|&limit| counts.of_name >= limit)
     {
         let message = format!(
             "`{}` was called {limit} times, as often as allowed.",
@@ -114,12 +139,26 @@ fn refusal(
     if let Some(limit) = limits
         .budget
         .tool_calls
-        .filter(|&limit| dispatched >= limit)
+        .filter(|&limit| counts.dispatched >= limit)
     {
         let message = format!("The budget of {limit} tool calls is used up.");
         return Some((RejectReason::Budget, message));
     }
-    None
+    match counts.granted.filter(|&granted| counts.of_reply >= granted) {
+        None => None,
+        Some(0) => {
+            let message = "The shared budget of tool calls is used up.".to_owned();
+            Some((RejectReason::Budget, message))
+        }
+        // What is left is shared with other loops: the next step may get more of it.
+        Some(granted) => {
+            let message = format!(
+                "The shared budget of tool calls let {granted} of this reply through. Make this \
+                 call again if it is still needed."
+            );
+            Some((RejectReason::TooManyCalls, message))
+        }
+    }
 }
 
 /// Fills the free slots in call order; once every call has ended, goes on to the next step.

@@ -49,9 +49,14 @@ fn the_label_is_the_tag_in_the_log() {
             call,
             attempt,
             max_output_tokens: 1,
+            tool_calls: None,
         },
         Cause::BudgetRefused { call, attempt },
-        Cause::BudgetSettled { call, attempt },
+        Cause::BudgetSettled {
+            call,
+            attempt,
+            more: Vec::new(),
+        },
         Cause::Timer(TimerWhy::RetryModel(call)),
     ];
     for cause in all {

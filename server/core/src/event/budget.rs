@@ -17,6 +17,9 @@ facts! {
         pub attempt: Attempt,
         /// So much.
         pub reserved: Reservation,
+        /// Tool calls of its reply that shared budgets let through; absent where they limit none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub tool_calls: Option<u64>,
     }
     /// See [`super::Event::BudgetSettled`].
     BudgetSettled {
@@ -32,6 +35,12 @@ facts! {
         /// True where no provider reported it: the whole reservation counts.
         #[serde(default, skip_serializing_if = "crate::message::is_false")]
         pub estimated: bool,
+        /// Tool calls of its reply that were let through, where shared budgets are charged.
+        #[serde(default, skip_serializing_if = "crate::message::is_zero")]
+        pub tool_calls: u64,
+        /// The loop's time since it was last charged, milliseconds, where shared budgets are charged.
+        #[serde(default, skip_serializing_if = "crate::message::is_zero")]
+        pub wall_ms: u64,
     }
     /// See [`super::Event::SettlementAcknowledged`].
     SettlementAcknowledged {

@@ -60,7 +60,11 @@ impl Ledger {
                     amount: e.amount,
                     at: e.at,
                     expires_at: e.expires_at,
+                    capped: e.capped,
                 };
+                if let Some(at) = e.expires_at {
+                    self.expiring.insert((at, e.hold.clone()));
+                }
                 self.holds.insert(e.hold.clone(), hold);
             }
             LedgerEvent::BudgetSettled(e) => self.settle(e),
@@ -72,8 +76,19 @@ impl Ledger {
                     budget.warned.insert(e.dimension);
                 }
             }
-            // The settlement after it says what was used.
-            LedgerEvent::BudgetOverrun(_) => {}
+            LedgerEvent::LedgerCarried(_) => {
+                *self = Self {
+                    seq: self.seq,
+                    ..Self::default()
+                };
+            }
+            LedgerEvent::BudgetCarried(e) => {
+                let budget = (*e.budget).clone();
+                self.budgets.insert(Arc::clone(&e.name), budget);
+            }
+            LedgerEvent::EndedCarried(e) => e.holds.iter().for_each(|hold| self.remember(hold)),
+            // The settlement after an overrun says what was used; the stream after a seal, all.
+            LedgerEvent::BudgetOverrun(_) | LedgerEvent::LedgerSealed(_) => {}
         }
     }
 
@@ -91,20 +106,27 @@ impl Ledger {
     /// Takes a reservation out; what it had set aside is free again.
     fn let_go(&mut self, id: &HoldId) -> Option<Hold> {
         let hold = self.holds.remove(id)?;
+        if let Some(at) = hold.expires_at {
+            self.expiring.remove(&(at, id.clone()));
+        }
         for name in hold.budgets.iter() {
             if let Some(budget) = self.budgets.get_mut(name) {
                 budget.reserved = budget.reserved.minus(&hold.amount);
             }
         }
-        if self.ended_set.insert(id.clone()) {
-            self.ended.push_back(id.clone());
+        self.remember(id);
+        Some(hold)
+    }
+
+    fn remember(&mut self, ended: &HoldId) {
+        if self.ended_set.insert(ended.clone()) {
+            self.ended.push_back(ended.clone());
         }
         if self.ended.len() > ENDED_KEPT
             && let Some(oldest) = self.ended.pop_front()
         {
             self.ended_set.remove(&oldest);
         }
-        Some(hold)
     }
 }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::{
     Answer, BudgetCreated, BudgetDeleted, BudgetOverrun, BudgetPeriodStarted, BudgetReleased,
     BudgetReserved, BudgetSettled, BudgetWarning, Granted, Hold, HoldId, Ledger, LedgerEvent,
-    LimitsUpdated, MAX_BUDGETS, MAX_DEPTH, MAX_HOLDS, NAMESPACE_BUDGET, Name, Refusal, Request,
-    Terms,
+    LimitsUpdated, MAX_BUDGETS, MAX_DEPTH, MAX_HOLDS, NAMESPACE_BUDGET, Name, OnExhausted, Refusal,
+    Request, Terms, Used,
 };
 use crate::{
-    budget::{Amount, Ask, Dimension, Grant, Reservation, Shortfall, covers, grant},
+    budget::{Amount, Ask, Dimension, Grant, Shortfall, covers, grant},
     ids::Timestamp,
 };
 
@@ -35,11 +35,18 @@ pub fn decide(
             amount,
             expires_at,
         } => reserve(ledger, at, hold, budgets, amount, *expires_at),
-        Request::Settle { hold, used } => settle(ledger, at, hold, used.as_ref()),
+        Request::Settle { hold, used } => settle(ledger, at, hold, *used),
         Request::Release { hold } => release(ledger, hold),
-        Request::Expire => Ok((expire(ledger, at), Answer::Done)),
+        Request::Expire => done(expire(ledger, at)),
+        Request::Abandon { session } => {
+            let holds = ledger.holds_of(session).map(|(id, _)| id);
+            done(settle_whole(ledger, at, holds.take(ENDED_AT_ONCE)))
+        }
     }
 }
+
+/// Reservations that one request ends: the facts must fit a record.
+const ENDED_AT_ONCE: usize = 64;
 
 type Decided = Result<(Vec<LedgerEvent>, Answer), Refusal>;
 
@@ -116,29 +123,57 @@ fn reserve_call(
     ask: Ask,
 ) -> Decided {
     if let Some(known) = known(ledger, hold)? {
-        return Ok((Vec::new(), granted(known)));
+        // Made for a shorter prompt, it would not cover this one.
+        return match ask.input <= known.amount.input {
+            true => Ok((Vec::new(), granted(known))),
+            false => Err(Refusal::Reused(hold.clone())),
+        };
     }
     let chain = chain(ledger, budgets)?;
     let mut cap = ask.output;
+    let mut tool_calls = None;
     for name in chain.iter() {
         let budget = &ledger.budgets[name];
         let ask = Ask { output: cap, ..ask };
-        let Grant { reserved, .. } = grant(&budget.terms.limits, &budget.used_at(at), ask)
+        let used = budget.used_at(at);
+        let Grant { reserved, .. } = grant(&budget.terms.limits, &used, ask)
             .map_err(|short| exhausted(ledger, name, short))?;
         cap = reserved.output;
+        if let Some(share) = share_of_tools(&budget.terms, &used, ask)
+            .map_err(|short| exhausted(ledger, name, short))?
+        {
+            tool_calls = Some(tool_calls.unwrap_or(share).min(share));
+        }
     }
-    let reserved = Reservation {
+    let amount = Amount {
         input: ask.input,
         output: cap,
-    };
-    let amount = Amount {
-        input: reserved.input,
-        output: reserved.output,
         cost_micro_usd: ask.price.map_or(0, |price| price.cost(ask.input, cap)),
         model_calls: 1,
-        ..Amount::default()
+        tool_calls: tool_calls.unwrap_or(0),
+        wall_ms: 0,
     };
+    let hold = (hold, tool_calls.is_some());
     set_aside(ledger, at, hold, chain, amount, None)
+}
+
+/// How many tool calls a budget lets through of one reply: an eighth of what is left, so that loops that
+/// run together get some each; `None` where it limits none. A budget that loops wait for has at least
+/// one left; of another one none may be left, and a reply without tools is still paid for.
+fn share_of_tools(terms: &Terms, used: &Amount, ask: Ask) -> Result<Option<u64>, Shortfall> {
+    let Some(limit) = terms.limits.tool_calls.filter(|_| ask.tool_calls > 0) else {
+        return Ok(None);
+    };
+    let left = limit.saturating_sub(used.tool_calls);
+    if left == 0 && terms.on_exhausted == OnExhausted::Pause {
+        return Err(Shortfall {
+            dimension: Dimension::ToolCalls,
+            limit,
+            used: used.tool_calls,
+            requested: 1,
+        });
+    }
+    Ok(Some(left.div_ceil(8).min(ask.tool_calls)))
 }
 
 fn reserve(
@@ -163,13 +198,13 @@ fn reserve(
         covers(&budget.terms.limits, &budget.used_at(at), amount)
             .map_err(|short| exhausted(ledger, name, short))?;
     }
-    set_aside(ledger, at, hold, chain, *amount, Some(expires_at))
+    set_aside(ledger, at, (hold, false), chain, *amount, Some(expires_at))
 }
 
 fn set_aside(
     ledger: &Ledger,
     at: Timestamp,
-    hold: &HoldId,
+    (hold, capped): (&HoldId, bool),
     budgets: Arc<[Name]>,
     amount: Amount,
     expires_at: Option<Timestamp>,
@@ -181,6 +216,7 @@ fn set_aside(
     let answer = Answer::Granted(Granted {
         budgets: Arc::clone(&budgets),
         amount,
+        tool_calls: capped.then_some(amount.tool_calls),
     });
     events.push(
         BudgetReserved {
@@ -189,25 +225,30 @@ fn set_aside(
             amount,
             at,
             expires_at,
+            capped,
         }
         .into(),
     );
     Ok((events, answer))
 }
 
-fn settle(ledger: &Ledger, at: Timestamp, id: &HoldId, used: Option<&Amount>) -> Decided {
+fn settle(ledger: &Ledger, at: Timestamp, id: &HoldId, used: Used) -> Decided {
     let Some(hold) = ledger.holds.get(id) else {
         return ended_or_unknown(ledger, id);
     };
-    let amount = *used.unwrap_or(&hold.amount);
+    let amount = match used {
+        Used::Reported(amount) => amount,
+        Used::Tokens(beside) => hold.amount.with(beside),
+        Used::Whole => hold.amount,
+    };
     let mut events = turn_periods(ledger, at, &hold.budgets);
-    events.extend(overruns(id, hold, &amount));
+    events.extend(overruns(ledger, at, (id, hold), &amount));
     events.push(
         BudgetSettled {
             hold: id.clone(),
             amount,
             at,
-            estimated: used.is_none(),
+            estimated: !matches!(used, Used::Reported(_)),
         }
         .into(),
     );
@@ -226,13 +267,25 @@ fn release(ledger: &Ledger, id: &HoldId) -> Decided {
 
 /// A reservation that nobody settled in time may have been used whole: it counts so.
 fn expire(ledger: &Ledger, at: Timestamp) -> Vec<LedgerEvent> {
-    let due = |hold: &Hold| hold.expires_at.is_some_and(|expires| expires <= at);
+    let due = ledger
+        .expiring
+        .iter()
+        .take_while(|(expires, _)| *expires <= at);
+    settle_whole(ledger, at, due.map(|(_, id)| id).take(ENDED_AT_ONCE))
+}
+
+/// What an end that nobody reports makes of these reservations.
+fn settle_whole<'a>(
+    ledger: &Ledger,
+    at: Timestamp,
+    holds: impl Iterator<Item = &'a HoldId>,
+) -> Vec<LedgerEvent> {
     // One at a time, on a draft: each may be what passes a warning share.
     let mut draft = None;
     let mut events = Vec::new();
-    for (id, _) in ledger.holds.iter().filter(|(_, hold)| due(hold)) {
+    for id in holds {
         let draft = draft.get_or_insert_with(|| ledger.clone());
-        let settled = settle(draft, at, id, None)
+        let settled = settle(draft, at, id, Used::Whole)
             .map(|(events, _)| events)
             .unwrap_or_default();
         settled.iter().for_each(|event| draft.apply(event));
@@ -255,10 +308,36 @@ fn turn_periods(ledger: &Ledger, at: Timestamp, budgets: &[Name]) -> Vec<LedgerE
     budgets.iter().filter_map(turned).collect()
 }
 
-fn overruns(id: &HoldId, hold: &Hold, amount: &Amount) -> Vec<LedgerEvent> {
+fn overruns(
+    ledger: &Ledger,
+    at: Timestamp,
+    (id, hold): (&HoldId, &Hold),
+    amount: &Amount,
+) -> Vec<LedgerEvent> {
+    // Of time, and of tool calls without a limit, nothing is set aside: what passes a limit counts.
+    let passes = |dimension: Dimension| {
+        hold.budgets.iter().any(|name| {
+            let budget = ledger.budgets.get(name);
+            budget.is_some_and(|budget| {
+                let others = budget.used_at(at).minus(&hold.amount).of(dimension);
+                let limit = budget.terms.limits.of(dimension);
+                limit.is_some_and(|limit| others.saturating_add(amount.of(dimension)) > limit)
+            })
+        })
+    };
     let over = |dimension: Dimension| {
         let (reserved, used) = (hold.amount.of(dimension), amount.of(dimension));
-        (used > reserved).then(|| {
+        let is_over = used > reserved
+            && match dimension {
+                Dimension::InputTokens
+                | Dimension::OutputTokens
+                | Dimension::CostMicroUsd
+                | Dimension::ModelCalls => true,
+                Dimension::ToolCalls | Dimension::WallTimeMs => reserved > 0 || passes(dimension),
+                // The sum of tokens follows from its parts.
+                Dimension::TotalTokens => false,
+            };
+        is_over.then(|| {
             BudgetOverrun {
                 hold: id.clone(),
                 dimension,
@@ -268,12 +347,7 @@ fn overruns(id: &HoldId, hold: &Hold, amount: &Amount) -> Vec<LedgerEvent> {
             .into()
         })
     };
-    // Of tool calls and time nothing is set aside, and the sum of tokens follows from its parts.
-    use Dimension::{CostMicroUsd, InputTokens, ModelCalls, OutputTokens};
-    [InputTokens, OutputTokens, CostMicroUsd, ModelCalls]
-        .into_iter()
-        .filter_map(over)
-        .collect()
+    Dimension::ALL.into_iter().filter_map(over).collect()
 }
 
 /// The dimensions of a budget that pass their warning share with `amount` settled.
@@ -382,6 +456,7 @@ fn granted(hold: &Hold) -> Answer {
     Answer::Granted(Granted {
         budgets: Arc::clone(&hold.budgets),
         amount: hold.amount,
+        tool_calls: hold.capped.then_some(hold.amount.tool_calls),
     })
 }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{HoldId, Name, Terms};
+use super::{Budget, HoldId, Name, Terms};
 use crate::{
     budget::{Amount, Dimension},
-    ids::Timestamp,
+    ids::{Seq, Timestamp},
     message::is_false,
 };
 
@@ -41,6 +41,14 @@ pub enum LedgerEvent {
     BudgetWarning(BudgetWarning),
     /// More was used than was set aside.
     BudgetOverrun(BudgetOverrun),
+    /// The stream is over: the ledger goes on in another one, which begins with all that it comes to.
+    LedgerSealed(LedgerSealed),
+    /// A stream begins with what the streams before it come to; whatever was known is forgotten.
+    LedgerCarried(LedgerCarried),
+    /// A budget, as the streams before leave it; what is set aside follows by itself.
+    BudgetCarried(BudgetCarried),
+    /// Reservations that ended in the streams before and are still recognised.
+    EndedCarried(EndedCarried),
 }
 
 macro_rules! facts {
@@ -101,6 +109,9 @@ facts! {
         /// When it counts as used whole, where nobody settles it; absent: never.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub expires_at: Option<Timestamp>,
+        /// Whether a budget limits tool calls, so that no more are let through than are set aside.
+        #[serde(default, skip_serializing_if = "is_false")]
+        pub capped: bool,
     }
     /// See [`LedgerEvent::BudgetSettled`].
     BudgetSettled {
@@ -140,5 +151,31 @@ facts! {
         pub reserved: u64,
         /// What was used.
         pub used: u64,
+    }
+    /// See [`LedgerEvent::LedgerSealed`].
+    LedgerSealed {
+        /// Id of the stream that the ledger goes on in.
+        pub next: Arc<str>,
+        /// How many records of it are what this stream comes to.
+        pub records: u64,
+    }
+    /// See [`LedgerEvent::LedgerCarried`].
+    LedgerCarried {
+        /// The ledger's position before the stream's first record.
+        pub seq: Seq,
+        /// How many of the events that follow say what the streams before come to.
+        pub events: u64,
+    }
+    /// See [`LedgerEvent::BudgetCarried`].
+    BudgetCarried {
+        /// Its name.
+        pub name: Name,
+        /// How it stands.
+        pub budget: Arc<Budget>,
+    }
+    /// See [`LedgerEvent::EndedCarried`].
+    EndedCarried {
+        /// The reservations, oldest first.
+        pub holds: Arc<[HoldId]>,
     }
 }

@@ -67,7 +67,8 @@ impl Period {
 }
 
 /// What was used within a rolling window, in slices.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Window(VecDeque<(u64, Amount)>);
 
 impl Window {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{HoldId, MAX_BUDGETS, MAX_DEPTH, MAX_HOLDS, Name, OnExhausted, Terms};
 use crate::{
-    budget::{Amount, Ask, Shortfall},
+    budget::{Amount, Ask, Beside, Shortfall},
     ids::Timestamp,
 };
 
@@ -54,16 +54,33 @@ pub enum Request {
     Settle {
         /// The reservation.
         hold: HoldId,
-        /// What was used; absent: nobody knows, and the whole reservation counts.
-        used: Option<Amount>,
+        /// What was used.
+        used: Used,
     },
     /// Give a reservation back whole: nothing was used.
     Release {
         /// The reservation.
         hold: HoldId,
     },
-    /// Count as used what has expired.
+    /// Count as used what has expired, a record's worth at a time.
     Expire,
+    /// Count as used what a session that is gone had set aside, a record's worth at a time.
+    Abandon {
+        /// Its id.
+        session: String,
+    },
+}
+
+/// What a reservation is replaced by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Used {
+    /// This.
+    Reported(Amount),
+    /// Nobody counted the tokens of a call: those of the reservation count, with their cost, and this
+    /// beside them.
+    Tokens(Beside),
+    /// Nobody knows: the whole reservation counts.
+    Whole,
 }
 
 /// A request's answer, to be given once its events are durable.
@@ -82,6 +99,8 @@ pub struct Granted {
     pub budgets: Arc<[Name]>,
     /// How much, from each.
     pub amount: Amount,
+    /// Tool calls that are let through; `None` where no budget limits them.
+    pub tool_calls: Option<u64>,
 }
 
 /// Why a request is refused.

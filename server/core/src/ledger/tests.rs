@@ -2,13 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use proptest::prelude::*;
-
 use super::*;
-use crate::{
-    agent::BudgetLimits,
-    budget::{Ask, Price},
-};
+use crate::{agent::BudgetLimits, budget::Ask};
+
+mod carried;
+mod histories;
+mod tools;
 
 const NOON: Timestamp = Timestamp(20_779 * 86_400_000 + 43_200_000);
 
@@ -48,7 +47,7 @@ fn update(text: &str, terms: Terms) -> Request {
 }
 
 fn hold(call: u32) -> HoldId {
-    HoldId::of_call("s", CallId(call), 1)
+    HoldId::of_call("s", NOON, CallId(call), 1)
 }
 
 fn call(number: u32, budgets: &[&str], input: u64, output: u64) -> Request {
@@ -60,6 +59,7 @@ fn call(number: u32, budgets: &[&str], input: u64, output: u64) -> Request {
             output,
             min_output: 10,
             price: None,
+            tool_calls: 0,
         },
     }
 }
@@ -67,7 +67,7 @@ fn call(number: u32, budgets: &[&str], input: u64, output: u64) -> Request {
 fn settle(number: u32, input: u64, output: u64) -> Request {
     Request::Settle {
         hold: hold(number),
-        used: Some(tokens(input, output)),
+        used: Used::Reported(tokens(input, output)),
     }
 }
 
@@ -117,6 +117,10 @@ fn kinds(events: &[LedgerEvent]) -> Vec<&'static str> {
         LedgerEvent::BudgetReleased(_) => "released",
         LedgerEvent::BudgetWarning(_) => "warning",
         LedgerEvent::BudgetOverrun(_) => "overrun",
+        LedgerEvent::LedgerSealed(_) => "sealed",
+        LedgerEvent::LedgerCarried(_)
+        | LedgerEvent::BudgetCarried(_)
+        | LedgerEvent::EndedCarried(_) => "carried",
     };
     events.iter().map(kind).collect()
 }
@@ -189,7 +193,7 @@ fn what_nobody_reports_settles_whole_and_a_release_costs_nothing() {
     ]);
     let whole = Request::Settle {
         hold: hold(1),
-        used: None,
+        used: Used::Whole,
     };
     let (events, _) = decide(&ledger, NOON, &whole).unwrap();
     assert!(
@@ -379,7 +383,7 @@ fn a_clients_reservation_expires_as_used() {
     assert_eq!(ledger.budgets["b"].settled_at(NOON), amount);
     let late = Request::Settle {
         hold: HoldId::of_client("r1"),
-        used: Some(Amount::default()),
+        used: Used::Reported(Amount::default()),
     };
     assert_eq!(
         carry_out(&mut ledger, NOON, &late),
@@ -408,98 +412,58 @@ fn a_limit_on_cost_that_comes_later_lets_no_unpriced_call_in() {
 }
 
 #[test]
+fn a_session_that_took_the_id_of_another_reserves_for_itself() {
+    let again = Request::ReserveCall {
+        hold: HoldId::of_call("s", NOON.plus(5), CallId(1), 1),
+        budgets: vec![name("b")],
+        ask: Ask {
+            input: 10,
+            output: 10,
+            min_output: 10,
+            price: None,
+            tool_calls: 0,
+        },
+    };
+    let mut ledger = after(&[
+        create("b", terms(1_000)),
+        call(1, &["b"], 100, 200),
+        settle(1, 80, 20),
+    ]);
+    assert_eq!(output_of(carry_out(&mut ledger, NOON, &again)), Some(10));
+}
+
+#[test]
+fn what_a_session_that_is_gone_had_set_aside_counts_as_used() {
+    let mut ledger = after(&[
+        create("b", terms(1_000)),
+        call(1, &["b"], 100, 200),
+        call(2, &["b"], 10, 20),
+        Request::ReserveCall {
+            hold: HoldId::of_call("s2", NOON, CallId(1), 1),
+            budgets: vec![name("b")],
+            ask: Ask {
+                input: 1,
+                output: 64,
+                min_output: 10,
+                price: None,
+                tool_calls: 0,
+            },
+        },
+    ]);
+    let session = "s".to_owned();
+    carry_out(&mut ledger, NOON, &Request::Abandon { session }).unwrap();
+    let b = &ledger.budgets["b"];
+    let both = tokens(100, 200).plus(&tokens(10, 20));
+    assert_eq!(b.settled_at(NOON), both);
+    assert_eq!(b.reserved, tokens(1, 64), "another session's stays");
+}
+
+#[test]
 fn a_reservation_says_whose_it_is() {
     assert_eq!(hold(7).call(), Some(("s", CallId(7), 1)));
+    let older: HoldId = serde_json::from_str("\"call/s/c7/1\"").unwrap();
+    assert_eq!(older.call(), hold(7).call());
     assert_eq!(hold(7).client(), None);
     assert_eq!(HoldId::of_client("x").client(), Some("x"));
     assert_eq!(HoldId::of_client("x").call(), None);
-}
-
-/// A step of a random history: who, what, how much, and how much later.
-type Step = (u8, u8, u64, u64, u64);
-
-fn request_of((what, who, input, output, _): Step) -> Request {
-    let names = ["a", "b", "c"];
-    let at = names[usize::from(who) % 3];
-    let number = u32::from(who) % 16;
-    match what % 8 {
-        0..=3 => Request::ReserveCall {
-            hold: hold(number),
-            budgets: vec![name(at)],
-            ask: Ask {
-                input,
-                output: output + 1,
-                min_output: 5,
-                price: Some(Price {
-                    input: 3_000_000,
-                    output: 15_000_000,
-                }),
-            },
-        },
-        4 => Request::Settle {
-            hold: hold(number),
-            used: None,
-        },
-        5 => Request::Settle {
-            hold: hold(number),
-            used: Some(tokens(0, output.min(3))),
-        },
-        6 => Request::Release { hold: hold(number) },
-        _ => Request::Reserve {
-            hold: HoldId::of_client(at),
-            budgets: vec![name(at)],
-            amount: tokens(input, output),
-            expires_at: Timestamp(NOON.0 + input),
-        },
-    }
-}
-
-proptest! {
-    /// No budget of a chain is ever overdrawn, in no dimension and at no record; what is set aside
-    /// is the sum of what is open; and the fold of the facts is the state that decided them.
-    #[test]
-    fn what_is_settled_and_set_aside_stays_within_every_limit(
-        steps in prop::collection::vec((any::<u8>(), any::<u8>(), 0u64..400, 0u64..400, 0u64..50_000_000), 1..80),
-        limits in prop::collection::vec(500u64..3_000, 3),
-    ) {
-        let limited = |total: u64| {
-            let mut terms = terms(total);
-            terms.limits.cost_micro_usd = Some(total * 9);
-            terms.limits.model_calls = Some(9);
-            terms
-        };
-        let mut ledger = after(&[
-            create("a", Terms { period: Period::Day, ..limited(limits[0]) }),
-            create("b", below("a", limited(limits[1]))),
-            create("c", below("b", limited(limits[2]))),
-        ]);
-        let mut folded = ledger.clone();
-        let mut at = NOON;
-        for step in steps {
-            at = at.plus(step.4);
-            for request in [Request::Expire, request_of(step)] {
-                let Ok((events, _)) = decide(&ledger, at, &request) else { continue };
-                for event in &events {
-                    ledger.apply(event);
-                    for (name, budget) in &ledger.budgets {
-                        for dimension in Dimension::ALL {
-                            let Some(limit) = budget.terms.limits.of(dimension) else { continue };
-                            let used = budget.used_at(at).of(dimension);
-                            prop_assert!(used <= limit, "{name} {dimension}: {used} of {limit}");
-                        }
-                    }
-                }
-                let text = serde_json::to_string(&LedgerEntry { events: events.clone() }).unwrap();
-                let read: LedgerEntry = serde_json::from_str(&text).unwrap();
-                prop_assert_eq!(&read.events, &events);
-                read.events.iter().for_each(|event| folded.apply(event));
-            }
-        }
-        for (name, budget) in &ledger.budgets {
-            let open = ledger.holds.values().filter(|hold| hold.budgets.contains(name));
-            let sum = open.fold(Amount::default(), |sum, hold| sum.plus(&hold.amount));
-            prop_assert_eq!(budget.reserved, sum, "{}", name);
-        }
-        prop_assert_eq!(ledger, folded);
-    }
 }

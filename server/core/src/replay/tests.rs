@@ -100,11 +100,16 @@ fn inputs_that_their_cause_tells_need_no_event() {
     let (call, attempt) = (CALL, ATTEMPT);
     let inputs = [
         What::Detach,
-        What::BudgetSettled { call, attempt },
+        What::BudgetSettled {
+            call,
+            attempt,
+            more: vec![(CallId(9), 2)],
+        },
         What::BudgetGranted {
             call,
             attempt,
             max_output_tokens: 9,
+            tool_calls: Some(3),
         },
         What::TimerFired(TimerWhy::RetryTool(call)),
         What::LookedUp {

@@ -7,7 +7,7 @@ use super::{
     Settlement, State, Turn,
 };
 use crate::{
-    budget::{self, MARGIN_PER_PROMPT},
+    budget::{self, Beside, MARGIN_PER_PROMPT},
     context::{CompactionTrigger, Ratio},
     event::{
         BudgetSettled, ContextCompacted, Event, LoopEnded, LoopStarted, MessageAdded,
@@ -37,6 +37,7 @@ impl State {
             Event::BudgetReserved(e) => {
                 if let Some(active) = &mut self.active {
                     active.reserved = Some(e.reserved);
+                    active.tools_granted = e.tool_calls;
                 }
             }
             Event::ContextCompacted(e) => self.compacted(e),
@@ -80,6 +81,7 @@ impl State {
             session: e.session.clone(),
             namespace: e.namespace.clone(),
             created_at: e.at,
+            born_at: e.at,
             labels: e.labels.clone(),
         }));
         self.agent = Arc::clone(&e.agent);
@@ -93,6 +95,7 @@ impl State {
             session: e.session.clone(),
             namespace: e.namespace.clone(),
             created_at: e.at,
+            born_at: e.at,
             labels: e.labels.clone(),
         }));
         self.pending.clear();
@@ -106,6 +109,7 @@ impl State {
             session: e.session.clone(),
             namespace: e.namespace.clone(),
             created_at: before.map_or(e.at, |head| head.created_at),
+            born_at: e.at,
             labels: before.map(|head| head.labels.clone()).unwrap_or_default(),
         }));
         self.adopted();
@@ -172,6 +176,8 @@ impl State {
             progress: Progress::default(),
             wrapped_up: false,
             landing: None,
+            tools_granted: None,
+            wall_charged_ms: 0,
         });
     }
 
@@ -338,10 +344,19 @@ impl State {
             return;
         };
         let was_made = active.reserved.take().is_some();
+        active.tools_granted = None;
+        active.wall_charged_ms = active.wall_charged_ms.saturating_add(e.wall_ms);
+        let beside = Beside {
+            tool_calls: e.tool_calls,
+            wall_ms: e.wall_ms,
+        };
         if !self.agent.budgets.is_empty() {
             let settlement = match was_made {
-                true if e.estimated => Settlement::Whole,
-                true => Settlement::Used(budget::used(&e.usage, e.cost_micro_usd)),
+                true if e.estimated => Settlement::Whole(beside),
+                true => {
+                    let used = budget::used(&e.usage, e.cost_micro_usd);
+                    Settlement::Used(used.with(beside))
+                }
                 false => Settlement::Released,
             };
             self.settling.insert((e.call, e.attempt), settlement);

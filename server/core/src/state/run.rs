@@ -56,6 +56,11 @@ pub struct LoopRun {
     pub wrapped_up: bool,
     /// Why it ends after its last call, once that is the one to make.
     pub landing: Option<EndReason>,
+    /// Tool calls of the running model call's reply that shared budgets let through, where they limit
+    /// them.
+    pub tools_granted: Option<u64>,
+    /// Its time that shared budgets were charged with, milliseconds.
+    pub wall_charged_ms: u64,
 }
 
 /// A model call under way.

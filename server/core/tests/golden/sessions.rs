@@ -183,17 +183,27 @@ fn named_budget() -> Vec<Line> {
         call,
         attempt,
         max_output_tokens: 100,
+        tool_calls: None,
     });
     script.attach();
-    script.go(What::BudgetSettled { call, attempt });
+    script.go(What::BudgetSettled {
+        call,
+        attempt,
+        more: Vec::new(),
+    });
     let (call, attempt) = script.model();
     script.go(What::BudgetGranted {
         call,
         attempt,
         max_output_tokens: 100,
+        tool_calls: Some(1),
     });
     script.reply(vec![text("Yes.")], StopReason::EndTurn, tokens(2_000, 1));
-    script.go(What::BudgetSettled { call, attempt });
+    script.go(What::BudgetSettled {
+        call,
+        attempt,
+        more: Vec::new(),
+    });
     script.lines
 }
 

@@ -284,8 +284,13 @@ impl Roll {
                 call,
                 attempt,
                 max_output_tokens: self.number,
+                tool_calls: (self.number % 3 == 0).then_some(self.number % 5),
             },
-            EffectKey::Settle { call, attempt } => What::BudgetSettled { call, attempt },
+            EffectKey::Settle { call, attempt } => What::BudgetSettled {
+                call,
+                attempt,
+                more: Vec::new(),
+            },
             EffectKey::Timer { why, .. } => What::TimerFired(why),
         }
     }

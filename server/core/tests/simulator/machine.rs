@@ -120,6 +120,10 @@ fn tamper_terms(mutant: Mutant, state: &mut State, what: &What) {
         limits.max_parallel_tool_calls = 1_000;
     } else if mutant == Mutant::PerNameCapIgnored {
         limits.max_tool_calls_per_name = None;
+    } else if mutant == Mutant::SharedToolCapIgnored {
+        if let Some(active) = &mut state.active {
+            active.tools_granted = None;
+        }
     } else if mutant == Mutant::MaxStepsIgnored {
         limits.max_steps = u32::MAX;
     } else if mutant == Mutant::RetryIgnoresMaxAttempts {

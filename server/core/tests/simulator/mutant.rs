@@ -20,6 +20,7 @@ pub(crate) enum Mutant {
     LostSettlement,
     ReservationKeptOnAbandon,
     BudgetNotReserved,
+    SharedToolCapIgnored,
     FailureCostsNothing,
     RetryIgnoresMaxAttempts,
     RetryAfterIgnored,
@@ -72,7 +73,7 @@ pub(crate) enum Mutant {
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Self; 62] = [
+    pub(crate) const ALL: [Self; 63] = [
         Self::FenceOff,
         Self::ActBeforeCommit,
         Self::LostAckAppendedAgain,
@@ -88,6 +89,7 @@ impl Mutant {
         Self::LostSettlement,
         Self::ReservationKeptOnAbandon,
         Self::BudgetNotReserved,
+        Self::SharedToolCapIgnored,
         Self::FailureCostsNothing,
         Self::RetryIgnoresMaxAttempts,
         Self::RetryAfterIgnored,

@@ -1,8 +1,9 @@
-//! WatchBudget: a fold of the ledger's stream that shows what each entry changed.
+//! WatchBudget: a fold of the ledger's streams that shows what each entry changed.
 //!
-//! Boundary: reads the log and nothing else. Invariant: pull-based; entries that came while the
+//! Boundary: begins with the ledger as it stands, and reads the log from there. Invariant: pull-based; entries that came while the
 //! watcher did not read are folded into one change of each budget, while warnings and overruns are
-//! all told.
+//! all told; where a ledger goes on in another stream, the watcher goes there, and one that is so late
+//! that its stream was removed is told so.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -11,8 +12,8 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, StreamExt as _, stream, stream::BoxStream};
-use loopwright_core::ledger::{Ledger, LedgerEntry, LedgerEvent, Name, Refusal};
-use loopwright_log::{Id, ReadItem, ReadMode, ReadStream};
+use loopwright_core::ledger::{Ledger, LedgerEvent, LedgerSealed, Name, Refusal};
+use loopwright_log::{Id, Log, LogError, ReadItem, ReadMode, ReadStream, StreamKey, StreamKind};
 use loopwright_proto::v1::{self, watch_budget_response::Item};
 use tonic::{Code, Status};
 
@@ -20,7 +21,7 @@ use super::{ServiceState, refused, wire};
 use crate::{
     drain::DrainSignal,
     driver::Clock,
-    ledger::Ledgers,
+    ledger::{LedgerError, Place, entry_of},
     service::{
         convert::words,
         status,
@@ -41,37 +42,38 @@ pub(super) async fn open(
     namespace: &Id,
     only: Option<Name>,
 ) -> Result<BoxStream<'static, Answer>, Status> {
-    let key = Ledgers::key(namespace);
-    let seat = state.seats.take(&key)?;
-    let mut watch = Watch {
-        source: state.log.read(&key, 0, ReadMode::ToTail),
-        ledger: Ledger::default(),
+    let seat = state.seats.take(&Place::first(namespace).key)?;
+    let whole = state.ledgers.whole(namespace).await;
+    let (ledger, place) = whole.map_err(|error| refused(&error))?;
+    if let Some(name) = only
+        .as_ref()
+        .filter(|name| !ledger.budgets.contains_key(*name))
+    {
+        return Err(refused(&Refusal::NoBudget(Arc::clone(name)).into()));
+    }
+    let after = ledger.seq - place.base;
+    let watch = Watch {
+        source: state.log.read(&place.key, after, ReadMode::Follow),
+        log: Arc::clone(&state.log),
+        namespace: namespace.clone(),
+        // What led here is history: the watcher gets where it led.
+        changed: ledger.budgets.keys().cloned().collect(),
+        place,
+        ledger,
         only,
-        changed: BTreeSet::new(),
         told: VecDeque::new(),
         drain: state.drain.clone(),
         over: false,
         _seat: seat,
     };
-    while let Some(item) = watch.source.next().await {
-        watch.take(item.map_err(|error| status::log(&error))?)?;
-    }
-    if let Some(name) = watch
-        .only
-        .as_ref()
-        .filter(|name| !watch.ledger.budgets.contains_key(*name))
-    {
-        return Err(refused(&Refusal::NoBudget(Arc::clone(name)).into()));
-    }
-    // What led here is history: the watcher gets where it led.
-    watch.told.clear();
-    watch.changed = watch.ledger.budgets.keys().cloned().collect();
-    watch.source = state.log.read(&key, watch.ledger.seq, ReadMode::Follow);
     Ok(stream::unfold(watch, Watch::next).boxed())
 }
 
 struct Watch {
     source: ReadStream,
+    log: Arc<dyn Log>,
+    namespace: Id,
+    place: Place,
     ledger: Ledger,
     only: Option<Name>,
     /// Budgets whose state is to be told.
@@ -110,7 +112,7 @@ impl Watch {
             tokio::select! {
                 biased;
                 item = self.source.next() => match item {
-                    Some(item) => self.take(item.map_err(|error| status::log(&error))?)?,
+                    Some(item) => self.take(item.map_err(|error| unread(&error))?)?,
                     None => return Ok(Item::Goodbye(goodbye(self.ledger.seq))),
                 },
                 () = drain.wait() => return Ok(Item::Goodbye(goodbye(self.ledger.seq))),
@@ -126,7 +128,7 @@ impl Watch {
             let Some(Some(item)) = self.source.next().now_or_never() else {
                 break;
             };
-            self.take(item.map_err(|error| status::log(&error))?)?;
+            self.take(item.map_err(|error| unread(&error))?)?;
         }
         Ok(())
     }
@@ -135,20 +137,32 @@ impl Watch {
         let ReadItem::Fact(record) = item else {
             return Ok(());
         };
-        let entry: LedgerEntry = serde_json::from_slice(&record.body()).map_err(|error| {
-            let message = format!("the ledger's entry {} cannot be read: {error}", record.seq);
-            status::other(
-                Code::DataLoss,
-                "LEDGER_UNREADABLE",
-                message,
-                Vec::new(),
-                None,
-            )
-        })?;
+        let entry = entry_of(&self.place.key, record.seq, &record.body());
+        let entry = entry.map_err(|error| refused(&error))?;
         for event in &entry.events {
             self.note(event);
         }
-        self.ledger.apply_entry(record.seq, &entry);
+        let seq = self.place.base + record.seq;
+        self.ledger.apply_entry(seq, &entry);
+        match entry.events.last() {
+            Some(LedgerEvent::LedgerSealed(seal)) => self.go_on(seal),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads on in the next stream, behind what it carries over: that is known.
+    fn go_on(&mut self, seal: &LedgerSealed) -> Result<(), Status> {
+        let id = Id::parse(&seal.next).map_err(|error| {
+            let reason = format!("{} was sealed: {error}", self.place.key);
+            refused(&LedgerError::Unreadable(reason))
+        })?;
+        let key = StreamKey::new(StreamKind::Ledger, &self.namespace, &id);
+        self.source = self.log.read(&key, seal.records, ReadMode::Follow);
+        self.place = Place {
+            key,
+            base: self.ledger.seq,
+        };
+        self.ledger.seq += seal.records;
         Ok(())
     }
 
@@ -190,7 +204,12 @@ impl Watch {
                     }));
                 }
             }
-            LedgerEvent::BudgetWarning(_) => {}
+            // What is carried over is known here already.
+            LedgerEvent::BudgetWarning(_)
+            | LedgerEvent::LedgerSealed(_)
+            | LedgerEvent::LedgerCarried(_)
+            | LedgerEvent::BudgetCarried(_)
+            | LedgerEvent::EndedCarried(_) => {}
         }
     }
 
@@ -228,5 +247,23 @@ impl Watch {
         let open = holds.filter(|hold| hold.budgets.contains(name)).count();
         let open = u32::try_from(open).unwrap_or(u32::MAX);
         Some(Item::Budget(wire::to_wire(name, budget, open, Clock.now())))
+    }
+}
+
+/// Why a watch ends whose stream cannot be read on.
+fn unread(error: &LogError) -> Status {
+    match error {
+        LogError::Removed | LogError::PastTail { .. } => {
+            let message = "the watcher is too far behind: what it has not read was removed; open the \
+                           stream again to get where each budget stands";
+            status::other(
+                Code::OutOfRange,
+                "WATCHER_TOO_LATE",
+                message,
+                Vec::new(),
+                None,
+            )
+        }
+        error => status::log(error),
     }
 }

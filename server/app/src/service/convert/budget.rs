@@ -6,7 +6,9 @@ use loopwright_core::{
     agent::BudgetLimits,
     budget::Amount,
     ids::Timestamp,
-    ledger::{Budget, HoldId, Ledger, NAMESPACE_BUDGET, Name, OnExhausted, Period, Request, Terms},
+    ledger::{
+        Budget, HoldId, Ledger, NAMESPACE_BUDGET, Name, OnExhausted, Period, Request, Terms, Used,
+    },
 };
 use loopwright_proto::v1;
 
@@ -22,6 +24,9 @@ const DEFAULT_EXPIRY_MS: u64 = 10 * 60 * 1_000;
 const MAX_EXPIRY_MS: u64 = 24 * 60 * 60 * 1_000;
 /// Budgets that one reservation names.
 const MAX_NAMED: usize = 8;
+/// Most of one dimension that a client's reservation takes, or is settled with: as many as can be open
+/// stay below 2^64 together.
+const MAX_AMOUNT: u64 = 10_000_000_000_000;
 /// Shortest and longest rolling window.
 const WINDOWS_MS: std::ops::RangeInclusive<u64> = 1_000..=366 * 24 * 60 * 60 * 1_000;
 
@@ -67,10 +72,12 @@ pub fn reserve(asked: v1::ReserveRequest, now: Timestamp, all: &mut Violations) 
         .filter_map(named)
         .collect();
     let amount = amount(
+        "amount",
         asked
             .amount
             .as_ref()
             .unwrap_or(&v1::BudgetAmount::default()),
+        all,
     );
     if amount == Amount::default() {
         all.add("amount", "is nothing; say how much is set aside");
@@ -108,16 +115,36 @@ pub fn reservation(text: &str, all: &mut Violations) -> HoldId {
     HoldId::of_client(text)
 }
 
-/// An amount from the wire.
-#[must_use]
-pub fn amount(asked: &v1::BudgetAmount) -> Amount {
+/// What a client's reservation is replaced by; absent, the whole of it counts.
+pub fn used(asked: Option<&v1::BudgetAmount>, all: &mut Violations) -> Used {
+    asked.map_or(Used::Whole, |asked| {
+        Used::Reported(amount("used", asked, all))
+    })
+}
+
+/// An amount from the wire, which sums of many cannot wrap.
+fn amount(field: &str, asked: &v1::BudgetAmount, all: &mut Violations) -> Amount {
+    let cost = asked.cost_micro_usd.unwrap_or(0);
+    for (part, count) in [
+        ("input_tokens", asked.input_tokens),
+        ("output_tokens", asked.output_tokens),
+        ("cost_micro_usd", cost),
+        ("model_calls", asked.model_calls),
+        ("tool_calls", asked.tool_calls),
+        ("wall_time_ms", asked.wall_time_ms),
+    ] {
+        if count > MAX_AMOUNT {
+            let problem = format!("{count} is over {MAX_AMOUNT}, the most of one reservation");
+            all.add(format!("{field}.{part}"), problem);
+        }
+    }
     Amount {
         input: asked.input_tokens,
         output: asked.output_tokens,
-        cost_micro_usd: asked.cost_micro_usd.unwrap_or(0),
+        cost_micro_usd: cost,
         model_calls: asked.model_calls,
         tool_calls: asked.tool_calls,
-        wall_ms: 0,
+        wall_ms: asked.wall_time_ms,
     }
 }
 
@@ -130,6 +157,7 @@ pub fn amount_to_wire(amount: &Amount) -> v1::BudgetAmount {
         cost_micro_usd: Some(amount.cost_micro_usd),
         model_calls: amount.model_calls,
         tool_calls: amount.tool_calls,
+        wall_time_ms: amount.wall_ms,
     }
 }
 
@@ -219,23 +247,19 @@ fn caps(asked: &v1::BudgetLimits, all: &mut Violations) -> BudgetLimits {
         let problem = "is not of a budget; set it in agent.limits.budget, or leave it out";
         all.add("terms.limits.min_output_tokens", problem);
     }
-    for (set, field) in [
-        (asked.max_wall_time.is_some(), "max_wall_time"),
-        (asked.max_tool_calls.is_some(), "max_tool_calls"),
-    ] {
-        if set {
-            let problem = "does not act on shared budgets in this version; leave it out, and limit \
-                           it for each loop in agent.limits";
-            all.add(format!("terms.limits.{field}"), problem);
-        }
-    }
+    let wall_ms = millis(asked.max_wall_time.as_ref()).unwrap_or_else(|shown| {
+        let problem = format!("{shown} is no span; send 0s or more, or leave it out for no limit");
+        all.add("terms.limits.max_wall_time", problem);
+        None
+    });
     BudgetLimits {
         input_tokens: asked.max_input_tokens,
         output_tokens: asked.max_output_tokens,
         total_tokens: asked.max_total_tokens,
         cost_micro_usd: asked.max_cost_micro_usd,
         model_calls: asked.max_model_calls,
-        ..BudgetLimits::default()
+        tool_calls: asked.max_tool_calls,
+        wall_ms,
     }
 }
 

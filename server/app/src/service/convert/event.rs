@@ -228,13 +228,21 @@ fn budget_kinds(event: &Event) -> Vec<Kind> {
             call: e.call.to_string(),
             attempt: e.attempt,
             budgets: own(),
-            amount: Some(amount(e.reserved.input, e.reserved.output)),
+            amount: Some(v1::BudgetAmount {
+                tool_calls: e.tool_calls.unwrap_or(0),
+                ..amount(e.reserved.input, e.reserved.output)
+            }),
         })],
         Event::BudgetSettled(e) => vec![Kind::BudgetSettled(v1::BudgetSettled {
             call: e.call.to_string(),
             attempt: e.attempt,
             budgets: own(),
-            amount: Some(amount(e.usage.prompt(), e.usage.output)),
+            amount: Some(v1::BudgetAmount {
+                cost_micro_usd: (e.cost_micro_usd > 0).then_some(e.cost_micro_usd),
+                tool_calls: e.tool_calls,
+                wall_time_ms: e.wall_ms,
+                ..amount(e.usage.prompt(), e.usage.output)
+            }),
             estimated: e.estimated,
         })],
         Event::BudgetWarning(e) => vec![Kind::BudgetWarning(v1::BudgetWarning {

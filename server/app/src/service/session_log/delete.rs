@@ -6,7 +6,7 @@
 //! the id since.
 
 use futures_util::StreamExt as _;
-use loopwright_core::input::Command;
+use loopwright_core::{input::Command, ledger::Request};
 use loopwright_log::{
     AppendError, Id, Log, LogError, NewRecord, ReadItem, ReadMode, Record, Seq, StreamKey,
     StreamKind,
@@ -88,7 +88,7 @@ pub(super) async fn delete(
         crc,
     };
     note(log, &book, deletion).await?;
-    let removed = state.clear(&key).await;
+    let removed = erase(&state, &key).await;
     tracing::info!(session = %key, by = %caller.principal, "a session was deleted");
     removed
 }
@@ -97,7 +97,22 @@ pub(super) async fn delete(
 async fn remove(state: &ServiceState, key: &StreamKey) -> Result<(), Status> {
     let hold = state.drivers.release(key).await;
     let _hold = hold.map_err(|error| status::sessions::release(&error, key.id()))?;
-    state.clear(key).await
+    erase(state, key).await
+}
+
+/// Removes a session that is held. What it had set aside and not settled counts as used.
+async fn erase(state: &ServiceState, key: &StreamKey) -> Result<(), Status> {
+    state.clear(key).await?;
+    let session = key.id().to_owned();
+    let Ok(namespace) = Id::parse(key.namespace()) else {
+        return Ok(());
+    };
+    let abandoned = state.ledgers.ask(&namespace, Request::Abandon { session });
+    if let Err(error) = abandoned.await {
+        // It is found like every reservation that no session knows of.
+        tracing::warn!(session = %key, %error, "what a deleted session had set aside stays for now");
+    }
+    Ok(())
 }
 
 /// Where deletions of a namespace are written down.

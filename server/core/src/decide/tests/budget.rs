@@ -257,6 +257,7 @@ fn named_budgets_are_asked_before_the_licence() {
     let taken = || What::BudgetSettled {
         call: CallId(1),
         attempt: 1,
+        more: Vec::new(),
     };
     assert_eq!(kinds(&s.go(taken())), ["SettlementAcknowledged"]);
     assert_eq!(s.go(taken()), nothing());
@@ -350,6 +351,7 @@ fn a_change_of_tools_while_reserving_asks_again() {
         call: CallId(1),
         attempt: 1,
         max_output_tokens: 4_096,
+        tool_calls: None,
     };
     assert_eq!(s.go(stale), nothing());
 }

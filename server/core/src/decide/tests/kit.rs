@@ -273,11 +273,20 @@ impl Session {
     }
 
     pub(super) fn granted(&mut self, max_output_tokens: u64) -> Vec<Event> {
+        self.granted_with(max_output_tokens, None)
+    }
+
+    pub(super) fn granted_with(
+        &mut self,
+        max_output_tokens: u64,
+        tool_calls: Option<u64>,
+    ) -> Vec<Event> {
         let (call, attempt) = self.model();
         self.go(What::BudgetGranted {
             call,
             attempt,
             max_output_tokens,
+            tool_calls,
         })
     }
 

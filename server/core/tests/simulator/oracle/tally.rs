@@ -24,6 +24,11 @@ pub(super) struct Tally {
     overrun: bool,
     /// Whether the loop's last call is made, for which something was held back.
     concluding: bool,
+    /// Tool calls of the reply that named budgets let through, and those that have started.
+    granted: Option<u64>,
+    started: u64,
+    /// What named budgets were charged with of the reply.
+    charged: Option<u64>,
     /// What the provider reported of an attempt that ended, and whether it may have run.
     reported: BTreeMap<Key, (Option<Usage>, bool)>,
 }
@@ -49,6 +54,7 @@ impl Tally {
             }
             Event::BudgetReserved(e) => {
                 let before = self.held.replace(((e.call, e.attempt), e.reserved));
+                (self.granted, self.started, self.charged) = (e.tool_calls, 0, None);
                 check(before.is_none(), "reserve_settle", || {
                     format!("{before:?} was not settled before {}", e.call)
                 })
@@ -74,10 +80,19 @@ impl Tally {
                 self.overrun = true;
                 Ok(())
             }
-            Event::BudgetSettled(e) => self.settled(e),
+            Event::BudgetSettled(e) => {
+                self.charged = (!after.agent.budgets.is_empty()).then_some(e.tool_calls);
+                self.settled(e)
+            }
             Event::ToolCallStarted(e) => {
                 self.tool_calls += u64::from(e.attempt == 1);
-                Ok(())
+                self.started += u64::from(e.attempt == 1);
+                let started = self.started;
+                let most = self.granted.unwrap_or(u64::MAX);
+                let most = most.min(self.charged.unwrap_or(u64::MAX));
+                check(started <= most, "shared_tools", || {
+                    format!("{started} tool calls of a reply that {most} are paid for of")
+                })
             }
             Event::LoopEnded(e) => {
                 check(self.held.is_none(), "reserve_settle", || {

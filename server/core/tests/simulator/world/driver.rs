@@ -380,7 +380,7 @@ pub(super) fn outcome_of(what: &What) -> Option<EffectKey> {
         What::BudgetGranted { call, attempt, .. }
         | What::BudgetWaits { call, attempt, .. }
         | What::BudgetRefused { call, attempt, .. } => Some(EffectKey::Reserve { call, attempt }),
-        What::BudgetSettled { call, attempt } => Some(EffectKey::Settle { call, attempt }),
+        What::BudgetSettled { call, attempt, .. } => Some(EffectKey::Settle { call, attempt }),
         What::Create(_)
         | What::StartLoop(_)
         | What::SendMessage(_)

@@ -253,6 +253,7 @@ impl World {
                 call,
                 attempt,
                 max_output_tokens,
+                tool_calls: self.ledger.tools_of((call, attempt)),
             },
             // This budget says to wait, and somebody raises it.
             Err(reason) if self.rng.chance(40) => What::BudgetWaits {
@@ -280,7 +281,11 @@ impl World {
         let usage = self.settled.get(&(call, attempt)).copied();
         self.ledger
             .settle((call, attempt), &usage.unwrap_or_default())?;
-        let what = What::BudgetSettled { call, attempt };
+        let what = What::BudgetSettled {
+            call,
+            attempt,
+            more: Vec::new(),
+        };
         let key = EffectKey::Settle { call, attempt };
         self.put(1, Happening::Deliver(ticket, key, what));
         Ok(())

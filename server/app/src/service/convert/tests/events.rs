@@ -233,9 +233,12 @@ fn budgets() -> [Event; 4] {
             call,
             attempt,
             reserved,
+            tool_calls: Some(7),
         }
         .into(),
         event::BudgetSettled {
+            tool_calls: 3,
+            wall_ms: 1_500,
             cost_micro_usd: 0,
             call,
             attempt,
@@ -330,6 +333,7 @@ fn what_stands_in_a_neighbour_is_told() {
         call: CallId(1),
         attempt: 1,
         reserved,
+        tool_calls: None,
     }
     .into();
     let begins = started(1, T0, "go");
