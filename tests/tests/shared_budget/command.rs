@@ -2,7 +2,8 @@
 
 use anyhow::{Context as _, Result, ensure};
 use loopwright_proto::v1::{
-    Agent, EndReason, GetLoopRequest, LoopState, StartLoopRequest, event::Kind, loop_ended::Detail,
+    Agent, BudgetDimension, DeleteSessionRequest, EndReason, GetLoopRequest, LoopState,
+    StartLoopRequest, event::Kind, loop_ended::Detail,
 };
 use loopwright_tests::scene::{self, Scene, Stage, ask, end_of, refusal};
 use tonic::Code;
@@ -93,6 +94,91 @@ async fn the_namespaces_budget_is_charged_with_loops_that_name_none() -> Result<
     assert_eq!(end_of(&entries)?.reason(), EndReason::Completed);
     let (_, shown, _) = budget(&scene, &["show", "namespace"])?;
     ensure!(shown.contains("320 of 1,000,000"), "{shown}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tool_calls_and_time_have_their_limits_and_their_bars() -> Result<()> {
+    let scene = Stage::new(&[("m", SCRIPT)])?.start()?;
+    let made = [
+        "create",
+        "team",
+        "--max-tool-calls",
+        "5",
+        "--max-wall-time",
+        "15m",
+    ];
+    let (code, shown, _) = budget(&scene, &made)?;
+    ensure!(
+        code == 0 && shown.contains("0 of 5") && shown.contains("0 ms of 15 min"),
+        "{shown}"
+    );
+    let entries = scene.run(charged(&["team"])).await?;
+    let end = end_of(&entries)?;
+    assert_eq!(end.reason(), EndReason::Completed);
+    let time = async || -> Result<u64> {
+        let team = scene.client.get_budget("team").await?;
+        Ok(team.settled.unwrap_or_default().wall_time_ms)
+    };
+    scene::eventually("its time is charged", async || Ok(time().await? > 0)).await?;
+    let whole = end.totals.clone().unwrap_or_default();
+    let whole = whole.wall_time.unwrap_or_default();
+    let whole = u64::try_from(whole.seconds * 1_000 + i64::from(whole.nanos / 1_000_000))?;
+    ensure!(time().await? <= whole, "{} of {whole} ms", time().await?);
+    let limit = loopwright_proto::v1::BudgetLimits {
+        max_wall_time: Some(loopwright_proto::well_known::Duration::default()),
+        ..Default::default()
+    };
+    let request = loopwright_proto::v1::CreateBudgetRequest {
+        name: "none".to_owned(),
+        terms: Some(loopwright_proto::v1::BudgetTerms {
+            limits: Some(limit),
+            ..Default::default()
+        }),
+    };
+    scene.client.create_budget(request).await?;
+    let entries = scene.run(charged(&["none"])).await?;
+    let end = end_of(&entries)?;
+    let Some(Detail::BudgetExceeded(detail)) = &end.detail else {
+        anyhow::bail!("{end:?}");
+    };
+    assert_eq!(
+        (detail.dimension(), detail.limit),
+        (BudgetDimension::WallTimeMs, 0)
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_takes_the_id_of_a_deleted_one_is_charged_anew() -> Result<()> {
+    let mut scene = Stage::new(&[("m", SCRIPT)])?.start()?;
+    budget(&scene, &["create", "team", "--max-tokens", "10k"])?;
+    for _ in 0..2 {
+        let request = StartLoopRequest {
+            session_id: "again".to_owned(),
+            ..charged(&["team"])
+        };
+        let entries = scene.run(request).await?;
+        assert_eq!(end_of(&entries)?.reason(), EndReason::Completed);
+        let request = DeleteSessionRequest {
+            session_id: "again".to_owned(),
+            ..DeleteSessionRequest::default()
+        };
+        scene.client.delete_session(request).await?;
+    }
+    scene.server.kill()?;
+    scene.server.restart()?;
+    scene::eventually("nothing is set aside", async || {
+        Ok(scene.client.get_budget("team").await?.open_reservations == 0)
+    })
+    .await?;
+    let team = scene.client.get_budget("team").await?;
+    let settled = team.settled.unwrap_or_default();
+    assert_eq!(settled.model_calls, 2);
+    ensure!(
+        settled.input_tokens >= 600,
+        "at least what both used: {settled:?}"
+    );
     Ok(())
 }
 

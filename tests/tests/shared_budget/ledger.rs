@@ -1,6 +1,9 @@
 //! The ledger as it lies on disk, read without the server: its arithmetic done again, record by record.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -14,7 +17,8 @@ pub(crate) struct Ledger {
     /// Reservations and settlements that were seen.
     pub(crate) reserved: usize,
     pub(crate) settled: usize,
-    pub(crate) estimated: usize,
+    /// Calls that were settled whole: session, call, attempt.
+    pub(crate) whole: BTreeSet<(String, String, u32)>,
     pub(crate) records: usize,
 }
 
@@ -82,7 +86,10 @@ impl Ledger {
                     account.settled += used;
                 }
                 self.settled += 1;
-                self.estimated += usize::from(fact["estimated"] == true);
+                if fact["estimated"] == true {
+                    ensure!(used == held, "{used} of {held} count: {fact}");
+                    self.whole.extend(call_of(&text(&fact["hold"])));
+                }
             }
             "BudgetOverrun" => anyhow::bail!("an overrun: {fact}"),
             _ => {}
@@ -103,6 +110,12 @@ impl Ledger {
     pub(crate) fn open(&self) -> Vec<&String> {
         self.holds.keys().collect()
     }
+}
+
+/// The session, the call and the attempt that a reservation is of.
+fn call_of(hold: &str) -> Option<(String, String, u32)> {
+    let mut parts = hold.strip_prefix("call/")?.split('/').map(str::to_owned);
+    Some((parts.next()?, parts.next()?, parts.next()?.parse().ok()?))
 }
 
 fn find(dir: &Path) -> Option<std::path::PathBuf> {

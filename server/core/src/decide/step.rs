@@ -30,7 +30,6 @@ pub(super) fn next(draft: &mut Draft) {
     let Some(active) = &draft.state.active else {
         return;
     };
-    let limits = &draft.state.limits;
     if is_late(draft) {
         return end(draft, LATE);
     }

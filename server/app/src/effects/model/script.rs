@@ -5,6 +5,7 @@
 //!
 //! ```yaml
 //! at_end: fail                 # or `repeat`: begin anew; default fail
+//! tokenizer: {bytes_per_token: 4, prompt: 0, message: 0}
 //! turns:                       # the file may also be this list alone
 //!   - text: I look at the notes.
 //!     tool_calls:
@@ -26,9 +27,10 @@
 //! - `stop`: `end_turn`, `tool_use`, `max_tokens`, `refusal`, `content_filter`, `context_full`,
 //!   `stop_sequence`, `pause`; any other word is passed on as one that is not known. By default
 //!   `tool_use` with tool calls, else `end_turn`.
-//! - `usage`: `input`, `output`, `cache_write`, `cache_read`. By default a token for four bytes of
-//!   prompt and reply; a text over the call's output cap is then cut as a provider would cut it.
-//!   `no_usage: true` reports none.
+//! - `usage`: `input`, `output`, `cache_write`, `cache_read`. By default it is counted: a token for
+//!   each `tokenizer.bytes_per_token` bytes of prompt and reply, and `tokenizer.prompt` and
+//!   `tokenizer.message` tokens for each prompt and each message of it; a text over the call's output
+//!   cap is then cut as a provider would cut it. `no_usage: true` reports none.
 //! - `delay_ms`: before the reply begins. `chunk`: text in pieces of `chars`, `delay_ms` between.
 //! - `fail`: `status` (what a provider answers with it) or `kind` (`rate_limited`, `overloaded`,
 //!   `server`, `try_again`, `connect`, `cut`, `stalled`, `malformed`, `too_large`,
@@ -54,6 +56,8 @@ pub(super) use template::Values;
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Turns in a script.
 const MAX_TURNS: usize = 10_000;
+/// Most tokens round a prompt or a message.
+const MAX_OVERHEAD: u64 = 1_000_000;
 /// Longest delay, milliseconds.
 const MAX_DELAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -71,6 +75,8 @@ pub struct ScriptError {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Script {
     at_end: AtEnd,
+    /// How replies are counted that say nothing of it.
+    pub(super) tokenizer: Tokenizer,
     turns: Vec<ScriptTurn>,
     /// For each turn the number of the reply that follows its last one.
     ends: Vec<u64>,
@@ -83,6 +89,9 @@ struct Written {
     /// What happens after the last turn.
     #[serde(default)]
     at_end: AtEnd,
+    /// How replies are counted that name no usage.
+    #[serde(default)]
+    tokenizer: Tokenizer,
     /// The replies, in order.
     turns: Vec<ScriptTurn>,
 }
@@ -96,6 +105,21 @@ enum AtEnd {
     Fail,
     /// It begins anew.
     Repeat,
+}
+
+/// How tokens are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Tokenizer {
+    /// Bytes that count as a token, 1 to 64; default 4.
+    #[schemars(range(min = 1, max = 64))]
+    pub(super) bytes_per_token: u64,
+    /// Tokens round each prompt, at most 1,000,000; default 0.
+    #[schemars(range(max = 1_000_000))]
+    pub(super) prompt: u64,
+    /// Tokens round each message of a prompt, at most 1,000,000; default 0.
+    #[schemars(range(max = 1_000_000))]
+    pub(super) message: u64,
 }
 
 /// One reply.
@@ -216,6 +240,7 @@ impl Script {
             let turns = serde_yaml::from_str(text).map_err(|e| failed(e.to_string()))?;
             Written {
                 at_end: AtEnd::Fail,
+                tokenizer: Tokenizer::default(),
                 turns,
             }
         } else {
@@ -247,7 +272,12 @@ impl Script {
     }
 
     fn check(written: Written) -> Result<Self, String> {
-        let Written { at_end, turns } = written;
+        let Written {
+            at_end,
+            tokenizer,
+            turns,
+        } = written;
+        tokenizer.check()?;
         if turns.is_empty() || turns.len() > MAX_TURNS {
             return Err(format!(
                 "it has {} turns; it takes 1 to {MAX_TURNS}",
@@ -264,9 +294,37 @@ impl Script {
         }
         Ok(Self {
             at_end,
+            tokenizer,
             turns,
             ends,
         })
+    }
+}
+
+impl Default for Tokenizer {
+    fn default() -> Self {
+        Self {
+            bytes_per_token: 4,
+            prompt: 0,
+            message: 0,
+        }
+    }
+}
+
+impl Tokenizer {
+    fn check(self) -> Result<(), String> {
+        if !(1..=64).contains(&self.bytes_per_token) {
+            let given = self.bytes_per_token;
+            return Err(format!(
+                "tokenizer.bytes_per_token is {given}; it takes 1 to 64"
+            ));
+        }
+        if self.prompt.max(self.message) > MAX_OVERHEAD {
+            return Err(format!(
+                "tokenizer.prompt and tokenizer.message take at most {MAX_OVERHEAD}"
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -18,13 +18,10 @@ use super::{
     failure::{Complaint, Fault},
     protocol::thinking,
     reply::check_size,
-    script::{Fail, Script, ScriptTurn, Values},
+    script::{Fail, Script, ScriptTurn, Tokenizer, Values},
     target::Target,
 };
 use crate::effects::progress::ProgressSink;
-
-/// Bytes that count as a token where the script names no usage.
-const BYTES_PER_TOKEN: u64 = 4;
 
 /// Makes the scripted reply to `request`.
 pub(super) async fn run(
@@ -60,7 +57,8 @@ pub(super) async fn run(
     {
         return Err(failed(fault(fail)));
     }
-    let reply = Reply::new(turn, &values(&said, number + 1), &request, &target);
+    let values = values(&said, number + 1);
+    let reply = Reply::new(turn, &values, (&request, script.tokenizer), &target);
     check_size(&reply.parts).map_err(failed)?;
     stream(turn, &reply.parts, &mut sink).await;
     Ok(ModelReply {
@@ -83,7 +81,12 @@ struct Reply {
 }
 
 impl Reply {
-    fn new(turn: &ScriptTurn, values: &Values, request: &ModelRequest, target: &Target) -> Self {
+    fn new(
+        turn: &ScriptTurn,
+        values: &Values,
+        (request, tokenizer): (&ModelRequest, Tokenizer),
+        target: &Target,
+    ) -> Self {
         let mut parts = Vec::new();
         let thought = turn
             .thinking
@@ -139,20 +142,21 @@ impl Reply {
             stop,
             usage: None,
         }
-        .estimated(request, target.cap(request.max_output_tokens))
+        .counted(request, tokenizer, target.cap(request.max_output_tokens))
     }
 
-    /// Counts a token for four bytes, and cuts what is over the cap.
-    fn estimated(mut self, request: &ModelRequest, cap: u64) -> Self {
+    /// Counts the tokens, and cuts what is over the cap.
+    fn counted(mut self, request: &ModelRequest, tokenizer: Tokenizer, cap: u64) -> Self {
         let prompt = request
             .conversation
             .bytes()
             .saturating_add(request.tools.content_bytes())
             .saturating_add(request.agent.system_prompt.len() as u64);
         let bytes: u64 = self.parts.iter().map(content_bytes).sum();
-        let mut output = bytes.div_ceil(BYTES_PER_TOKEN);
+        let mut output = bytes.div_ceil(tokenizer.bytes_per_token);
         if output > cap {
-            let most = usize::try_from(cap.saturating_mul(BYTES_PER_TOKEN)).unwrap_or(usize::MAX);
+            let most = usize::try_from(cap.saturating_mul(tokenizer.bytes_per_token))
+                .unwrap_or(usize::MAX);
             let text = text_of(&self.parts);
             let kept = clamp(&text, most);
             self.parts = if kept.is_empty() {
@@ -163,7 +167,10 @@ impl Reply {
             self.stop = StopReason::MaxTokens;
             output = cap;
         }
-        let input = prompt.div_ceil(BYTES_PER_TOKEN);
+        let messages = request.conversation.len() as u64;
+        let input = prompt.div_ceil(tokenizer.bytes_per_token)
+            + tokenizer.prompt
+            + tokenizer.message.saturating_mul(messages);
         self.usage = Some(Usage {
             input,
             output,

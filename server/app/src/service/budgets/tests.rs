@@ -9,7 +9,7 @@ use loopwright_proto::v1::watch_budget_response::Item;
 use tonic_types::StatusExt as _;
 
 use super::*;
-use crate::{drain::Drain, service::fixture};
+use crate::{drain::Drain, ledger::Ledgers, service::fixture};
 
 fn service() -> (Budgets, Drain) {
     let (state, drain) = fixture::state("- text: hello\n");
@@ -262,4 +262,58 @@ async fn a_watcher_gets_where_each_stands_then_each_change_and_every_warning() {
         panic!("no goodbye")
     };
     assert!(watch.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_goes_where_the_ledger_goes_and_hears_every_warning() {
+    let (mut state, _drain) = fixture::state("- text: hello\n");
+    state.ledgers = Ledgers::with_streams_of(Arc::clone(&state.log), Clock, 1_500);
+    let service = Budgets(state);
+    let opened = service.watch_budget(asked(v1::WatchBudgetRequest::default()));
+    let mut watch = opened.await.unwrap().into_inner();
+    let late = service.watch_budget(asked(v1::WatchBudgetRequest::default()));
+    let mut late = late.await.unwrap().into_inner();
+    for number in 0..60 {
+        let (name, id) = (format!("b{number}"), format!("r{number}"));
+        create(&service, &name, terms("", 100)).await.unwrap();
+        service.reserve(reserve(&id, &name, 90)).await.unwrap();
+        let settle = v1::SettleRequest {
+            reservation_id: id,
+            used: None,
+        };
+        service.settle(asked(settle)).await.unwrap();
+        let (mut warned, mut settled) = (false, false);
+        while !(warned && settled) {
+            match watch.next().await.unwrap().unwrap().item.unwrap() {
+                Item::Warning(warning) => warned = warning.budget.unwrap().name == name,
+                Item::Budget(budget) => {
+                    assert_eq!(budget.name, name, "what is carried over is no change");
+                    settled = budget.settled.unwrap().input_tokens == 90;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    let (_, place) = service
+        .0
+        .ledgers
+        .whole(&fixture::namespace())
+        .await
+        .unwrap();
+    assert!(place.base > 60, "it stayed in one stream: {place:?}");
+    let mut warnings = 0;
+    let told = loop {
+        match late.next().await {
+            Some(Ok(item)) => {
+                warnings += usize::from(matches!(item.item, Some(Item::Warning(_))));
+            }
+            Some(Err(status)) => break status,
+            None => panic!("it ended without a word"),
+        }
+    };
+    assert!(warnings < 60);
+    assert_eq!(
+        (told.code(), reason(&told).as_str()),
+        (Code::OutOfRange, "WATCHER_TOO_LATE")
+    );
 }
