@@ -21,6 +21,7 @@ mod kind;
 mod layer;
 pub mod models;
 mod nearest;
+mod prices;
 mod render;
 mod rules;
 mod schema;
@@ -32,6 +33,7 @@ pub mod units;
 mod tests;
 
 pub use error::{ConfigError, ConfigErrors, Source};
+pub use prices::{LongRates, PRICES_READ_ON, PRICES_SOURCES, Rates, Tariff, price_list};
 pub use render::{init_text, markdown, show};
 pub use schema::{Key, Kind, schema};
 pub use types::*;

@@ -12,7 +12,7 @@ use crate::{agent::BudgetLimits, outcome::EndReason, usage::Usage};
 
 mod amount;
 
-pub use amount::{Amount, Beside, Price, used};
+pub use amount::{Amount, Beside, LongPrice, Price, used};
 
 /// Tokens set aside for what a provider wraps around one message, in excess of its content.
 pub const MARGIN_PER_MESSAGE: u64 = 32;

@@ -107,6 +107,8 @@ pub struct ModelFailure {
     pub http_status: u16,
     /// What the provider counted before it failed, where it did.
     pub usage: Option<Usage>,
+    /// What that cost, micro-USD, where the model has a price.
+    pub cost_micro_usd: Option<u64>,
     /// CRC32C of the request body, where one was sent.
     pub body_crc: String,
 }

@@ -388,12 +388,14 @@ fn model_what(entry: &Entry) -> Option<What> {
         return None;
     };
     if let Some(e) = find!(entry, ModelCallFailed) {
+        let settled = find!(entry, BudgetSettled).filter(|_| e.usage.is_some());
         let failure = ModelFailure {
             kind: e.kind,
             message: e.message.clone(),
             retry_after_ms,
             http_status: e.http_status,
             usage: e.usage,
+            cost_micro_usd: settled.map(|settled| settled.cost_micro_usd),
             body_crc: e.body_crc.clone(),
         };
         return Some(What::ModelFailed {

@@ -19,6 +19,9 @@ pub struct Usage {
     /// Prompt tokens read from the provider's cache.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub cache_read: u64,
+    /// Of `cache_write`, what the provider keeps for an hour; at most all of it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cache_write_1h: u64,
 }
 
 impl Usage {
@@ -44,6 +47,7 @@ impl Usage {
             output: self.output.saturating_add(other.output),
             cache_write: self.cache_write.saturating_add(other.cache_write),
             cache_read: self.cache_read.saturating_add(other.cache_read),
+            cache_write_1h: self.cache_write_1h.saturating_add(other.cache_write_1h),
         }
     }
 }
@@ -85,6 +89,7 @@ mod tests {
             output: 1,
             cache_write: 1,
             cache_read: 1,
+            cache_write_1h: 1,
         };
         assert_eq!(most.prompt(), u64::MAX);
         assert_eq!(most.total(), u64::MAX);

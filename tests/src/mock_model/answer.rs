@@ -70,6 +70,8 @@ pub struct Usage {
     pub cache_write: u64,
     /// Prompt tokens read from the cache.
     pub cache_read: u64,
+    /// Of those written, what is kept for an hour.
+    pub cache_write_1h: u64,
     /// Whether counters that are 0 are sent as null.
     pub nulls: bool,
     /// Whether no usage is sent at all.

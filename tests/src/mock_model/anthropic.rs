@@ -14,6 +14,7 @@ pub(super) fn stream(reply: &Reply, cached: Cached) -> String {
         output: super::openai::output(reply),
         cache_write: cached.write,
         cache_read: cached.read,
+        cache_write_1h: if cached.hour { cached.write } else { 0 },
         ..Usage::default()
     });
     let mut out = String::new();
@@ -79,6 +80,10 @@ fn start(usage: &Usage) -> Value {
             "input_tokens": usage.input,
             "cache_creation_input_tokens": count(usage.cache_write),
             "cache_read_input_tokens": count(usage.cache_read),
+            "cache_creation": {
+                "ephemeral_5m_input_tokens": usage.cache_write - usage.cache_write_1h,
+                "ephemeral_1h_input_tokens": usage.cache_write_1h,
+            },
             "output_tokens": 1,
             "service_tier": "standard",
         },

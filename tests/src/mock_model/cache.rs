@@ -1,8 +1,8 @@
 //! A prompt cache that counts: how much of a request was seen before.
 //!
 //! A token is four bytes here. Anthropic's keeps prefixes that end at a breakpoint and finds them
-//! from one up to 20 blocks later ("Prompt caching", "How automatic prefix checking works");
-//! OpenAI's finds the longest prefix of any earlier request.
+//! from one up to 20 blocks later ("Prompt caching", "How automatic prefix checking works"), unless
+//! they are too short ("Cache limitations"); OpenAI's finds the longest prefix of any earlier request.
 
 use std::collections::HashSet;
 
@@ -28,6 +28,8 @@ pub(super) struct Cached {
     pub(super) input: u64,
     pub(super) write: u64,
     pub(super) read: u64,
+    /// Whether what is written is kept for an hour.
+    pub(super) hour: bool,
 }
 
 impl Cache {
@@ -39,16 +41,20 @@ impl Cache {
     }
 
     fn blocks(&mut self, request: &Value) -> Cached {
+        let least = least(request);
+        let mut hour = false;
         let mut text = String::new();
         // The end of the prefix after each block, and whether the block is a breakpoint.
         let mut ends: Vec<(usize, bool)> = Vec::new();
         for block in blocks(request) {
             let mut plain = block.clone();
-            let marked = plain
+            let mark = plain
                 .as_object_mut()
-                .is_some_and(|b| b.remove("cache_control").is_some());
+                .and_then(|b| b.remove("cache_control"));
+            hour |= mark.as_ref().is_some_and(|mark| mark["ttl"] == "1h");
             text.push_str(&plain.to_string());
-            ends.push((text.len(), marked));
+            let kept = mark.is_some() && tokens(text.len()) >= least;
+            ends.push((text.len(), kept));
         }
         let marks: Vec<usize> = (0..ends.len()).filter(|&at| ends[at].1).collect();
         let read = marks
@@ -65,6 +71,7 @@ impl Cache {
             input: tokens(text.len() - written.max(read)),
             write: tokens(written.saturating_sub(read)),
             read: tokens(read),
+            hour,
         }
     }
 
@@ -76,6 +83,7 @@ impl Cache {
             input: tokens(body.len() - read),
             write: 0,
             read: tokens(read),
+            hour: false,
         }
     }
 }
@@ -88,6 +96,16 @@ fn shared_prefix(a: &[u8], b: &[u8]) -> usize {
     let whole = blocks.take_while(alike).count() * BLOCK;
     let rest = a[whole..].iter().zip(&b[whole..]);
     whole + rest.take_while(|(a, b)| a == b).count()
+}
+
+/// Tokens of the shortest prefix that is kept, "Cache limitations".
+fn least(request: &Value) -> u64 {
+    match request["model"].as_str().unwrap_or_default() {
+        id if id.starts_with("claude-haiku-4-5") || id.starts_with("claude-opus-4-6") => 4_096,
+        id if id.starts_with("claude-opus-4-7") => 2_048,
+        id if id.starts_with("claude-sonnet-4") => 1_024,
+        _ => 512,
+    }
 }
 
 fn tokens(bytes: usize) -> u64 {

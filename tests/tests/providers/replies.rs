@@ -39,8 +39,8 @@ async fn text_comes_whole_with_its_usage() {
         let want = Usage {
             input: 100,
             output: 7,
-            cache_write: 0,
             cache_read: 900,
+            ..Usage::default()
         };
         assert_eq!(reply.usage, Some(want), "the classes do not overlap");
         assert!(reply.response_id.is_some());

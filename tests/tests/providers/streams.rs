@@ -1,6 +1,8 @@
 //! Streams that break, stall, lie or are too long.
 
-use loopwright_core::{message::Part, outcome::ModelFailureKind as Kind, usage::Usage};
+use loopwright_core::{
+    agent::Agent, message::Part, outcome::ModelFailureKind as Kind, usage::Usage,
+};
 use loopwright_tests::mock_model::{self, Answer, Protocol, Reply};
 use serde_json::json;
 
@@ -52,7 +54,11 @@ async fn a_stream_without_its_end_is_cut() {
 
 #[tokio::test]
 async fn a_reply_that_was_counted_before_it_broke_is_charged_as_counted() {
-    let mut talk = Talk::new(Protocol::Anthropic).await;
+    let mut talk = Talk::with(Protocol::Anthropic, Agent::default(), |config| {
+        let price = &mut config.models.get_mut("mock").unwrap().price;
+        (price.input, price.output) = (Some(2.0), Some(10.0));
+    })
+    .await;
     talk.user("go");
     let stream = "data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":9}}}\n\n\
                   data: {\"type\":\"message_delta\",\"delta\":{},\"usage\":{\"output_tokens\":4}}\n\n";
@@ -67,6 +73,7 @@ async fn a_reply_that_was_counted_before_it_broke_is_charged_as_counted() {
             ..Usage::default()
         })
     );
+    assert_eq!(failure.cost_micro_usd, Some(9 * 2 + 4 * 10));
 }
 
 #[tokio::test]

@@ -221,7 +221,8 @@ fn session(agent: Agent, tools: Arc<ToolSet>) -> State {
 fn tool(name: &str) -> ToolSpec {
     ToolSpec {
         name: name.to_owned(),
-        description: "A tool.".to_owned(),
+        // Both together are longer than the shortest prefix that is kept.
+        description: "A tool. ".repeat(150),
         input_schema: "{\"properties\":{\"path\":{\"type\":\"string\"}}}".to_owned(),
         effect: Default::default(),
         destructive: false,

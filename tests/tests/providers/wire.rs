@@ -70,6 +70,49 @@ async fn breakpoints_are_four_and_where_they_help() {
     }
 }
 
+/// A steps' prompt on a model that keeps no prefix below 4,096 tokens.
+#[tokio::test]
+async fn below_the_models_minimum_no_breakpoint_is_wasted() {
+    let mut talk = Talk::with(Protocol::Anthropic, Agent::default(), |config| {
+        config.models.get_mut("mock").unwrap().id = Some("claude-haiku-4-5".to_owned());
+    })
+    .await;
+    talk.user("begin");
+    let (mut marked, mut written) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        talk.mock
+            .push(Reply::calls([("files__read", "{\"path\":\"a\"}")]));
+        written.push(talk.step().await.usage.unwrap().cache_write > 0);
+        talk.user(&"a long message ".repeat(800));
+    }
+    for request in talk.mock.requests() {
+        assert_eq!(request.refused, None);
+        marked.push(request.text().matches("\"cache_control\"").count());
+    }
+    assert_eq!(
+        marked,
+        [0, 0, 1],
+        "tools, then 3,500 tokens, then twice as many"
+    );
+    assert_eq!(written, [false, false, true]);
+}
+
+#[tokio::test]
+async fn writes_are_counted_by_how_long_they_are_kept() {
+    for (ttl, hour) in [(CacheTtl::FiveMinutes, false), (CacheTtl::OneHour, true)] {
+        let mut talk = Talk::with(Protocol::Anthropic, Agent::default(), |config| {
+            config.prompt_cache.ttl = ttl;
+        })
+        .await;
+        talk.mock.push(Reply::text("a"));
+        talk.user("go");
+        let usage = talk.step().await.usage.unwrap();
+        assert!(usage.cache_write > 0, "{usage:?}");
+        let want = if hour { usage.cache_write } else { 0 };
+        assert_eq!(usage.cache_write_1h, want, "{usage:?}");
+    }
+}
+
 #[tokio::test]
 async fn the_cache_can_be_turned_off_and_kept_longer() {
     for (enabled, ttl, want) in [
@@ -93,8 +136,11 @@ async fn the_cache_can_be_turned_off_and_kept_longer() {
         talk.mock.push(Reply::text("a"));
         talk.user("go");
         talk.step().await;
-        let body = talk.mock.requests()[0].json();
-        assert_eq!(body["tools"][1].get("cache_control"), want.as_ref());
+        let sent = &talk.mock.requests()[0];
+        assert_eq!(sent.json()["tools"][1].get("cache_control"), want.as_ref());
+        if !enabled {
+            assert!(!sent.text().contains("cache_control"), "{}", sent.text());
+        }
     }
 }
 

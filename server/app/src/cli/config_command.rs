@@ -23,6 +23,8 @@ pub(super) enum ConfigCommand {
     },
     /// Print every key as a table in Markdown
     Docs,
+    /// Print what tokens cost, of the configured models and of those known by name
+    Prices,
 }
 
 impl ConfigCommand {
@@ -54,6 +56,10 @@ impl ConfigCommand {
                 print(&format!("wrote {}\n", path.display()))
             }
             Self::Docs => print(&config::markdown()),
+            Self::Prices => {
+                let (loaded, _) = place.load()?;
+                print(&config::price_list(&loaded.config))
+            }
         }
     }
 }

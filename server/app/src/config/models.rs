@@ -9,7 +9,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::nearest::nearest;
-use super::types::{Config, ModelConfig, PriceConfig, Provider};
+use super::prices::{self, Tariff};
+use super::types::{Config, ModelConfig, Provider};
 
 /// The model of ANTHROPIC_API_KEY when none is named.
 pub const DEFAULT_ANTHROPIC: &str = "anthropic/claude-sonnet-5-5";
@@ -39,8 +40,8 @@ pub struct ResolvedModel {
     pub max_output: Option<u64>,
     /// Further headers of every request.
     pub headers: BTreeMap<String, String>,
-    /// US dollars per million tokens, where known.
-    pub price: PriceConfig,
+    /// What its tokens cost, where known.
+    pub price: Option<Tariff>,
     /// The turns of a scripted model.
     pub script: Option<PathBuf>,
 }
@@ -148,7 +149,7 @@ pub fn resolve(
         context_window,
         max_output,
         headers: BTreeMap::new(),
-        price: PriceConfig::default(),
+        price: Tariff::known(provider, id),
         script: None,
     })
 }
@@ -192,6 +193,7 @@ fn configured(
     Ok(ResolvedModel {
         alias: alias.to_owned(),
         provider,
+        price: prices::tariff(provider, &id, model),
         id,
         base_url: model
             .base_url
@@ -203,7 +205,6 @@ fn configured(
         context_window: model.context_window.or(known.0),
         max_output: model.max_output.or(known.1),
         headers: model.headers.clone(),
-        price: model.price.clone(),
         script: model.script.clone(),
     })
 }

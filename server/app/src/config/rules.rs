@@ -7,7 +7,8 @@ use super::Provenance;
 use super::error::{ConfigError, Source};
 use super::models;
 use super::nearest::nearest;
-use super::types::{ApprovalDefault, Config, ModelConfig, Provider};
+use super::prices;
+use super::types::{ApprovalDefault, Config, ModelConfig, PriceConfig, Provider};
 
 /// Every rule that `config` breaks.
 pub(super) fn broken(config: &Config, provenance: &Provenance) -> Vec<ConfigError> {
@@ -143,6 +144,7 @@ impl Rules<'_> {
                 self.breach(&key(&format!("headers.{name}")), problem.to_owned());
             }
         }
+        self.price(alias, provider, model);
         if provider == Provider::Scripted {
             return self.scripted(alias, model);
         }
@@ -158,6 +160,23 @@ impl Rules<'_> {
                 &key("script"),
                 "does nothing unless provider = \"scripted\"".to_owned(),
             );
+        }
+    }
+
+    /// Half a price is none: what it leaves out would be a free ride.
+    fn price(&mut self, alias: &str, provider: Provider, model: &ModelConfig) {
+        let price = &model.price;
+        let id = model.id.as_deref().unwrap_or(alias);
+        if *price == PriceConfig::default() || prices::tariff(provider, id, model).is_some() {
+            return;
+        }
+        for (name, _) in [("input", price.input), ("output", price.output)]
+            .into_iter()
+            .filter(|(_, set)| set.is_none())
+        {
+            let problem = "is missing: the built-in table has no price of this model, so both \
+                           price.input and price.output are needed";
+            self.breach(&format!("models.{alias}.price.{name}"), problem.to_owned());
         }
     }
 

@@ -18,7 +18,7 @@ mod server;
 pub use agent::{
     BudgetConfig, CacheTtl, ContextConfig, LimitsConfig, LoopConfig, PromptCacheConfig, RetryConfig,
 };
-pub use model::{ModelConfig, PriceConfig, Provider};
+pub use model::{LongContextConfig, ModelConfig, PriceConfig, Provider};
 pub use redaction::{RedactionConfig, SecretKind};
 pub use server::{
     ApprovalDefault, AuthConfig, LogFormat, OnChange, OnUnknown, ServerConfig, ServerLimitsConfig,

@@ -197,6 +197,7 @@ fn when_too_large(what: &What) -> Option<What> {
                 retry_after_ms: None,
                 http_status: 0,
                 usage: reply.usage,
+                cost_micro_usd: reply.cost_micro_usd,
                 body_crc: reply.body_crc.clone(),
             },
             jitter: 0,

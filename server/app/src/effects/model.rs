@@ -24,17 +24,18 @@ use self::{
     failure::Fault,
     protocol::Protocol,
     target::{Route, Target},
-    transcript::Ask,
+    transcript::{Ask, Breakpoints},
 };
 use super::{CallTrace, progress::ProgressSink};
 use crate::config::{
-    CacheTtl, Config, PriceConfig, Provider,
+    Config, Provider,
     models::{ModelError, ResolvedModel, resolve},
 };
 use crate::redaction::Redaction;
 
 mod anthropic;
 mod body;
+mod cost;
 mod exchange;
 mod failure;
 #[cfg(feature = "fuzzing")]
@@ -161,7 +162,9 @@ impl Models {
             id: model.id,
             context_window: model.context_window,
             max_output: model.max_output,
-            price: target::dearest(&model.price),
+            price: model
+                .price
+                .map(|tariff| cost::most(&tariff, self.config.prompt_cache.ttl)),
         })
     }
 
@@ -228,7 +231,7 @@ impl Models {
             protocol,
             id: &target.model.id,
             request,
-            cache_control: self.cache_control(protocol),
+            cache: self.breakpoints(protocol, &target.model.id),
             tail,
         })
     }
@@ -302,7 +305,9 @@ impl Models {
             .scripts
             .get(&model.alias)
             .or_else(|| self.embedded.get(&model.alias));
-        let target = Arc::new(Target::new(model, script.cloned(), self.redaction())?);
+        let ttl = self.config.prompt_cache.ttl;
+        let target = Target::new(model, script.cloned(), self.redaction(), ttl)?;
+        let target = Arc::new(target);
         let mut targets = self.targets();
         if targets.len() >= MAX_TARGETS {
             targets.clear();
@@ -319,17 +324,12 @@ impl Models {
         self.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn cache_control(&self, protocol: Protocol) -> Option<&'static str> {
+    /// OpenAI keeps prefixes without being asked.
+    fn breakpoints(&self, protocol: Protocol, id: &str) -> Option<Breakpoints> {
         let cache = &self.config.prompt_cache;
-        match (protocol, cache.ttl) {
-            (Protocol::OpenAi, _) => None,
-            _ if !cache.enabled => None,
-            (Protocol::Anthropic, CacheTtl::FiveMinutes) => {
-                Some(",\"cache_control\":{\"type\":\"ephemeral\"}")
-            }
-            (Protocol::Anthropic, CacheTtl::OneHour) => {
-                Some(",\"cache_control\":{\"type\":\"ephemeral\",\"ttl\":\"1h\"}")
-            }
+        match protocol {
+            Protocol::Anthropic if cache.enabled => Some(anthropic::breakpoints(id, cache.ttl)),
+            Protocol::Anthropic | Protocol::OpenAi => None,
         }
     }
 }
@@ -363,7 +363,7 @@ fn embedded(alias: &str) -> ResolvedModel {
         context_window: None,
         max_output: None,
         headers: BTreeMap::new(),
-        price: PriceConfig::default(),
+        price: None,
         script: None,
     }
 }

@@ -254,6 +254,7 @@ pub(crate) fn asks(model_call: u32, call: u32) -> Entry {
             output: 5,
             cache_write: 2,
             cache_read: 3,
+            cache_write_1h: 1,
         }),
         response_id: Some("req_1".to_owned()),
         body_crc: "0000002a".to_owned(),

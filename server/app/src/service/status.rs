@@ -168,8 +168,9 @@ pub fn budget_not_found(name: &str) -> Status {
 #[must_use]
 pub fn no_price(model: &str, budget: &str) -> Status {
     let message = format!(
-        "budget {budget:?} limits cost, and model {model:?} has no price; set models.<alias>.price, \
-         or limit tokens instead"
+        "budget {budget:?} limits cost, and model {model:?} has no price: describe it as models.<alias> \
+         and set models.<alias>.price.input and .output in the server's configuration, or limit \
+         tokens instead; `loopwright config prices` lists the prices that are known"
     );
     Draft::new(Code::FailedPrecondition, "NO_PRICE", message)
         .with("model", model)

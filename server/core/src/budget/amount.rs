@@ -93,10 +93,24 @@ pub struct Price {
     pub input: u64,
     /// Of generated tokens, micro-USD for a million.
     pub output: u64,
+    /// What it is where the prompt is long, if that is dearer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub long: Option<LongPrice>,
+}
+
+/// The most that tokens can cost in a call with a long prompt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LongPrice {
+    /// Prompts of more tokens than this are long; their length alone decides, for all tokens of a call.
+    pub above: u64,
+    /// Of the dearest class of prompt tokens, micro-USD for a million; below [`Price::input`] that counts.
+    pub input: u64,
+    /// Of generated tokens, micro-USD for a million; below [`Price::output`] that counts.
+    pub output: u64,
 }
 
 impl Price {
-    /// What so many tokens cost at most, micro-USD, rounded up.
+    /// What so many tokens cost at most, micro-USD, rounded up. More tokens never cost less.
     #[must_use]
     pub fn cost(&self, input: u64, output: u64) -> u64 {
         saturate(self.parts(input, output).div_ceil(PRICED_TOKENS))
@@ -108,15 +122,25 @@ impl Price {
     pub fn output_within(&self, money: u64, input: u64) -> Option<u64> {
         let money = u128::from(money).saturating_mul(PRICED_TOKENS);
         let left = money.checked_sub(self.parts(input, 0))?;
+        let (_, output) = self.at(input);
         Some(
-            left.checked_div(u128::from(self.output))
+            left.checked_div(u128::from(output))
                 .map_or(u64::MAX, saturate),
         )
     }
 
     fn parts(&self, input: u64, output: u64) -> u128 {
         let of = |tokens: u64, price: u64| u128::from(tokens).saturating_mul(price.into());
-        of(input, self.input).saturating_add(of(output, self.output))
+        let (input_price, output_price) = self.at(input);
+        of(input, input_price).saturating_add(of(output, output_price))
+    }
+
+    /// The prices of a prompt of at most so many tokens, and of what follows it.
+    fn at(&self, input: u64) -> (u64, u64) {
+        match self.long.filter(|long| input > long.above) {
+            Some(long) => (self.input.max(long.input), self.output.max(long.output)),
+            None => (self.input, self.output),
+        }
     }
 }
 
@@ -168,12 +192,13 @@ mod tests {
         let price = Price {
             input: 3_000_000,
             output: 15_000_000,
+            long: None,
         };
         assert_eq!(price.cost(1, 0), 3);
         assert_eq!(price.cost(1_000, 100), 4_500);
         let cheap = Price {
             input: 50_000,
-            output: 0,
+            ..Price::default()
         };
         assert_eq!(
             cheap.cost(1, 0),
@@ -188,14 +213,35 @@ mod tests {
         let price = Price {
             input: 3_000_000,
             output: 15_000_000,
+            long: None,
         };
         assert_eq!(price.output_within(2, 1), None);
         assert_eq!(price.output_within(3, 1), Some(0));
         let free = Price {
             input: 1,
-            output: 0,
+            ..Price::default()
         };
         assert_eq!(free.output_within(5, 0), Some(u64::MAX));
+    }
+
+    #[test]
+    fn a_long_prompt_is_dearer_as_a_whole() {
+        let price = Price {
+            input: 3_000_000,
+            output: 15_000_000,
+            long: Some(LongPrice {
+                above: 200_000,
+                input: 6_000_000,
+                output: 10_000_000,
+            }),
+        };
+        assert_eq!(price.cost(200_000, 1_000), 600_000 + 15_000);
+        assert_eq!(
+            price.cost(200_001, 1_000),
+            1_200_006 + 15_000,
+            "every token of it, and the output never cheaper"
+        );
+        assert_eq!(price.output_within(1_200_006 + 30, 200_001), Some(2));
     }
 
     proptest! {
@@ -204,8 +250,10 @@ mod tests {
         fn what_is_bought_is_paid_for(
             money in 0u64..1 << 40, input in 0u64..1 << 24,
             input_price in 0u64..1 << 26, output_price in 1u64..1 << 26,
+            long in proptest::option::of((0u64..1 << 24, 0u64..1 << 26, 0u64..1 << 26)),
         ) {
-            let price = Price { input: input_price, output: output_price };
+            let long = long.map(|(above, input, output)| LongPrice { above, input, output });
+            let price = Price { input: input_price, output: output_price, long };
             match price.output_within(money, input) {
                 Some(output) => {
                     prop_assert!(price.cost(input, output) <= money);
@@ -213,6 +261,19 @@ mod tests {
                 }
                 None => prop_assert!(price.cost(input, 0) > money),
             }
+        }
+
+        /// What is reserved for a prompt's upper bound covers every shorter prompt.
+        #[test]
+        fn more_tokens_never_cost_less(
+            input in 0u64..1 << 24, more in 0u64..1 << 24,
+            output in 0u64..1 << 24, further in 0u64..1 << 24,
+            prices in (0u64..1 << 26, 0u64..1 << 26), above in 0u64..1 << 24,
+            dearer in (0u64..1 << 26, 0u64..1 << 26),
+        ) {
+            let long = Some(LongPrice { above, input: dearer.0, output: dearer.1 });
+            let price = Price { input: prices.0, output: prices.1, long };
+            prop_assert!(price.cost(input, output) <= price.cost(input + more, output + further));
         }
     }
 }

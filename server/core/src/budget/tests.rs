@@ -135,6 +135,7 @@ fn money_clamps_the_output_at_the_dearest_price() {
     let price = Some(Price {
         input: 3_000_000,
         output: 15_000_000,
+        long: None,
     });
     let ask = Ask { price, ..ASK };
     let granted = grant(&limits, &gone(0, 0), ask);
@@ -192,11 +193,13 @@ proptest! {
         spent_input in 0_u64..20_000, spent_output in 0_u64..20_000,
         money in proptest::option::of(0_u64..200_000), spent_money in 0_u64..200_000,
         price in proptest::option::of((0_u64..20_000_000, 0_u64..20_000_000)),
+        above in proptest::option::of(0_u64..20_000),
         ask_input in 0_u64..20_000, ask_output in 1_u64..20_000, min_output in 0_u64..200,
     ) {
         let limits = BudgetLimits { cost_micro_usd: money, ..limits(input, output, total) };
         let used = Amount { cost_micro_usd: spent_money, ..gone(spent_input, spent_output) };
-        let price = price.map(|(input, output)| Price { input, output });
+        let long = above.map(|above| LongPrice { above, input: 19_000_000, output: 21_000_000 });
+        let price = price.map(|(input, output)| Price { input, output, long });
         let ask = Ask { input: ask_input, output: ask_output, min_output, price, tool_calls: 0 };
         if let Ok(Grant { reserved, .. }) = grant(&limits, &used, ask) {
             prop_assert!(reserved.output >= 1 && reserved.output <= ask_output);

@@ -212,6 +212,7 @@ pub(super) fn failed(
     });
     let ended = budget::Ended {
         usage: failure.usage,
+        cost: failure.cost_micro_usd,
         may_have_run: failure.kind.may_have_run(),
         ..budget::Ended::default()
     };

@@ -217,6 +217,7 @@ impl Script {
             retry_after_ms,
             http_status: 0,
             usage: None,
+            cost_micro_usd: None,
             body_crc: "9f3c1a2b".to_owned(),
         };
         self.go(What::ModelFailed {
@@ -289,6 +290,7 @@ pub(crate) fn tokens(input: u64, output: u64) -> Option<Usage> {
         output,
         cache_write: 7,
         cache_read: 11,
+        cache_write_1h: 0,
     })
 }
 

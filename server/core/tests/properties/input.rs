@@ -362,6 +362,7 @@ impl Roll {
             retry_after_ms: self.pick.is_multiple_of(3).then_some(self.number),
             http_status: 0,
             usage: self.pick.is_multiple_of(2).then(|| self.usage()),
+            cost_micro_usd: self.pick.is_multiple_of(4).then_some(self.number),
             body_crc: String::new(),
         }
     }
@@ -372,6 +373,7 @@ impl Roll {
             output: self.number / 2,
             cache_write: u64::from(self.pick),
             cache_read: self.number,
+            cache_write_1h: u64::from(self.pick / 2),
         }
     }
 

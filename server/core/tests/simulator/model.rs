@@ -93,6 +93,7 @@ fn split(rng: &mut Rng, prompt: u64) -> Usage {
         output: 0,
         cache_write,
         cache_read,
+        cache_write_1h: cache_write / 2,
     }
 }
 
@@ -183,6 +184,7 @@ fn failure(rng: &mut Rng) -> ModelFailure {
         retry_after_ms: rng.maybe(5, 60).filter(|_| kind == Kind::RateLimited),
         http_status: 0,
         usage: (kind.may_have_run() && rng.chance(40)).then(Usage::default),
+        cost_micro_usd: None,
         body_crc: "00c0ffee".to_owned(),
     }
 }

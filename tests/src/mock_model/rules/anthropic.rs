@@ -56,11 +56,40 @@ pub(super) fn check(request: &Value) -> Checked {
     let turns = turns(request)?;
     pairs(&turns)?;
     // "A maximum of 4 blocks with cache_control may be provided. Found 5."
-    let marks = breakpoints(request);
-    if marks > MOST_BREAKPOINTS {
+    let mut marks = Vec::new();
+    for part in ["tools", "system", "messages"] {
+        breakpoints(&request[part], &mut marks);
+    }
+    if marks.len() > MOST_BREAKPOINTS {
         return refuse(format!(
-            "A maximum of 4 blocks with cache_control may be provided. Found {marks}."
+            "A maximum of 4 blocks with cache_control may be provided. Found {}.",
+            marks.len()
         ));
+    }
+    lifetimes(&marks)
+}
+
+/// "Prompt caching", "Mixing different TTLs": in the order tools, system, messages a longer lifetime
+/// must not come after a shorter one.
+fn lifetimes(marks: &[&Value]) -> Checked {
+    let mut minutes = false;
+    for mark in marks {
+        // "cache_control: Input tag '..' found using 'type' does not match .. 'ephemeral'".
+        if mark["type"] != "ephemeral" {
+            return refuse("cache_control.type: Input should be 'ephemeral'");
+        }
+        match &mark["ttl"] {
+            Value::Null => minutes = true,
+            ttl if ttl == "5m" => minutes = true,
+            ttl if ttl == "1h" && !minutes => {}
+            ttl if ttl == "1h" => {
+                return refuse(
+                    "a ttl='1h' cache_control block must not come after a ttl='5m' cache_control \
+                     block",
+                );
+            }
+            _ => return refuse("cache_control.ttl: Input should be '5m' or '1h'"),
+        }
     }
     Ok(())
 }
@@ -223,16 +252,16 @@ fn pairs(turns: &[(&str, Vec<&Value>)]) -> Checked {
     }
 }
 
-fn breakpoints(value: &Value) -> usize {
+fn breakpoints<'a>(value: &'a Value, marks: &mut Vec<&'a Value>) {
     match value {
-        Value::Array(items) => items.iter().map(breakpoints).sum(),
+        Value::Array(items) => items.iter().for_each(|item| breakpoints(item, marks)),
         Value::Object(members) => {
-            let here = usize::from(members.contains_key("cache_control"));
             // What a tool's schema or arguments hold is the user's own.
             let own = |name: &str| matches!(name, "input_schema" | "input" | "cache_control");
             let within = members.iter().filter(|(name, _)| !own(name));
-            here + within.map(|(_, value)| breakpoints(value)).sum::<usize>()
+            within.for_each(|(_, value)| breakpoints(value, marks));
+            marks.extend(members.get("cache_control"));
         }
-        _ => 0,
+        _ => {}
     }
 }

@@ -116,6 +116,21 @@ fn anthropic_refuses_what_stands_before_the_messages() {
             "Input should be 'object'",
         ),
         ("/system/0/text", json!(" "), "non-whitespace"),
+        (
+            "/system/0/cache_control",
+            json!({"type": "persistent"}),
+            "should be 'ephemeral'",
+        ),
+        (
+            "/system/0/cache_control",
+            json!({"type": "ephemeral", "ttl": "2h"}),
+            "'5m' or '1h'",
+        ),
+        (
+            "/system/0/cache_control",
+            json!({"type": "ephemeral", "ttl": "1h"}),
+            "must not come after a ttl='5m'",
+        ),
     ];
     for (pointer, value, words) in cases {
         refused(Protocol::Anthropic, anthropic, pointer, value, words);

@@ -56,6 +56,12 @@ fn companions(key: &Key) -> BTreeMap<String, String> {
             map(&[("models.fast.id", "m"), ("models.fast.script", "/srv/x")])
         }
         "tools.approval_default" => map(&[("tools.approval_timeout", "1h")]),
+        path if path.starts_with("models.<alias>.price.") => map(&[
+            ("models.fast.provider", "openai"),
+            ("models.fast.id", "m"),
+            ("models.fast.price.input", "1"),
+            ("models.fast.price.output", "2"),
+        ]),
         path if path.starts_with("models.") => {
             map(&[("models.fast.provider", "openai"), ("models.fast.id", "m")])
         }

@@ -36,7 +36,9 @@ pub struct ModelConfig {
     /// shown.
     #[schemars(extend("x-name" = "name", "x-kind" = "headers"))]
     pub headers: BTreeMap<String, String>,
-    /// Prices in US dollars per million tokens; without them no cost is reported.
+    /// Prices in US dollars per million tokens. Without them those of the built-in table count, which
+    /// `loopwright config prices` prints; a model that it does not have, or one at a `base_url`, has no
+    /// price then: no cost is reported, and no budget that limits cost lets it be called.
     pub price: PriceConfig,
     /// The YAML or JSON file with the turns of a `scripted` model.
     #[schemars(extend("x-kind" = "path"))]
@@ -51,9 +53,36 @@ pub struct PriceConfig {
     pub input: Option<f64>,
     /// US dollars per million tokens of output.
     pub output: Option<f64>,
-    /// US dollars per million tokens written to the prompt cache.
+    /// US dollars per million tokens written to the prompt cache. None, outside the built-in table =
+    /// as input.
     pub cache_write: Option<f64>,
-    /// US dollars per million tokens read from the prompt cache.
+    /// US dollars per million tokens written to the prompt cache to be kept for an hour. None, outside
+    /// the built-in table = as other writes.
+    pub cache_write_1h: Option<f64>,
+    /// US dollars per million tokens read from the prompt cache. None, outside the built-in table = as
+    /// input.
+    pub cache_read: Option<f64>,
+    /// Prices of calls with long prompts, where they differ.
+    pub long_context: LongContextConfig,
+}
+
+/// `models.<alias>.price.long_context.*`: for all tokens of a call with a long prompt; a key that is
+/// not set is as for other calls.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LongContextConfig {
+    /// A prompt of more tokens than this is long, cached ones included. None = 200000.
+    #[schemars(extend("x-min" = 1, "x-max" = 1_000_000_000))]
+    pub above: Option<u64>,
+    /// US dollars per million tokens of uncached input, where the prompt is long.
+    pub input: Option<f64>,
+    /// US dollars per million tokens of output, where the prompt is long.
+    pub output: Option<f64>,
+    /// US dollars per million tokens written to the prompt cache, where the prompt is long.
+    pub cache_write: Option<f64>,
+    /// The same, of those kept for an hour.
+    pub cache_write_1h: Option<f64>,
+    /// US dollars per million tokens read from the prompt cache, where the prompt is long.
     pub cache_read: Option<f64>,
 }
 

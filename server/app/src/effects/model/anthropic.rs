@@ -21,8 +21,10 @@ use super::{
     transcript::Head,
 };
 
+mod cache;
 mod reply;
 
+pub(super) use cache::breakpoints;
 pub(super) use reply::Replying;
 
 /// The name under which this provider's own blocks are kept.

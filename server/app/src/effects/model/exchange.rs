@@ -60,7 +60,12 @@ impl Exchange {
             }),
             Err(mut fault) => {
                 fault.message = format!("{}: {}", endpoint.name, fault.message);
-                Err(fault.into_failure(&endpoint.secrets, target.redaction, body_crc))
+                let failure = fault.into_failure(&endpoint.secrets, target.redaction, body_crc);
+                let cost = failure.usage.as_ref().and_then(|usage| target.cost(usage));
+                Err(ModelFailure {
+                    cost_micro_usd: cost,
+                    ..failure
+                })
             }
         }
     }

@@ -76,6 +76,7 @@ impl Fault {
             retry_after_ms: self.retry_after_ms,
             http_status: self.http_status,
             usage: self.usage,
+            cost_micro_usd: None,
             body_crc,
         }
     }

@@ -49,7 +49,8 @@ pub(super) trait Reader: Send {
 }
 
 /// Members of a request that `provider_options` may not set, since the loop depends on them.
-const OURS: [&str; 8] = [
+const OURS: [&str; 9] = [
+    "cache_control",
     "model",
     "messages",
     "system",

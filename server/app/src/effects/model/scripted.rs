@@ -130,6 +130,7 @@ impl Reply {
                 output: given.output,
                 cache_write: given.cache_write,
                 cache_read: given.cache_read,
+                cache_write_1h: 0,
             };
             return Self {
                 parts,

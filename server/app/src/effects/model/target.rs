@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use loopwright_core::{budget::Price, outcome::ModelFailureKind, usage::Usage};
+use loopwright_core::{outcome::ModelFailureKind, usage::Usage};
 use reqwest::Url;
 
-use super::{anthropic, failure::Fault, protocol::Protocol, script::Script};
-use crate::config::{PriceConfig, Provider, models::ResolvedModel};
+use super::{anthropic, cost, failure::Fault, protocol::Protocol, script::Script};
+use crate::config::{CacheTtl, Provider, models::ResolvedModel};
 use crate::redaction::Redaction;
 
 /// A model and the way to it.
@@ -20,6 +20,8 @@ pub(super) struct Target {
     pub(super) route: Route,
     /// What is taken out of errors.
     pub(super) redaction: Redaction,
+    /// How long a provider that is asked to is to keep prefixes.
+    pub(super) ttl: CacheTtl,
 }
 
 /// Who answers.
@@ -50,6 +52,7 @@ impl Target {
         model: ResolvedModel,
         script: Option<Arc<Script>>,
         redaction: Redaction,
+        ttl: CacheTtl,
     ) -> Result<Self, Fault> {
         let route = match (model.provider, script) {
             (Provider::Scripted, Some(script)) => Route::Script(script),
@@ -74,6 +77,7 @@ impl Target {
             model,
             route,
             redaction,
+            ttl,
         })
     }
 
@@ -93,7 +97,8 @@ impl Target {
 
     /// What a call cost, micro-USD rounded up; `None` for a model without a price.
     pub(super) fn cost(&self, usage: &Usage) -> Option<u64> {
-        cost(&self.model.price, usage)
+        let tariff = self.model.price.as_ref()?;
+        Some(cost::of(tariff, self.ttl, usage))
     }
 }
 
@@ -178,36 +183,6 @@ fn completion_tokens(host: &str, id: &str) -> bool {
     host == "api.openai.com" || reasons
 }
 
-fn cost(price: &PriceConfig, usage: &Usage) -> Option<u64> {
-    let input = price.input.or(price.output.map(|_| 0.0))?;
-    // A class without a price of its own is input; US dollars per million tokens are micro-USD per
-    // token.
-    let classes = [
-        (usage.input, input),
-        (usage.cache_write, price.cache_write.unwrap_or(input)),
-        (usage.cache_read, price.cache_read.unwrap_or(input)),
-        (usage.output, price.output.unwrap_or(0.0)),
-    ];
-    let micro: f64 = classes
-        .iter()
-        .map(|&(tokens, rate)| tokens as f64 * rate)
-        .sum();
-    Some(micro.ceil() as u64)
-}
-
-/// The most that a model's tokens can cost: money is reserved by it.
-pub(super) fn dearest(price: &PriceConfig) -> Option<Price> {
-    let input = price.input.or(price.output.map(|_| 0.0))?;
-    let classes = [price.cache_write, price.cache_read];
-    let input = classes.into_iter().flatten().fold(input, f64::max);
-    // US dollars for a million tokens are a million micro-USD; both are finite and not negative.
-    let micro = |dollars: f64| (dollars * 1e6).ceil() as u64;
-    Some(Price {
-        input: micro(input),
-        output: micro(price.output.unwrap_or(0.0)),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,30 +194,6 @@ mod tests {
         assert!(completion_tokens("openrouter.ai", "openai/gpt-5.5"));
         assert!(!completion_tokens("127.0.0.1:8080", "qwen2.5"));
         assert!(!completion_tokens("127.0.0.1:8080", "o1x"));
-    }
-
-    #[test]
-    fn a_price_counts_every_class() {
-        let usage = Usage {
-            input: 1_000,
-            output: 100,
-            cache_write: 10,
-            cache_read: 1,
-        };
-        let mut price = PriceConfig {
-            input: Some(3.0),
-            output: Some(15.0),
-            ..Default::default()
-        };
-        assert_eq!(cost(&price, &usage), Some(3_000 + 1_500 + 30 + 3));
-        price.cache_read = Some(0.3);
-        price.cache_write = Some(3.75);
-        assert_eq!(
-            cost(&price, &usage),
-            Some(4_538),
-            "37.5 and 0.3, rounded up"
-        );
-        assert_eq!(cost(&PriceConfig::default(), &usage), None);
     }
 
     #[test]

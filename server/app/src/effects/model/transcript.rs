@@ -43,10 +43,27 @@ pub(super) struct Ask<'a> {
     /// The model's name at the provider.
     pub(super) id: &'a str,
     pub(super) request: &'a ModelRequest,
-    /// The `cache_control` member to put at breakpoints, with its leading comma.
-    pub(super) cache_control: Option<&'static str>,
+    /// How to ask the provider to keep prefixes; absent where it is not to be asked.
+    pub(super) cache: Option<Breakpoints>,
     /// The part of the body behind its messages.
     pub(super) tail: Vec<u8>,
+}
+
+/// What marks the end of a prefix that the provider is to keep, and which ones are worth a mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Breakpoints {
+    /// The `cache_control` member, with its leading comma.
+    pub(super) member: &'static str,
+    /// The shortest prefix that the provider keeps, bytes of the body; a shorter one is not marked.
+    pub(super) least_bytes: usize,
+}
+
+/// A body while it is put together.
+struct Assembly {
+    pieces: Pieces,
+    /// Bytes so far, without the members that mark breakpoints.
+    plain: usize,
+    cache: Option<Breakpoints>,
 }
 
 #[derive(Debug, Default)]
@@ -186,8 +203,12 @@ impl Rendering {
     }
 
     fn pieces(&self, head: &Head, ask: Ask<'_>) -> Result<Pieces, String> {
-        let mut pieces = Pieces::default();
-        push_marked(&mut pieces, &head.bytes, &head.marks, ask.cache_control);
+        let mut body = Assembly {
+            pieces: Pieces::default(),
+            plain: 0,
+            cache: ask.cache,
+        };
+        body.push(&head.bytes, &head.marks);
         let mut first = head.bytes.ends_with(b"[");
         let mut said = false;
         // A turn begins with a comma; the first element of the array has none before it.
@@ -199,14 +220,14 @@ impl Rendering {
             bytes.slice(usize::from(std::mem::take(&mut first))..)
         };
         for piece in &self.settled {
-            pieces.push(trim(piece));
+            body.push(&trim(piece), &[]);
         }
         let (last, before) = self.breakpoints();
         for (at, turn) in self.recent.iter().enumerate() {
             let bytes = trim(&turn.bytes);
             let marked = Some(at) == last || Some(at) == before;
             let mark = ask.protocol.mark(&bytes).filter(|_| marked);
-            push_marked(&mut pieces, &bytes, mark.as_slice(), ask.cache_control);
+            body.push(&bytes, mark.as_slice());
         }
         if !said {
             return Err("there is nothing to send: every message is blank".to_owned());
@@ -215,21 +236,29 @@ impl Rendering {
             let mut bytes = Vec::new();
             let parts = Arc::new(vec![Part::Text(note.clone())]);
             ask.protocol.turn(&mut bytes, &Turn::User(parts));
-            pieces.push(bytes.into());
+            body.push(&bytes.into(), &[]);
         }
-        pieces.push(ask.tail.into());
-        Ok(pieces)
+        body.push(&ask.tail.into(), &[]);
+        Ok(body.pieces)
     }
 }
 
-fn push_marked(pieces: &mut Pieces, bytes: &Bytes, marks: &[usize], member: Option<&'static str>) {
-    let mut from = 0;
-    if let Some(member) = member {
-        for &mark in marks {
-            pieces.push(bytes.slice(from..mark));
-            pieces.push(Bytes::from_static(member.as_bytes()));
-            from = mark;
+impl Assembly {
+    /// Adds bytes, and the member at those of their `marks` whose prefix is long enough to be kept.
+    fn push(&mut self, bytes: &Bytes, marks: &[usize]) {
+        let mut from = 0;
+        if let Some(cache) = self.cache {
+            for &mark in marks {
+                if self.plain + mark < cache.least_bytes {
+                    continue;
+                }
+                self.pieces.push(bytes.slice(from..mark));
+                self.pieces
+                    .push(Bytes::from_static(cache.member.as_bytes()));
+                from = mark;
+            }
         }
+        self.pieces.push(bytes.slice(from..));
+        self.plain += bytes.len();
     }
-    pieces.push(bytes.slice(from..));
 }

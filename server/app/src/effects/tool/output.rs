@@ -146,6 +146,7 @@ fn used(usage: &v1::ToolUsage) -> ToolUsage {
             output: tokens.output_tokens,
             cache_write: tokens.cache_write_tokens,
             cache_read: tokens.cache_read_tokens,
+            cache_write_1h: tokens.cache_write_1h_tokens,
         },
         cost_micro_usd: usage.cost_micro_usd,
     }

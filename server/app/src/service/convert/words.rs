@@ -192,6 +192,7 @@ pub(super) fn usage(usage: &Usage, estimated: bool) -> v1::Usage {
         cache_write_tokens: usage.cache_write,
         cache_read_tokens: usage.cache_read,
         estimated,
+        cache_write_1h_tokens: usage.cache_write_1h,
     }
 }
 

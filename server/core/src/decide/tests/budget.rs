@@ -10,7 +10,7 @@ use crate::{
     ids::CallId,
     input::Mode,
     message::Part,
-    outcome::{EndReason, ModelFailureKind, StopReason, WaitsFor},
+    outcome::{EndReason, ModelFailure, ModelFailureKind, StopReason, WaitsFor},
 };
 
 fn limited(budget: BudgetLimits) -> Limits {
@@ -158,6 +158,27 @@ fn a_failure_costs_what_it_may_have_consumed() {
         assert_eq!(kinds(&events), ["ModelCallFailed", "BudgetSettled"]);
         assert_eq!(s.state.totals.usage.total(), expected, "{kind:?} {usage:?}");
     }
+}
+
+#[test]
+fn a_failure_that_was_counted_costs_what_the_provider_charges() {
+    let mut s = Session::started(total(3_000));
+    let (call, attempt) = s.model();
+    s.go(What::ModelFailed {
+        call,
+        attempt,
+        failure: ModelFailure {
+            kind: ModelFailureKind::Cut,
+            message: "half of it".to_owned(),
+            retry_after_ms: None,
+            http_status: 200,
+            usage: usage(40, 2),
+            cost_micro_usd: Some(7),
+            body_crc: String::new(),
+        },
+        jitter: 0,
+    });
+    assert_eq!(s.state.totals.cost_micro_usd, 7);
 }
 
 #[test]

@@ -181,6 +181,7 @@ impl Session {
             retry_after_ms,
             http_status: 0,
             usage,
+            cost_micro_usd: None,
             body_crc: String::new(),
         };
         self.go(What::ModelFailed {

@@ -23,6 +23,7 @@ pub(super) fn request_of((what, who, input, output, _): Step) -> Request {
                 price: Some(Price {
                     input: 3_000_000,
                     output: 15_000_000,
+                    long: None,
                 }),
                 tool_calls: input % 3,
             },

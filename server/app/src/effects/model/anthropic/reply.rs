@@ -88,6 +88,17 @@ struct Counts {
     cache_read_input_tokens: Option<u64>,
     #[serde(deserialize_with = "count")]
     output_tokens: Option<u64>,
+    cache_creation: Option<Creation>,
+}
+
+/// Cache writes by how long they are kept; the whole of them is `cache_creation_input_tokens`.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Creation {
+    #[serde(deserialize_with = "count")]
+    ephemeral_5m_input_tokens: Option<u64>,
+    #[serde(deserialize_with = "count")]
+    ephemeral_1h_input_tokens: Option<u64>,
 }
 
 /// Members of a block's start and of its deltas; which of them are there depends on the type.
@@ -273,14 +284,23 @@ impl Counts {
             .cache_read_input_tokens
             .or(self.cache_read_input_tokens);
         self.output_tokens = later.output_tokens.or(self.output_tokens);
+        self.cache_creation = later.cache_creation.or(self.cache_creation);
     }
 
     fn usage(self) -> Usage {
+        let creation = self.cache_creation.unwrap_or_default();
+        let (hour, minutes) = (
+            creation.ephemeral_1h_input_tokens.unwrap_or(0),
+            creation.ephemeral_5m_input_tokens.unwrap_or(0),
+        );
+        let split = hour.saturating_add(minutes);
+        let cache_write = self.cache_creation_input_tokens.unwrap_or(split);
         Usage {
             input: self.input_tokens.unwrap_or(0),
             output: self.output_tokens.unwrap_or(0),
-            cache_write: self.cache_creation_input_tokens.unwrap_or(0),
+            cache_write,
             cache_read: self.cache_read_input_tokens.unwrap_or(0),
+            cache_write_1h: hour.min(cache_write),
         }
     }
 }

@@ -342,6 +342,7 @@ impl Counts {
             output,
             cache_write,
             cache_read,
+            cache_write_1h: 0,
         })
     }
 }

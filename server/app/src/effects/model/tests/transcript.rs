@@ -9,7 +9,7 @@ use loopwright_core::{
 use super::session::{Session, asked, text, tool};
 use crate::effects::model::{
     protocol::Protocol,
-    transcript::{Ask, Transcript},
+    transcript::{Ask, Breakpoints, Transcript},
 };
 
 const MARK: &str = ",\"cache_control\":{\"type\":\"ephemeral\"}";
@@ -22,13 +22,25 @@ fn agent() -> Agent {
 }
 
 fn body(transcript: &mut Transcript, protocol: Protocol, request: &ModelRequest) -> String {
-    let cache_control = (protocol == Protocol::Anthropic).then_some(MARK);
+    body_with(transcript, protocol, request, 0)
+}
+
+fn body_with(
+    transcript: &mut Transcript,
+    protocol: Protocol,
+    request: &ModelRequest,
+    least_bytes: usize,
+) -> String {
+    let cache = (protocol == Protocol::Anthropic).then_some(Breakpoints {
+        member: MARK,
+        least_bytes,
+    });
     let tail = b"]}".to_vec();
     let ask = Ask {
         protocol,
         id: "m",
         request,
-        cache_control,
+        cache,
         tail,
     };
     String::from_utf8(transcript.body(ask).unwrap().to_vec()).unwrap()
@@ -94,6 +106,39 @@ fn the_older_breakpoint_falls_where_the_last_call_ended() {
         assert_eq!(places.len(), 4, "step {step}");
         assert_eq!(places[2], plain, "step {step}");
     }
+}
+
+#[test]
+fn a_prefix_that_is_too_short_to_be_kept_has_no_breakpoint() {
+    let least = 1_500;
+    let mut session = Session::new(agent(), ToolSet::new(vec![tool("a")]));
+    let mut kept = Transcript::default();
+    session.user("begin");
+    let mut counts = Vec::new();
+    for _ in 0..40 {
+        let request = session.call(1);
+        let body = body_with(&mut kept, Protocol::Anthropic, &request, least);
+        let afresh = body_with(
+            &mut Transcript::default(),
+            Protocol::Anthropic,
+            &request,
+            least,
+        );
+        assert_eq!(body, afresh, "the cache changes nothing");
+        let marks: Vec<usize> = body.match_indices(MARK).map(|(at, _)| at).collect();
+        for (earlier, at) in marks.iter().enumerate() {
+            let prefix = at - earlier * MARK.len();
+            assert!(prefix >= least, "{prefix} bytes are marked");
+        }
+        counts.push(marks.len());
+        session.reply(vec![text("hm"), asked("a", "{}")]);
+        session.results(&[(1, "found")]);
+    }
+    assert_eq!(counts[0], 0, "nothing is long enough");
+    let first = counts.iter().position(|count| *count == 1);
+    assert!(first.is_some(), "then the last turn is: {counts:?}");
+    // The tools and the system prompt stay as short as they are.
+    assert!(counts[39] == 2 && counts.is_sorted(), "{counts:?}");
 }
 
 #[test]
@@ -180,7 +225,7 @@ fn a_conversation_of_blanks_is_refused_with_a_reason() {
         protocol: Protocol::OpenAi,
         id: "m",
         request: &request,
-        cache_control: None,
+        cache: None,
         tail: vec![],
     };
     let refused = Transcript::default().body(ask).unwrap_err();
@@ -198,7 +243,7 @@ fn a_schema_that_is_none_names_its_tool() {
         protocol: Protocol::OpenAi,
         id: "m",
         request: &request,
-        cache_control: None,
+        cache: None,
         tail: vec![],
     };
     assert!(
