@@ -26,7 +26,9 @@ pub use log::{entry_lines, message_lines};
 pub use table::table;
 pub use view::{Piece, RunView, Style};
 pub use wait::{Answering, Waits, until_words};
-pub use words::{age_words, cost_words, time_words, timestamp_words, token_words};
+pub use words::{
+    age_words, cached_words, cost_words, read_tokens, time_words, timestamp_words, token_words,
+};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -4,6 +4,7 @@
 mod cli {
     mod config;
     mod exits;
+    mod money;
     mod shows;
     mod tools;
 }

@@ -10,8 +10,9 @@
 
 use clap::Args;
 use loopwright_proto::v1::{
-    Agent, BudgetLimits, CancelLoopRequest, CancelLoopResponse, LoopLimits, StartLoopRequest,
-    StartLoopResponse, ToolSelection, start_loop_request::Input,
+    Agent, BudgetLimits, BudgetRef, BudgetScope, CancelLoopRequest, CancelLoopResponse, LoopEnded,
+    LoopLimits, StartLoopRequest, StartLoopResponse, ToolSelection, loop_ended::Detail,
+    start_loop_request::Input,
 };
 use loopwright_proto::well_known;
 
@@ -62,6 +63,9 @@ pub struct RunCommand {
     /// Most tokens written
     #[arg(long, value_name = "N", value_parser = amount::count)]
     pub max_output_tokens: Option<u64>,
+    /// Most that it may cost, in US dollars: 0.25, $10
+    #[arg(long, value_name = "USD", value_parser = amount::money)]
+    pub max_cost: Option<u64>,
     /// Most tokens of one reply
     #[arg(long, value_name = "N")]
     pub max_reply_tokens: Option<u64>,
@@ -152,6 +156,7 @@ impl RunCommand {
             max_input_tokens: self.max_input_tokens,
             max_output_tokens: self.max_output_tokens,
             max_total_tokens: self.max_tokens,
+            max_cost_micro_usd: self.max_cost,
             ..BudgetLimits::default()
         };
         let limits = LoopLimits {
@@ -187,7 +192,11 @@ impl Running<'_> {
                     Some(Ok(event)) => {
                         write_event(&event, &mut self.view, self.json, terminal)?;
                         if let Some(end) = self.view.ended() {
-                            return Ok(Exit::of_end(end));
+                            let exit = Exit::of_end(end);
+                            if exit == Exit::Budget && !self.json {
+                                terminal.note(&self.way_on(end))?;
+                            }
+                            return Ok(exit);
                         }
                     }
                     Some(Err(error)) => {
@@ -231,16 +240,44 @@ impl Running<'_> {
     }
 
     fn way_back(&self) -> String {
+        format!(
+            "Watch it on with: loopwright watch {} --after {}{}",
+            self.started.session_id,
+            self.watch.cursor(),
+            self.elsewhere()
+        )
+    }
+
+    /// How to go on where a budget was used up: what was said so far is kept in the session.
+    fn way_on(&self, end: &LoopEnded) -> String {
+        let (session, elsewhere) = (&self.started.session_id, self.elsewhere());
+        let again = format!("loopwright run --session {session}{elsewhere} \"go on\"");
+        let budget = match &end.detail {
+            Some(Detail::BudgetExceeded(detail)) => detail.budget.clone().unwrap_or_default(),
+            _ => BudgetRef::default(),
+        };
+        let name = match budget.scope() {
+            BudgetScope::Loop | BudgetScope::Unspecified => {
+                return format!("The next loop has a budget of its own: {again}");
+            }
+            BudgetScope::Session => {
+                return "That budget is of all loops of this session: it has none left".to_owned();
+            }
+            BudgetScope::Named => budget.name,
+            BudgetScope::Namespace => "namespace".to_owned(),
+        };
+        format!(
+            "That budget is shared. See it with: loopwright budget show {name}{elsewhere}\n\
+             When there is more in it: {again}"
+        )
+    }
+
+    fn elsewhere(&self) -> String {
         let server = &self.client.options().url;
-        let elsewhere = if server == crate::DEFAULT_URL {
+        if server == crate::DEFAULT_URL {
             String::new()
         } else {
             format!(" --server {server}")
-        };
-        format!(
-            "Watch it on with: loopwright watch {} --after {}{elsewhere}",
-            self.started.session_id,
-            self.watch.cursor()
-        )
+        }
     }
 }

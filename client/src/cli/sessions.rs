@@ -14,7 +14,10 @@ use loopwright_proto::well_known::Timestamp;
 
 use super::{ConnectArgs, Exit, Failure, Terminal};
 use crate::Client;
-use crate::render::{Answering, age_words, table, timestamp_words, token_words, until_words};
+use crate::render::{
+    Answering, age_words, cached_words, cost_words, read_tokens, table, timestamp_words,
+    token_words, until_words,
+};
 
 /// Pages that are read at most for a list that a filter of this side thins out.
 const MAX_PAGES: usize = 1_000;
@@ -119,6 +122,9 @@ impl ListSessions {
             let rows: Vec<_> = sessions.iter().map(|one| row(one, now())).collect();
             for line in table(&HEAD, &rows) {
                 terminal.line(&line)?;
+            }
+            if let Some(sum) = sum(&sessions) {
+                terminal.note(&sum)?;
             }
         }
         if more {
@@ -231,8 +237,8 @@ impl Standing {
     }
 }
 
-const HEAD: [&str; 8] = [
-    "SESSION", "STATE", "LOOPS", "STEPS", "TOKENS", "SEQ", "AGE", "TITLE",
+const HEAD: [&str; 9] = [
+    "SESSION", "STATE", "LOOPS", "STEPS", "TOKENS", "COST", "SEQ", "AGE", "TITLE",
 ];
 
 fn row(session: &SessionSummary, now: Duration) -> Vec<String> {
@@ -243,6 +249,7 @@ fn row(session: &SessionSummary, now: Duration) -> Vec<String> {
         session.loops.to_string(),
         totals.steps.to_string(),
         token_words(tokens(&totals)),
+        cost(&totals),
         session.tail_seq.to_string(),
         age(session.updated_at.as_ref(), now),
         plain(&session.title, 48),
@@ -272,7 +279,8 @@ fn facts(session: &SessionSummary, now: Duration) -> Vec<(&'static str, String)>
             format!("{}, last {}", session.loops, session.loop_id),
         ),
         ("steps", totals.steps.to_string()),
-        ("tokens", token_words(tokens(&totals))),
+        ("tokens", tokens_words(&totals)),
+        ("cost", cost(&totals)),
         ("queued", queued(session.queued_messages)),
         ("entries", session.tail_seq.to_string()),
         ("created", at(session.created_at.as_ref())),
@@ -321,11 +329,39 @@ fn pending_row(call: &PendingCall) -> Vec<String> {
 
 fn tokens(totals: &Totals) -> u64 {
     let usage = totals.usage.unwrap_or_default();
-    usage
-        .input_tokens
-        .saturating_add(usage.cache_write_tokens)
-        .saturating_add(usage.cache_read_tokens)
-        .saturating_add(usage.output_tokens)
+    read_tokens(&usage).saturating_add(usage.output_tokens)
+}
+
+fn tokens_words(totals: &Totals) -> String {
+    let usage = totals.usage.unwrap_or_default();
+    format!(
+        "{}: {} in ({}), {} out",
+        token_words(tokens(totals)),
+        token_words(read_tokens(&usage)),
+        cached_words(&usage),
+        token_words(usage.output_tokens)
+    )
+}
+
+/// Nothing where no model has a price.
+fn cost(totals: &Totals) -> String {
+    totals.cost_micro_usd.map_or_else(String::new, cost_words)
+}
+
+/// What all sessions of a list used; nothing where that is what the only line says.
+fn sum(sessions: &[SessionSummary]) -> Option<String> {
+    let all = || sessions.iter().filter_map(|one| one.totals.as_ref());
+    let used = all().map(tokens).fold(0, u64::saturating_add);
+    let costs = all().filter_map(|one| one.cost_micro_usd);
+    let paid = costs.reduce(u64::saturating_add);
+    let paid = paid.map_or_else(String::new, |paid| format!(" · {}", cost_words(paid)));
+    (sessions.len() > 1).then(|| {
+        format!(
+            "{} sessions · {} tokens{paid}",
+            sessions.len(),
+            token_words(used)
+        )
+    })
 }
 
 /// The session's state, with what its loop does or how it ended.

@@ -6,8 +6,11 @@ use loopwright_proto::v1::{
     BudgetExceededDetail, DeadlineKind, EndReason, LoopEnded, Totals, loop_ended::Detail,
 };
 
-use super::event::{budget_name, dimension_words};
-use super::words::{QUOTE, cost_words, duration, label, one_line, time_words, token_words};
+use super::event::{amount_used, budget_name, dimension_words};
+use super::words::{
+    QUOTE, cached_words, cost_words, duration, label, one_line, read_tokens, time_words,
+    token_words,
+};
 
 /// Why the loop ended, in words: `completed`, `took as many steps as it may (75)`.
 #[must_use]
@@ -34,15 +37,11 @@ pub fn summary_line(end: &LoopEnded) -> String {
 /// What was used: tokens, steps, time, cost.
 pub(super) fn totals_words(totals: &Totals) -> Vec<String> {
     let usage = totals.usage.unwrap_or_default();
-    let read = usage
-        .input_tokens
-        .saturating_add(usage.cache_write_tokens)
-        .saturating_add(usage.cache_read_tokens);
     let about = if usage.estimated { "about " } else { "" };
     let mut words = vec![format!(
-        "{about}{} tokens in ({} cached), {} out",
-        token_words(read),
-        token_words(usage.cache_read_tokens),
+        "{about}{} tokens in ({}), {} out",
+        token_words(read_tokens(&usage)),
+        cached_words(&usage),
         token_words(usage.output_tokens)
     )];
     words.push(counted(u64::from(totals.steps), "step"));
@@ -72,7 +71,7 @@ pub(super) fn budget_words(detail: &BudgetExceededDetail) -> String {
     };
     format!(
         "{budget} is exhausted: {} of {} used{needed}",
-        token_words(detail.used),
+        amount_used(detail.dimension(), detail.used),
         dimension_words(detail.dimension(), detail.limit)
     )
 }

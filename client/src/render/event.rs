@@ -11,7 +11,10 @@ use loopwright_proto::v1::{
 
 use super::ending::{budget_words, counted, summary_line};
 use super::wait;
-use super::words::{QUOTE, cost_words, duration, label, one_line, time_words, token_words};
+use super::words::{
+    QUOTE, cached_words, cost_words, duration, label, one_line, read_tokens, time_words,
+    token_words,
+};
 
 /// The event's name and what it says: `("ToolCallStarted", "c2 attempt 1")`.
 #[must_use]
@@ -53,6 +56,21 @@ pub(super) fn dimension_words(dimension: BudgetDimension, amount: u64) -> String
             let unit = label(other.as_str_name(), "BUDGET_DIMENSION_");
             format!("{} {unit}", token_words(amount))
         }
+    }
+}
+
+/// What is used of a limit whose words follow: a count without its unit, anything else with it.
+pub(super) fn amount_used(dimension: BudgetDimension, amount: u64) -> String {
+    match dimension {
+        BudgetDimension::CostMicroUsd | BudgetDimension::WallTimeMs => {
+            dimension_words(dimension, amount)
+        }
+        BudgetDimension::Unspecified
+        | BudgetDimension::InputTokens
+        | BudgetDimension::OutputTokens
+        | BudgetDimension::TotalTokens
+        | BudgetDimension::ModelCalls
+        | BudgetDimension::ToolCalls => token_words(amount),
     }
 }
 
@@ -179,12 +197,13 @@ fn model_event(kind: &Kind) -> Option<(&'static str, String)> {
                 .as_ref()
                 .map_or_else(|| "a budget".into(), budget_name);
             let limit = dimension_words(e.dimension(), e.limit);
-            let words = format!("{budget}: {} of {limit} used", token_words(e.used));
+            let used = amount_used(e.dimension(), e.used);
+            let words = format!("{budget}: {used} of {limit} used");
             ("BudgetWarning", words)
         }
         Kind::BudgetOverrun(e) => {
             let reserved = dimension_words(e.dimension(), e.reserved);
-            let used = token_words(e.used);
+            let used = amount_used(e.dimension(), e.used);
             let words = format!(
                 "{}: {used} used, {reserved} reserved",
                 tried(&e.call, e.attempt)
@@ -306,6 +325,9 @@ fn completed_words(e: &ModelCallCompleted) -> String {
     if let Some(usage) = &e.usage {
         words.push_str(&format!(", {}", usage_words(usage)));
     }
+    if let Some(cost) = e.cost_micro_usd {
+        words.push_str(&format!(", {}", cost_words(cost)));
+    }
     if let Some(latency) = duration(e.latency.as_ref()) {
         words.push_str(&format!(", {}", time_words(latency)));
     }
@@ -333,14 +355,10 @@ fn answered_words(e: &ToolCallCompleted) -> String {
 }
 
 fn usage_words(usage: &Usage) -> String {
-    let read = usage
-        .input_tokens
-        .saturating_add(usage.cache_write_tokens)
-        .saturating_add(usage.cache_read_tokens);
     format!(
-        "{} in ({} cached), {} out",
-        token_words(read),
-        token_words(usage.cache_read_tokens),
+        "{} in ({}), {} out",
+        token_words(read_tokens(usage)),
+        cached_words(usage),
         token_words(usage.output_tokens)
     )
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use loopwright_proto::v1::{
-    BudgetExceededDetail, BudgetRef, BudgetScope, Delta, EndReason, Entry, LoopEnded, Message,
-    ModelCallCompleted, Part, Role, ToolResultPart, delta::Content, event::Kind,
-    loop_ended::Detail, part,
+    BudgetDimension, BudgetExceededDetail, BudgetRef, BudgetScope, Delta, EndReason, Entry,
+    LoopEnded, Message, ModelCallCompleted, Part, Role, ToolResultPart, Usage, delta::Content,
+    event::Kind, loop_ended::Detail, part,
 };
 use loopwright_proto::well_known::Timestamp;
 
@@ -23,7 +23,7 @@ Hello wörld
 → calc__add {\"a\": 2, \"b\": 3}
 ✓ calc__add {\"a\": 2, \"b\": 3}  12 ms
 It is 5.
-completed · 1,234 tokens in (200 cached), 56 out · 2 steps · 1 tool call · 3.4 s · $0.0123
+completed · 1,234 tokens in (16 % cached), 56 out · 2 steps · 1 tool call · 3.4 s · $0.0123
 ";
 
 fn rendered(steps: &[Step], style: Style) -> String {
@@ -222,6 +222,70 @@ fn every_reason_of_an_end_has_words() {
         end_words(&end),
         "the loop's budget is exhausted: 940 of 1,000 total tokens used, the next call needs at \
          least 1,500 total tokens"
+    );
+}
+
+#[test]
+fn an_exhausted_budget_tells_money_as_money() {
+    let detail = |dimension: BudgetDimension| BudgetExceededDetail {
+        budget: Some(BudgetRef {
+            scope: BudgetScope::Loop.into(),
+            name: String::new(),
+        }),
+        dimension: dimension.into(),
+        limit: 250_000,
+        used: 243_200,
+        requested: 30_000,
+    };
+    let words = |dimension| {
+        end_words(&LoopEnded {
+            reason: EndReason::BudgetExceeded.into(),
+            detail: Some(Detail::BudgetExceeded(detail(dimension))),
+            ..LoopEnded::default()
+        })
+    };
+    assert_eq!(
+        words(BudgetDimension::CostMicroUsd),
+        "the loop's budget is exhausted: $0.2432 of $0.2500 used, the next call needs at least \
+         $0.0300"
+    );
+    assert_eq!(
+        words(BudgetDimension::WallTimeMs),
+        "the loop's budget is exhausted: 4 min 3 s of 4 min 10 s used, the next call needs at \
+         least 30.0 s"
+    );
+}
+
+#[test]
+fn the_share_that_came_from_the_cache_is_told() {
+    let share = |cached, fresh| {
+        cached_words(&Usage {
+            input_tokens: fresh,
+            cache_read_tokens: cached,
+            ..Usage::default()
+        })
+    };
+    assert_eq!(share(0, 0), "0 % cached");
+    assert_eq!(share(91, 9), "91 % cached");
+    assert_eq!(share(1, 999), "1 % cached", "little is not nothing");
+    assert_eq!(share(999, 1), "99 % cached", "nor is most of it all");
+    assert_eq!(share(u64::MAX, 1), "100 % cached", "it saturates");
+    let call = Kind::ModelCallCompleted(ModelCallCompleted {
+        call: "c1".into(),
+        attempt: 1,
+        usage: Some(Usage {
+            input_tokens: 1_000,
+            output_tokens: 5,
+            cache_read_tokens: 11_345,
+            ..Usage::default()
+        }),
+        cost_micro_usd: Some(1_200),
+        ..ModelCallCompleted::default()
+    });
+    let (_, words) = describe(Some(&call));
+    assert!(
+        words.contains("12,345 in (91 % cached), 5 out, $0.0012"),
+        "{words}"
     );
 }
 

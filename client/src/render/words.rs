@@ -3,6 +3,7 @@
 //! Boundary: values in, text out; nothing of events. Invariant: whatever a peer sends, a line stays one
 //! line and its control characters never reach the terminal.
 
+use loopwright_proto::v1::Usage;
 use loopwright_proto::well_known::{Duration, Timestamp};
 
 /// Characters of a quotation that fit a line.
@@ -56,6 +57,24 @@ pub fn cost_words(micro_usd: u64) -> String {
     } else {
         format!("${dollars}.{rest:06}")
     }
+}
+
+/// How much of what a model read came from its provider's cache: `91 % cached`. Rounded down, but what was
+/// read from it at all is at least 1 %.
+#[must_use]
+pub fn cached_words(usage: &Usage) -> String {
+    let (cached, all) = (usage.cache_read_tokens, read_tokens(usage));
+    let share = u128::from(cached) * 100 / u128::from(all).max(1);
+    format!("{} % cached", share.max(u128::from(cached > 0)))
+}
+
+/// The tokens that a model read, in all three classes.
+#[must_use]
+pub fn read_tokens(usage: &Usage) -> u64 {
+    usage
+        .input_tokens
+        .saturating_add(usage.cache_write_tokens)
+        .saturating_add(usage.cache_read_tokens)
 }
 
 /// A point in time in UTC: `2026-11-22 11:30:05.123`.

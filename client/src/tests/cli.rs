@@ -283,7 +283,20 @@ async fn flags_say_nothing_of_the_agent_unless_they_are_given() {
     assert_eq!(agent.tools.unwrap().tools, ["a__b", "c__d"]);
     let budget = agent.limits.unwrap().budget.unwrap();
     assert_eq!(budget.max_total_tokens, Some(10));
-    assert!(Program::try_parse_from(["loopwright", "run", "Hi", "--max-tokens", "1e4"]).is_err());
+    let some = request(&["run", "Hi", "--max-cost", "0.25", "--max-tokens", "50k"]);
+    let budget = some.agent.unwrap().limits.unwrap().budget.unwrap();
+    assert_eq!(budget.max_cost_micro_usd, Some(250_000));
+    assert_eq!(budget.max_total_tokens, Some(50_000));
+    for wrong in [
+        ["--max-tokens", "1e4"],
+        ["--max-tokens", "50K"],
+        ["--max-cost", "0.0000001"],
+        ["--max-cost", "-1"],
+        ["--max-cost", "25c"],
+    ] {
+        let line = ["loopwright", "run", "Hi"].into_iter().chain(wrong);
+        assert!(Program::try_parse_from(line).is_err(), "{wrong:?}");
+    }
 }
 
 #[tokio::test]
@@ -299,10 +312,15 @@ async fn sessions_are_listed_over_pages() {
     assert_eq!(
         lines,
         [
-            "SESSION  STATE      LOOPS  STEPS  TOKENS  SEQ  AGE  TITLE",
-            "s1       max steps  1      0      0       9         What is 2 + 3?",
-            "s2       max steps  1      0      0       9         What is 2 + 3?",
+            "SESSION  STATE      LOOPS  STEPS  TOKENS  COST     SEQ  AGE  TITLE",
+            "s1       max steps  1      2      1,290   $0.0123  9         What is 2 + 3?",
+            "s2       max steps  1      2      1,290   $0.0123  9         What is 2 + 3?",
         ]
+    );
+    assert_eq!(
+        desk.err.text(),
+        "2 sessions · 2,580 tokens · $0.0246\n",
+        "what they cost together"
     );
 }
 

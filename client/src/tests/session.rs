@@ -111,6 +111,7 @@ pub(crate) fn ended(reason: EndReason) -> Kind {
                 cache_write_tokens: 34,
                 cache_read_tokens: 200,
                 estimated: false,
+                cache_write_1h_tokens: 0,
             }),
             cost_micro_usd: Some(12_300),
             model_calls: 4,

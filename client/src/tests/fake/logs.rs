@@ -7,8 +7,8 @@ use loopwright_proto::v1::{
     GetModelRequestRequest, GetModelRequestResponse, GetSessionRequest, GetSessionResponse,
     ImportSessionRequest, ImportSessionResponse, IntegrityReport, ListSessionsRequest,
     ListSessionsResponse, LoopState, ModelRequestHead, ReadEntriesRequest, ReadEntriesResponse,
-    SessionState, SessionSummary, Verdict, VerifySessionRequest, VerifySessionResponse,
-    get_model_request_response, import_session_request,
+    SessionState, SessionSummary, Totals, Usage, Verdict, VerifySessionRequest,
+    VerifySessionResponse, get_model_request_response, import_session_request,
     session_log_service_server::SessionLogService,
 };
 use tokio::sync::mpsc;
@@ -74,6 +74,18 @@ impl SessionLogService for Fake {
             title: "What is\n2 + 3?".into(),
             tail_seq: 9,
             loops: 1,
+            totals: Some(Totals {
+                usage: Some(Usage {
+                    input_tokens: 1_000,
+                    output_tokens: 56,
+                    cache_write_tokens: 34,
+                    cache_read_tokens: 200,
+                    ..Usage::default()
+                }),
+                cost_micro_usd: Some(12_300),
+                steps: 2,
+                ..Totals::default()
+            }),
             ..SessionSummary::default()
         };
         Ok(Response::new(ListSessionsResponse {

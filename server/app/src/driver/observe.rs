@@ -201,6 +201,9 @@ impl Driver {
         let metrics = self.world.telemetry.metrics();
         metrics.model_call(call.provider, COMPLETED, call.began.elapsed());
         metrics.model_tokens(call.provider, &call.name, &tokens);
+        if let Some(cost) = e.cost_micro_usd {
+            metrics.model_cost(call.provider, &call.name, cost);
+        }
         if call.span.is_disabled() {
             return;
         }

@@ -4,7 +4,11 @@
 //! of its own. Invariant: labels are few: names of models and tools, and fixed words; the SDK folds
 //! what goes beyond 2,000 combinations into one.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use loopwright_log::Stats;
 use opentelemetry::KeyValue;
@@ -37,6 +41,8 @@ pub struct Metrics {
     steps: Counter<u64>,
     model_calls: Counter<u64>,
     model_tokens: Counter<u64>,
+    model_cost: Counter<u64>,
+    prompts: Arc<Mutex<Prompts>>,
     model_latency: Histogram<f64>,
     tool_calls: Counter<u64>,
     tool_latency: Histogram<f64>,
@@ -50,6 +56,12 @@ pub struct Metrics {
 #[derive(Debug)]
 #[must_use = "it is counted until it is dropped"]
 pub struct Tally(UpDownCounter<i64>);
+
+/// What models read since the start, by provider and model: from the cache, and in all.
+type Prompts = BTreeMap<(&'static str, String), (u64, u64)>;
+
+/// Models whose share is shown; those that come later are not.
+const MAX_SHARES: usize = 1_000;
 
 /// Seconds, from a call on loopback to the longest of answers.
 const LATENCY_BOUNDS: [f64; 15] = [
@@ -85,6 +97,8 @@ impl Metrics {
                 .with_description(about);
             histogram.with_boundaries(LATENCY_BOUNDS.to_vec()).build()
         };
+        let prompts = Arc::new(Mutex::default());
+        show_cache_hits(&meter, Arc::clone(&prompts));
         Self {
             loops_started: counter("loopwright.loops.started", "Loops started"),
             loops_ended: counter("loopwright.loops.ended", "Loops ended, by reason"),
@@ -94,6 +108,11 @@ impl Metrics {
                 "Attempts of model calls, by outcome",
             ),
             model_tokens: counter("loopwright.model.tokens", "Tokens used, by class"),
+            model_cost: counter(
+                "loopwright.model.cost_micro_usd",
+                "What model calls cost, in millionths of a US dollar, where the model has a price",
+            ),
+            prompts,
             model_latency: seconds(
                 "loopwright.model.latency",
                 "Attempts of model calls, in seconds",
@@ -157,6 +176,23 @@ impl Metrics {
             ];
             self.model_tokens.add(count, &labels);
         }
+        let mut prompts = lock(&self.prompts);
+        let key = (provider, model.to_owned());
+        if prompts.len() < MAX_SHARES || prompts.contains_key(&key) {
+            let (cached, all) = prompts.entry(key).or_default();
+            *cached = cached.saturating_add(tokens.cache_read);
+            let read = [tokens.input, tokens.cache_write, tokens.cache_read];
+            *all = read.into_iter().fold(*all, u64::saturating_add);
+        }
+    }
+
+    /// A model call cost so much, in millionths of a US dollar.
+    pub fn model_cost(&self, provider: &'static str, model: &str, micro_usd: u64) {
+        let labels = [
+            KeyValue::new("provider", provider),
+            KeyValue::new("model", model.to_owned()),
+        ];
+        self.model_cost.add(micro_usd, &labels);
     }
 
     /// One attempt of a tool call came to an end; `outcome` is `completed`, `tool_error`, `in_doubt`,
@@ -254,6 +290,29 @@ impl Metrics {
         let page = TextEncoder::new().encode_to_string(&self.registry.gather());
         page.unwrap_or_else(|error| format!("# the metrics cannot be written: {error}\n"))
     }
+}
+
+/// The share of prompt tokens that came from the providers' caches, by model.
+fn show_cache_hits(meter: &Meter, prompts: Arc<Mutex<Prompts>>) {
+    meter
+        .f64_observable_gauge("loopwright.model.cache_hit_share")
+        .with_description("Share of prompt tokens read from the provider's cache since the start")
+        .with_callback(move |seen| {
+            for ((provider, model), (cached, all)) in lock(&prompts).iter() {
+                let labels = [
+                    KeyValue::new("provider", *provider),
+                    KeyValue::new("model", model.clone()),
+                ];
+                if *all > 0 {
+                    seen.observe(*cached as f64 / *all as f64, &labels);
+                }
+            }
+        })
+        .build();
+}
+
+fn lock(prompts: &Mutex<Prompts>) -> std::sync::MutexGuard<'_, Prompts> {
+    prompts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Tally {

@@ -19,6 +19,17 @@ fn the_metrics_page_shows_what_was_counted() {
             ..TokenCounts::default()
         },
     );
+    metrics.model_tokens(
+        "openai",
+        "m-1",
+        &TokenCounts {
+            cache_read: 21,
+            output: 100,
+            ..TokenCounts::default()
+        },
+    );
+    metrics.model_cost("openai", "m-1", 1_200);
+    metrics.model_cost("openai", "m-1", 34);
     metrics.tool_call("calc__add", "failed", Duration::from_millis(3));
     metrics.show_log(|| Stats {
         appends: 12,
@@ -34,6 +45,8 @@ fn the_metrics_page_shows_what_was_counted() {
         "loopwright_steps_total 1",
         "loopwright_model_calls_total{outcome=\"completed\",provider=\"openai\"} 1",
         "loopwright_model_tokens_total{class=\"input\",model=\"m-1\",provider=\"openai\"} 7",
+        "loopwright_model_cache_hit_share{model=\"m-1\",provider=\"openai\"} 0.75",
+        "loopwright_model_cost_micro_usd_total{model=\"m-1\",provider=\"openai\"} 1234",
         "loopwright_model_latency_seconds_bucket{provider=\"openai\",le=\"0.05\"} 1",
         "loopwright_tool_calls_total{outcome=\"failed\",tool=\"calc__add\"} 1",
         "loopwright_tool_latency_seconds_count{tool=\"calc__add\"} 1",
