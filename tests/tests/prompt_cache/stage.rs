@@ -4,7 +4,7 @@ use anyhow::Result;
 use loopwright_client::Client;
 use loopwright_proto::v1::{Entry, Usage, event::Kind};
 use loopwright_tests::{
-    kit::{self, Options, Server},
+    kit::{self, Options, Server, Sidecar},
     mock_model::MockModel,
     probe::Probe,
     scene::{self, kinds},
@@ -17,6 +17,8 @@ pub(super) struct Stage {
     pub(super) client: Client,
     pub(super) mock: MockModel,
     pub(super) probe: Probe,
+    _files: Sidecar,
+    _root: tempfile::TempDir,
 }
 
 impl Stage {
@@ -34,12 +36,18 @@ impl Stage {
         let client = scene::client(&server.url, None)?;
         let probe = Probe::serve().await?;
         kit::register(&server.url, "probe", &probe.endpoint).await?;
-        kit::wait_for_tools(&client, &["probe__note"]).await?;
+        // The definitions of its tools are longer than the shortest prefix that is kept.
+        let root = tempfile::tempdir()?;
+        let path = root.path().display().to_string();
+        let files = Sidecar::start(&server, &["files", "--root", &path])?;
+        kit::wait_for_tools(&client, &["probe__note", "files__append_line"]).await?;
         Ok(Self {
             server,
             client,
             mock,
             probe,
+            _files: files,
+            _root: root,
         })
     }
 

@@ -52,7 +52,7 @@ async fn a_withdrawn_tool_stays_defined_and_its_calls_are_refused() -> Result<()
         anyhow::Ok(body[..end].to_owned())
     };
     assert_eq!(bodies.len(), 3);
-    ensure!(head(&bodies[0])?.contains("probe__note"));
+    ensure!(head(&bodies[0])?.contains("probe__note") && head(&bodies[0])?.contains("files__"));
     for body in &bodies[1..] {
         assert_eq!(
             head(body)?,
