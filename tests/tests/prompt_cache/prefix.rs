@@ -22,7 +22,11 @@ fn step(at: usize) -> Reply {
         at if at % 3 == 1 => 2,
         _ => 1,
     };
-    let mut reply = Reply::calls(vec![("probe__note", "{}"); calls]);
+    // Never the same call twice: a loop that gets nowhere is ended.
+    let arguments: Vec<String> = (0..calls)
+        .map(|call| format!("{{\"at\":\"{at}.{call}\"}}"))
+        .collect();
+    let mut reply = Reply::calls(arguments.iter().map(|one| ("probe__note", one.as_str())));
     if at % 4 == 0 {
         reply.thinking = Some((format!("step {at}, then"), "signed".to_owned()));
         reply.text = format!("Step {at}. {}", "I look further. ".repeat(20));
