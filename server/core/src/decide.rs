@@ -25,6 +25,8 @@ mod timer;
 mod tool;
 mod unknown;
 
+pub(crate) use landing::is_nudge;
+
 /// The events that `input` causes in `state`; none where it is stale or already answered.
 ///
 /// # Errors

@@ -26,7 +26,7 @@ use loopwright_core::{
 };
 
 /// Name, what its fold comes to, and the entries of a later version, which cannot be decided again.
-const EXPECTED: [(&str, &str, &[u64]); 15] = [
+const EXPECTED: [(&str, &str, &[u64]); 16] = [
     (
         "simple",
         "seq=4 epoch=1 turns=2 pending=0 queue=0 settling=0; \
@@ -61,6 +61,12 @@ const EXPECTED: [(&str, &str, &[u64]); 15] = [
         "budget_exceeded",
         "seq=6 epoch=1 turns=4 pending=0 queue=0 settling=0; \
          l1 budget_exceeded steps=2 calls=2+1 tokens=2000 says \"So far so\"",
+        &[],
+    ),
+    (
+        "last_call",
+        "seq=10 epoch=1 turns=11 pending=0 queue=0 settling=0; \
+         l1 budget_exceeded steps=4 calls=4+3 tokens=6512 says \"I did not see it.\"",
         &[],
     ),
     (

@@ -9,6 +9,7 @@ use std::cmp::Reverse;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    decide::is_nudge,
     message::{CallPart, Part, ToolOutput, clamp, text_of},
     state::Turn,
 };
@@ -175,6 +176,9 @@ fn class(kind: ItemKind) -> u8 {
 
 fn request(parts: &[Part], is_first: bool) -> Option<Item> {
     let text = text_of(parts);
+    if is_nudge(&text) {
+        return None;
+    }
     let (kind, limit) = if is_first {
         (ItemKind::Task, TASK_BYTES)
     } else {

@@ -13,6 +13,13 @@ use crate::{
 
 /// Steps without anything new before the last one of them that the model is told so.
 const STEPS_BEFORE: u32 = 4;
+/// What the loop says to a model whose reply was cut.
+pub(super) const CONTINUE: &str = "Your last reply was cut off at the output limit. Go on exactly where \
+                                   it stopped, without repeating anything.";
+/// How it is told that it gets nowhere.
+const NOTHING_NEW: &str = "Nothing new came of the last ";
+/// What it is told to do when few steps are left.
+const FEW_LEFT: &str = " left. Finish what matters most and conclude.";
 /// What the last call is made with.
 const CONCLUDE: &str = "The budget covers no further step: this is your last reply, and no tool can \
                         be called in it. Conclude with what you have.";
@@ -47,7 +54,7 @@ pub(super) fn remind(draft: &mut Draft) {
         && idle >= limit.saturating_sub(STEPS_BEFORE).max(1)
     {
         let text = format!(
-            "Nothing new came of the last {}: the same calls gave the same results. Try another way, \
+            "{NOTHING_NEW}{}: the same calls gave the same results. Try another way, \
              or conclude with what you have; {} more like that and the loop ends.",
             counted(idle),
             limit.saturating_sub(idle),
@@ -56,7 +63,7 @@ pub(super) fn remind(draft: &mut Draft) {
     }
     if few {
         let text = format!(
-            "Only {} left. Finish what matters most and conclude.",
+            "Only {}{FEW_LEFT}",
             if left == 1 {
                 "1 step is".to_owned()
             } else {
@@ -96,6 +103,14 @@ pub(super) fn land(draft: &mut Draft, reason: EndReason) {
     draft.emit(conclude);
     let call = CallId(draft.state.next_call);
     step::start_call(draft, call, 1);
+}
+
+/// Whether these are words of a loop's own to its model, which nobody needs to remember.
+pub(crate) fn is_nudge(text: &str) -> bool {
+    let known = [CONTINUE, CONCLUDE].contains(&text);
+    known
+        || text.starts_with(NOTHING_NEW)
+        || (text.starts_with("Only ") && text.ends_with(FEW_LEFT))
 }
 
 fn nudge(draft: &mut Draft, nudge: Nudge, text: String) {

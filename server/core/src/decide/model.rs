@@ -13,10 +13,6 @@ use crate::{
     state::{ModelCall, ModelPhase},
 };
 
-/// What the loop says to a model whose reply was cut.
-const CONTINUE: &str = "Your last reply was cut off at the output limit. Go on exactly where it \
-                        stopped, without repeating anything.";
-
 pub(super) fn completed(draft: &mut Draft, call: CallId, attempt: Attempt, reply: ModelReply) {
     let Some(model) = running(draft, call, attempt) else {
         return;
@@ -127,7 +123,7 @@ fn cut(draft: &mut Draft, bound: Bound, asks: bool) {
         return step::end(draft, reason);
     }
     if !asks {
-        let parts = Arc::new(vec![Part::Text(CONTINUE.to_owned())]);
+        let parts = Arc::new(vec![Part::Text(landing::CONTINUE.to_owned())]);
         draft.emit(MessageAdded {
             origin: Origin::Nudge,
             parts,

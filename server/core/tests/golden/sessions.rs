@@ -21,6 +21,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<Line>)> {
         ("crash_in_model_call", crash_in_model_call()),
         ("cancel", cancel()),
         ("budget_exceeded", budget_exceeded()),
+        ("last_call", last_call()),
         ("named_budget", named_budget()),
         ("steer_queue_interrupt", steer_queue_interrupt()),
         ("unknown_kinds", unknown_kinds()),
@@ -168,6 +169,39 @@ fn budget_exceeded() -> Vec<Line> {
     );
     script.tool(2, 1, "text");
     script.reply(vec![text("So far so")], StopReason::MaxTokens, None);
+    script.lines
+}
+
+/// Nothing new comes, few steps are left, and the budget covers no further one.
+fn last_call() -> Vec<Line> {
+    let limits = Limits {
+        max_steps: 7,
+        max_output_tokens: 500,
+        no_progress: Some(5),
+        wrapup_steps: 4,
+        final_call_tokens: Some(2_500),
+        tell_budget: true,
+        budget: BudgetLimits {
+            total_tokens: Some(9_000),
+            ..BudgetLimits::default()
+        },
+        ..Limits::default()
+    };
+    let mut script = Script::new(agent(), limits);
+    script.start("Look until you see it.");
+    for (step, input) in [(0, 900), (1, 1_000), (2, 3_400)] {
+        script.reply(
+            vec![text("I look."), call("files__read")],
+            StopReason::ToolUse,
+            tokens(input, 10),
+        );
+        script.tool(2 + 2 * step, 1, "nothing yet");
+    }
+    script.reply(
+        vec![text("I did not see it.")],
+        StopReason::EndTurn,
+        tokens(1_100, 10),
+    );
     script.lines
 }
 

@@ -157,3 +157,29 @@ fn the_next_loop_begins_its_own_count() {
     step(&mut s, "{}", "x");
     assert!(s.state.active.is_some(), "to this loop it is new");
 }
+
+#[test]
+fn what_a_loop_said_itself_is_in_no_recap() {
+    let mut s = Session::started(Limits {
+        max_steps: 9,
+        wrapup_steps: 8,
+        no_progress: Some(7),
+        ..Limits::default()
+    });
+    let cut = vec![Part::Text("half".to_owned())];
+    s.reply(cut, StopReason::MaxTokens);
+    for _ in 0..5 {
+        step(&mut s, "{}", "x");
+    }
+    let told = s.talk();
+    let nudges = told.iter().filter(|line| {
+        line.strip_prefix("user: ")
+            .is_some_and(crate::decide::is_nudge)
+    });
+    assert_eq!(nudges.count(), 3, "cut, few steps, nothing new: {told:?}");
+    let turns = s.state.conversation.turns();
+    let recap = crate::context::Recap::of(None, turns.iter().map(AsRef::as_ref), 9_000);
+    let text = recap.text();
+    assert!(text.contains("hello") && text.contains("read"), "{text}");
+    assert!(!text.contains("Later requests"), "{text}");
+}
