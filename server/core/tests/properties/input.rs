@@ -284,7 +284,7 @@ impl Roll {
                 call,
                 attempt,
                 max_output_tokens: self.number,
-                tool_calls: (self.number % 3 == 0).then_some(self.number % 5),
+                tool_calls: self.number.is_multiple_of(3).then_some(self.number % 5),
             },
             EffectKey::Settle { call, attempt } => What::BudgetSettled {
                 call,
