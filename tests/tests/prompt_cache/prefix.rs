@@ -27,7 +27,7 @@ fn step(at: usize) -> Reply {
         .map(|call| format!("{{\"at\":\"{at}.{call}\"}}"))
         .collect();
     let mut reply = Reply::calls(arguments.iter().map(|one| ("probe__note", one.as_str())));
-    if at % 4 == 0 {
+    if at.is_multiple_of(4) {
         reply.thinking = Some((format!("step {at}, then"), "signed".to_owned()));
         reply.text = format!("Step {at}. {}", "I look further. ".repeat(20));
     }
