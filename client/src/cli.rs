@@ -12,6 +12,7 @@
 mod amount;
 mod answer;
 mod budget;
+mod control;
 mod exit;
 mod log;
 mod run;
@@ -27,6 +28,7 @@ use clap::{Args, Subcommand};
 
 pub use answer::{AnswerCommand, Did, ResolveCommand};
 pub use budget::BudgetCommand;
+pub use control::{ControlCommand, LimitsCommand};
 pub use exit::Exit;
 pub use log::{
     FoldMessages, LogCommand, LogExport, LogFork, LogImport, LogRepair, LogReplay, LogRm, LogShow,
@@ -47,6 +49,12 @@ pub enum ClientCommand {
     Run(Box<RunCommand>),
     /// Show a session from a cursor on, live
     Watch(WatchCommand),
+    /// Pause the loop of a session: what runs ends, nothing new starts
+    Pause(ControlCommand),
+    /// Let a paused loop go on
+    Resume(ControlCommand),
+    /// Move limits of a loop that is going on; what is not named stays
+    Limits(Box<LimitsCommand>),
     /// Let a tool call that waits for approval run
     Approve(AnswerCommand),
     /// Refuse a tool call that waits for approval; the model is told so
@@ -107,6 +115,9 @@ pub async fn execute(
         Ok(client) => match &command {
             ClientCommand::Run(run) => return self::run(run, &client, terminal).await,
             ClientCommand::Watch(watch) => watch.execute(&client, terminal).await,
+            ClientCommand::Pause(control) => control.pause(&client, terminal).await,
+            ClientCommand::Resume(control) => control.resume(&client, terminal).await,
+            ClientCommand::Limits(limits) => limits.execute(&client, terminal).await,
             ClientCommand::Approve(answer) => answer.execute(true, &client, terminal).await,
             ClientCommand::Deny(answer) => answer.execute(false, &client, terminal).await,
             ClientCommand::Resolve(resolve) => resolve.execute(&client, terminal).await,
@@ -153,6 +164,8 @@ impl ClientCommand {
         match self {
             Self::Run(run) => &run.connect,
             Self::Watch(watch) => &watch.connect,
+            Self::Pause(control) | Self::Resume(control) => &control.connect,
+            Self::Limits(limits) => &limits.connect,
             Self::Approve(answer) | Self::Deny(answer) => &answer.connect,
             Self::Resolve(resolve) => &resolve.answer.connect,
             Self::Sessions(sessions) => sessions.connect_args(),

@@ -15,9 +15,10 @@ use loopwright_proto::v1::{
     CancelLoopRequest, CancelLoopResponse, GetLoopRequest, GetLoopResponse, GetSessionRequest,
     GetSessionResponse, ListLoopsRequest, ListLoopsResponse, ListSessionsRequest,
     ListSessionsResponse, ListSidecarsRequest, ListSidecarsResponse, ListToolsRequest,
-    ListToolsResponse, ReadEntriesRequest, ResolveApprovalRequest, ResolveApprovalResponse,
-    ResolveUnknownRequest, ResolveUnknownResponse, SendMessageRequest, SendMessageResponse,
-    StartLoopRequest, StartLoopResponse,
+    ListToolsResponse, PauseLoopRequest, PauseLoopResponse, ReadEntriesRequest,
+    ResolveApprovalRequest, ResolveApprovalResponse, ResolveUnknownRequest, ResolveUnknownResponse,
+    ResumeLoopRequest, ResumeLoopResponse, SendMessageRequest, SendMessageResponse,
+    StartLoopRequest, StartLoopResponse, UpdateLimitsRequest, UpdateLimitsResponse,
 };
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
@@ -116,6 +117,51 @@ impl Client {
             LoopServiceClient::new(channel)
                 .resolve_approval(request)
                 .await
+        })
+        .await
+    }
+
+    /// Pauses the loop that is going on. An empty `request_id` is filled in.
+    ///
+    /// # Errors
+    /// As LoopService.PauseLoop says.
+    pub async fn pause_loop(
+        &self,
+        mut request: PauseLoopRequest,
+    ) -> Result<PauseLoopResponse, Error> {
+        fill_in(&mut request.request_id);
+        self.call(request, |channel, request| async move {
+            LoopServiceClient::new(channel).pause_loop(request).await
+        })
+        .await
+    }
+
+    /// Lets a paused loop go on. An empty `request_id` is filled in.
+    ///
+    /// # Errors
+    /// As LoopService.ResumeLoop says.
+    pub async fn resume_loop(
+        &self,
+        mut request: ResumeLoopRequest,
+    ) -> Result<ResumeLoopResponse, Error> {
+        fill_in(&mut request.request_id);
+        self.call(request, |channel, request| async move {
+            LoopServiceClient::new(channel).resume_loop(request).await
+        })
+        .await
+    }
+
+    /// Moves limits of the loop that is going on. An empty `request_id` is filled in.
+    ///
+    /// # Errors
+    /// As LoopService.UpdateLimits says.
+    pub async fn update_limits(
+        &self,
+        mut request: UpdateLimitsRequest,
+    ) -> Result<UpdateLimitsResponse, Error> {
+        fill_in(&mut request.request_id);
+        self.call(request, |channel, request| async move {
+            LoopServiceClient::new(channel).update_limits(request).await
         })
         .await
     }

@@ -16,9 +16,9 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::{Stream, StreamExt};
 use loopwright_proto::v1::{
-    CancelLoopRequest, ConverseAttach, ConverseRequest, ConverseResponse, Reply,
-    ResolveApprovalRequest, ResolveUnknownRequest, SendMessageRequest, StartLoopRequest,
-    converse_request::Command, converse_response,
+    CancelLoopRequest, ConverseAttach, ConverseRequest, ConverseResponse, PauseLoopRequest, Reply,
+    ResolveApprovalRequest, ResolveUnknownRequest, ResumeLoopRequest, SendMessageRequest,
+    StartLoopRequest, UpdateLimitsRequest, converse_request::Command, converse_response,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -191,6 +191,39 @@ impl Conversation {
         fill_in(&mut request.request_id);
         let request_id = request.request_id.clone();
         self.command(request_id, Command::ResolveUnknown(request))
+    }
+
+    /// Pauses the loop that is going on; the request_id that the reply will carry is returned.
+    ///
+    /// # Errors
+    /// As [`Self::send_message`].
+    pub fn pause(&mut self) -> Result<String, Error> {
+        let mut request = PauseLoopRequest::default();
+        fill_in(&mut request.request_id);
+        let request_id = request.request_id.clone();
+        self.command(request_id, Command::Pause(request))
+    }
+
+    /// Lets a paused loop go on; the request_id that the reply will carry is returned.
+    ///
+    /// # Errors
+    /// As [`Self::send_message`].
+    pub fn resume(&mut self) -> Result<String, Error> {
+        let mut request = ResumeLoopRequest::default();
+        fill_in(&mut request.request_id);
+        let request_id = request.request_id.clone();
+        self.command(request_id, Command::Resume(request))
+    }
+
+    /// Moves limits of the loop that is going on; the request_id that the reply will carry is
+    /// returned. An empty `request_id` or `session_id` is filled in.
+    ///
+    /// # Errors
+    /// As [`Self::send_message`].
+    pub fn update_limits(&mut self, mut request: UpdateLimitsRequest) -> Result<String, Error> {
+        fill_in(&mut request.request_id);
+        let request_id = request.request_id.clone();
+        self.command(request_id, Command::UpdateLimits(request))
     }
 
     /// The session; none before a start was answered or its first entry came.

@@ -145,6 +145,15 @@ pub enum ExhaustedWord {
     Pause,
 }
 
+impl ExhaustedWord {
+    pub(super) fn to_wire(self) -> OnExhausted {
+        match self {
+            Self::End => OnExhausted::End,
+            Self::Pause => OnExhausted::Pause,
+        }
+    }
+}
+
 impl BudgetCommand {
     /// Which server the command is for.
     pub(super) fn connect(&self) -> &ConnectArgs {
@@ -271,10 +280,7 @@ impl SetBudget {
         let known = terms.limits.unwrap_or_default();
         let on_exhausted = self
             .on_exhausted
-            .map_or(known.on_exhausted(), |word| match word {
-                ExhaustedWord::End => OnExhausted::End,
-                ExhaustedWord::Pause => OnExhausted::Pause,
-            });
+            .map_or(known.on_exhausted(), ExhaustedWord::to_wire);
         let limits = BudgetLimits {
             max_input_tokens: self.max_input_tokens.or(known.max_input_tokens),
             max_output_tokens: self.max_output_tokens.or(known.max_output_tokens),

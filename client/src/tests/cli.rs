@@ -1,4 +1,5 @@
 mod answers;
+mod control;
 mod logs;
 
 use std::io::{self, Write};

@@ -4,6 +4,7 @@
 //! of the call in flight, as far as it was sent to anybody, as one delta from offset 0.
 
 pub(crate) mod logs;
+mod loops;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -12,23 +13,19 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
 use loopwright_proto::v1::delta::Content;
-use loopwright_proto::v1::loop_service_server::{LoopService, LoopServiceServer};
+use loopwright_proto::v1::loop_service_server::LoopServiceServer;
 use loopwright_proto::v1::session_log_service_server::SessionLogServiceServer;
 use loopwright_proto::v1::{
-    CancelLoopRequest, CancelLoopResponse, CommandStatus, ConverseRequest, ConverseResponse, Delta,
-    GetLoopRequest, GetLoopResponse, Goodbye, GoodbyeReason, Heartbeat, ListLoopsRequest,
-    ListLoopsResponse, ListSessionsRequest, LoopSummary, ReadEntriesResponse, Reply,
-    ResolveApprovalRequest, ResolveApprovalResponse, ResolveUnknownRequest, ResolveUnknownResponse,
-    SendMessageRequest, SendMessageResponse, StartLoopRequest, StartLoopResponse, WatchLoopRequest,
-    WatchLoopResponse, converse_request::Command, converse_response, read_entries_response,
-    watch_loop_response,
+    CommandStatus, ConverseRequest, Delta, Goodbye, GoodbyeReason, Heartbeat, ListSessionsRequest,
+    LoopSummary, ReadEntriesResponse, Reply, ResolveApprovalRequest, ResolveUnknownRequest,
+    UpdateLimitsRequest, WatchLoopResponse, converse_request::Command, converse_response,
+    read_entries_response, watch_loop_response,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Code, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::session::Step;
@@ -64,6 +61,8 @@ pub(crate) struct State {
     pub(crate) approvals: Vec<ResolveApprovalRequest>,
     /// What was said of unknown calls.
     pub(crate) resolved: Vec<ResolveUnknownRequest>,
+    /// The limits that were moved.
+    pub(crate) moved: Vec<UpdateLimitsRequest>,
     /// The filters of every list of sessions that was asked for.
     pub(crate) listed: Vec<ListSessionsRequest>,
     /// Where the loop stands, for those who ask.
@@ -277,6 +276,9 @@ impl Fake {
                 Command::Cancel(cancel) => ("cancel", cancel.request_id, None),
                 Command::ResolveApproval(answer) => ("approval", answer.request_id, None),
                 Command::ResolveUnknown(answer) => ("unknown", answer.request_id, None),
+                Command::Pause(pause) => ("pause", pause.request_id, None),
+                Command::Resume(resume) => ("resume", resume.request_id, None),
+                Command::UpdateLimits(update) => ("limits", update.request_id, None),
             };
             let silent = {
                 let mut state = self.state();
@@ -375,110 +377,4 @@ fn read_item(item: converse_response::Item, through: u64) -> Option<ReadEntriesR
         From::Delta(_) | From::Reply(_) => return None,
     };
     Some(ReadEntriesResponse { item: Some(item) })
-}
-
-#[tonic::async_trait]
-impl LoopService for Fake {
-    type WatchLoopStream = Items<WatchLoopResponse>;
-    type ConverseStream = Items<ConverseResponse>;
-
-    async fn start_loop(
-        &self,
-        request: Request<StartLoopRequest>,
-    ) -> Result<Response<StartLoopResponse>, Status> {
-        let authorization = request.metadata().get("authorization").cloned();
-        self.state().authorization = authorization.map(|value| value.to_str().unwrap().to_owned());
-        self.command("start", &request.get_ref().request_id)?;
-        Ok(Response::new(StartLoopResponse {
-            session_id: "s1".into(),
-            loop_id: "l1".into(),
-            seq: 3,
-        }))
-    }
-
-    async fn send_message(
-        &self,
-        request: Request<SendMessageRequest>,
-    ) -> Result<Response<SendMessageResponse>, Status> {
-        self.command("message", &request.get_ref().request_id)?;
-        Ok(Response::new(SendMessageResponse::default()))
-    }
-
-    async fn cancel_loop(
-        &self,
-        request: Request<CancelLoopRequest>,
-    ) -> Result<Response<CancelLoopResponse>, Status> {
-        self.command("cancel", &request.get_ref().request_id)?;
-        self.cancel();
-        Ok(Response::new(CancelLoopResponse::default()))
-    }
-
-    async fn resolve_approval(
-        &self,
-        request: Request<ResolveApprovalRequest>,
-    ) -> Result<Response<ResolveApprovalResponse>, Status> {
-        let request = request.into_inner();
-        self.command("approval", &request.request_id)?;
-        self.state().approvals.push(request);
-        Ok(Response::new(ResolveApprovalResponse {
-            seq: 7,
-            ..ResolveApprovalResponse::default()
-        }))
-    }
-
-    async fn resolve_unknown(
-        &self,
-        request: Request<ResolveUnknownRequest>,
-    ) -> Result<Response<ResolveUnknownResponse>, Status> {
-        let request = request.into_inner();
-        self.command("unknown", &request.request_id)?;
-        self.state().resolved.push(request);
-        Ok(Response::new(ResolveUnknownResponse {
-            seq: 7,
-            ..ResolveUnknownResponse::default()
-        }))
-    }
-
-    async fn get_loop(
-        &self,
-        _request: Request<GetLoopRequest>,
-    ) -> Result<Response<GetLoopResponse>, Status> {
-        self.command("get", "")?;
-        let summary = self.state().summary.clone();
-        Ok(Response::new(GetLoopResponse {
-            r#loop: summary,
-            seq: 0,
-        }))
-    }
-
-    async fn list_loops(
-        &self,
-        _request: Request<ListLoopsRequest>,
-    ) -> Result<Response<ListLoopsResponse>, Status> {
-        Err(Status::unimplemented("not played"))
-    }
-
-    async fn watch_loop(
-        &self,
-        request: Request<WatchLoopRequest>,
-    ) -> Result<Response<Self::WatchLoopStream>, Status> {
-        let request = request.into_inner();
-        let (sink, items) = mpsc::channel(1);
-        let ends = !request.loop_id.is_empty();
-        let fake = self.clone();
-        tokio::spawn(fake.play(request.after_seq, ends, sink));
-        let items = ReceiverStream::new(items).map(|item| item.map(watch_item));
-        Ok(Response::new(items.boxed()))
-    }
-
-    async fn converse(
-        &self,
-        request: Request<Streaming<ConverseRequest>>,
-    ) -> Result<Response<Self::ConverseStream>, Status> {
-        let (sink, items) = mpsc::channel(1);
-        tokio::spawn(self.clone().answer(request.into_inner(), sink));
-        let items = ReceiverStream::new(items);
-        let items = items.map(|item| item.map(|item| ConverseResponse { item: Some(item) }));
-        Ok(Response::new(items.boxed()))
-    }
 }

@@ -7,9 +7,14 @@ use serde::{Deserialize, Serialize};
 use crate::{
     budget::{Dimension, Price},
     context::ContextTerms,
+    ledger::OnExhausted,
     message::is_false,
     retry::RetryPolicy,
 };
+
+mod change;
+
+pub use change::LimitsChange;
 
 /// Who answers: the model and how it is asked.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -131,6 +136,16 @@ pub struct Limits {
     /// Whether the model is told at each call what is left of the loop's own budget.
     #[serde(default, skip_serializing_if = "is_false")]
     pub tell_budget: bool,
+    /// The session's own budget, over all of its loops.
+    #[serde(default, skip_serializing_if = "BudgetLimits::is_open")]
+    pub session_budget: BudgetLimits,
+    /// What a loop does that its own or its session's budget does not cover.
+    #[serde(default, skip_serializing_if = "ends")]
+    pub on_exhausted: OnExhausted,
+    /// The share of a limit of these budgets at which a warning is written, in thousandths; 0: none
+    /// is, as in logs of versions that did not warn.
+    #[serde(default, skip_serializing_if = "crate::entry::is_zero")]
+    pub warn_permille: u32,
 }
 
 #[expect(
@@ -165,8 +180,27 @@ impl Default for Limits {
             wrapup_steps: 0,
             final_call_tokens: None,
             tell_budget: false,
+            session_budget: BudgetLimits::default(),
+            on_exhausted: OnExhausted::End,
+            warn_permille: 0,
         }
     }
+}
+
+impl Limits {
+    /// Whether the loop or its session has a budget of its own.
+    #[must_use]
+    pub fn are_budgeted(&self) -> bool {
+        !self.budget.is_open() || !self.session_budget.is_open()
+    }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it by reference"
+)]
+fn ends(on_exhausted: &OnExhausted) -> bool {
+    *on_exhausted == OnExhausted::End
 }
 
 /// Limits of a budget by dimension: absent is no limit, 0 is nothing allowed.
@@ -207,6 +241,20 @@ impl BudgetLimits {
             Dimension::ModelCalls => self.model_calls,
             Dimension::ToolCalls => self.tool_calls,
             Dimension::WallTimeMs => self.wall_ms,
+        }
+    }
+
+    /// These limits, and those of `others` in the dimensions that have none.
+    #[must_use]
+    pub fn or(&self, others: &Self) -> Self {
+        Self {
+            input_tokens: self.input_tokens.or(others.input_tokens),
+            output_tokens: self.output_tokens.or(others.output_tokens),
+            total_tokens: self.total_tokens.or(others.total_tokens),
+            model_calls: self.model_calls.or(others.model_calls),
+            tool_calls: self.tool_calls.or(others.tool_calls),
+            cost_micro_usd: self.cost_micro_usd.or(others.cost_micro_usd),
+            wall_ms: self.wall_ms.or(others.wall_ms),
         }
     }
 

@@ -24,6 +24,8 @@ pub const MARGIN_PER_PROMPT: u64 = 512;
 pub const TOOL_CALLS_AT_ONCE: u64 = 64;
 /// Name of the loop's own budget.
 pub const LOOP_BUDGET: &str = "loop";
+/// Name of the session's own budget, over all of its loops.
+pub const SESSION_BUDGET: &str = "session";
 
 /// What a budget limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -106,6 +108,8 @@ pub enum Bound {
     Budget(Dimension),
     /// What named budgets had left.
     NamedBudget,
+    /// What was left of the session's own budget.
+    SessionBudget(Dimension),
 }
 
 impl Bound {
@@ -117,8 +121,35 @@ impl Bound {
     pub(crate) fn is_of_budget(self) -> bool {
         match self {
             Self::Configured | Self::Requested => false,
-            Self::Budget(_) | Self::NamedBudget => true,
+            Self::Budget(_) | Self::NamedBudget | Self::SessionBudget(_) => true,
         }
+    }
+}
+
+/// The dimensions of a budget that were warned of, a bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Warned(u8);
+
+impl Warned {
+    /// Whether this one was.
+    #[must_use]
+    pub fn has(self, dimension: Dimension) -> bool {
+        self.0 & 1 << dimension as u8 != 0
+    }
+
+    /// With this one.
+    #[must_use]
+    pub fn with(self, dimension: Dimension) -> Self {
+        Self(self.0 | 1 << dimension as u8)
+    }
+
+    /// Without those whose limit is another one in `new` than in `old`: they are warned of again.
+    #[must_use]
+    pub fn since(self, old: &BudgetLimits, new: &BudgetLimits) -> Self {
+        let same = |dimension: &Dimension| old.of(*dimension) == new.of(*dimension);
+        let kept = Dimension::ALL.into_iter().filter(same);
+        kept.filter(|dimension| self.has(*dimension))
+            .fold(Self::default(), Self::with)
     }
 }
 

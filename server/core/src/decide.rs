@@ -17,6 +17,7 @@ mod attach;
 mod budget;
 mod cancel;
 mod context;
+mod control;
 mod landing;
 mod message;
 mod model;
@@ -46,6 +47,11 @@ pub fn decide(state: &State, input: Input) -> Result<Vec<Event>, Rejection> {
         What::StartLoop(start) => message::start_loop(&mut draft, start)?,
         What::SendMessage(message) => message::send(&mut draft, message)?,
         What::CancelLoop { by, guard, reason } => cancel::cancel(&mut draft, by, guard, reason)?,
+        What::PauseLoop { by, guard } => control::pause(&mut draft, by, guard)?,
+        What::ResumeLoop { by, guard } => control::resume(&mut draft, by, guard)?,
+        What::UpdateLimits { by, guard, change } => {
+            control::update_limits(&mut draft, by, guard, &change)?;
+        }
         What::ResolveApproval {
             by,
             guard,
@@ -163,6 +169,9 @@ fn outcome(draft: &mut Draft, what: What) {
         | What::StartLoop(_)
         | What::SendMessage(_)
         | What::CancelLoop { .. }
+        | What::PauseLoop { .. }
+        | What::ResumeLoop { .. }
+        | What::UpdateLimits { .. }
         | What::ResolveApproval { .. }
         | What::ResolveUnknown { .. }
         | What::Adopt { .. }

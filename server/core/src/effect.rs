@@ -91,29 +91,30 @@ pub fn wanted(state: &State) -> BTreeSet<EffectKey> {
             why: TimerWhy::Idle(active.id),
         });
     }
+    let rests = active.rests();
     if let Some(model) = &active.model {
         let (call, attempt) = (model.call, model.attempt);
         keys.extend(match model.phase {
-            ModelPhase::Reserving => Some(EffectKey::Reserve { call, attempt }),
+            ModelPhase::Reserving if !rests => Some(EffectKey::Reserve { call, attempt }),
             ModelPhase::Running { .. } => Some(EffectKey::Model { call, attempt }),
-            ModelPhase::Backoff { until } => Some(EffectKey::Timer {
+            ModelPhase::Backoff { until } if !rests => Some(EffectKey::Timer {
                 at: until,
                 why: TimerWhy::RetryModel(call),
             }),
-            ModelPhase::Abandoned => None,
+            ModelPhase::Reserving | ModelPhase::Backoff { .. } | ModelPhase::Abandoned => None,
         });
     }
-    keys.extend(active.tools.iter().filter_map(of_tool));
+    keys.extend(active.tools.iter().filter_map(|tool| of_tool(tool, rests)));
     keys
 }
 
-/// What a tool call wants.
-fn of_tool(tool: &ToolCall) -> Option<EffectKey> {
+/// What a tool call wants. What runs is left to end while its loop rests, and nothing is made again.
+fn of_tool(tool: &ToolCall, rests: bool) -> Option<EffectKey> {
     let (call, attempt) = (tool.call, tool.attempt);
     match tool.phase {
         ToolPhase::Running => Some(EffectKey::Tool { call, attempt }),
         ToolPhase::InDoubt { .. } => Some(EffectKey::Lookup { call }),
-        ToolPhase::Backoff { until } => Some(EffectKey::Timer {
+        ToolPhase::Backoff { until } if !rests => Some(EffectKey::Timer {
             at: until,
             why: TimerWhy::RetryTool(call),
         }),
@@ -121,6 +122,9 @@ fn of_tool(tool: &ToolCall) -> Option<EffectKey> {
             at,
             why: TimerWhy::Approval(call),
         }),
-        ToolPhase::Asking | ToolPhase::Waiting | ToolPhase::Ended(_) => None,
+        ToolPhase::Backoff { .. }
+        | ToolPhase::Asking
+        | ToolPhase::Waiting
+        | ToolPhase::Ended(_) => None,
     }
 }

@@ -49,6 +49,30 @@ pub enum Cause {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         guard: Option<LoopId>,
     },
+    /// PauseLoop.
+    PauseLoop {
+        /// Who and under which request.
+        by: Command,
+        /// The loop that it was meant for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        guard: Option<LoopId>,
+    },
+    /// ResumeLoop.
+    ResumeLoop {
+        /// Who and under which request.
+        by: Command,
+        /// The loop that it was meant for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        guard: Option<LoopId>,
+    },
+    /// UpdateLimits.
+    UpdateLimits {
+        /// Who and under which request.
+        by: Command,
+        /// The loop that it was meant for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        guard: Option<LoopId>,
+    },
     /// ResolveApproval.
     ResolveApproval {
         /// Who and under which request.
@@ -171,6 +195,9 @@ impl Cause {
             | Self::StartLoop(by)
             | Self::SendMessage { by, .. }
             | Self::CancelLoop { by, .. }
+            | Self::PauseLoop { by, .. }
+            | Self::ResumeLoop { by, .. }
+            | Self::UpdateLimits { by, .. }
             | Self::ResolveApproval { by, .. }
             | Self::ResolveUnknown { by, .. }
             | Self::Adopt(by) => Some(by),
@@ -196,6 +223,9 @@ impl Cause {
             Self::StartLoop(_) => "start_loop",
             Self::SendMessage { .. } => "send_message",
             Self::CancelLoop { .. } => "cancel_loop",
+            Self::PauseLoop { .. } => "pause_loop",
+            Self::ResumeLoop { .. } => "resume_loop",
+            Self::UpdateLimits { .. } => "update_limits",
             Self::ResolveApproval { .. } => "resolve_approval",
             Self::ResolveUnknown { .. } => "resolve_unknown",
             Self::Adopt(_) => "adopt",

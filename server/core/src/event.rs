@@ -18,7 +18,7 @@ use crate::{
     context::{CompactionTrigger, Recap, Shortened},
     ids::{Attempt, CallId, Epoch, LoopId, Seq, Timestamp},
     message::Parts,
-    outcome::{AbandonReason, EndReason, ModelFailureKind, StopReason, WaitsFor},
+    outcome::{AbandonReason, EndReason, ModelFailureKind, StopReason},
     usage::{Totals, Usage},
 };
 
@@ -31,12 +31,14 @@ macro_rules! facts {
 }
 
 mod budget;
+mod control;
 mod tool;
 mod words;
 
 pub use budget::{
     BudgetOverrun, BudgetReserved, BudgetSettled, BudgetWarning, SettlementAcknowledged,
 };
+pub use control::{LimitsUpdated, LoopPaused, LoopResumed};
 pub use tool::{
     ApprovalRequested, ApprovalResolved, ToolCallCancelled, ToolCallCompleted, ToolCallFailed,
     ToolCallInDoubt, ToolCallRejected, ToolCallRequested, ToolCallResultLate, ToolCallStarted,
@@ -192,6 +194,8 @@ events! {
     ToolCallResultLate,
     /// A tool call was cancelled.
     ToolCallCancelled,
+    /// A client moved the loop's limits.
+    LimitsUpdated,
     /// The loop waits for something that is not its own to bring about.
     LoopPaused,
     /// A loop that waited goes on.
@@ -431,20 +435,6 @@ facts! {
         pub attempt: Attempt,
         /// Why.
         pub reason: AbandonReason,
-    }
-    /// See [`Event::LoopPaused`].
-    LoopPaused {
-        /// The loop.
-        #[serde(rename = "loop")]
-        pub id: LoopId,
-        /// What it waits for.
-        pub waits_for: WaitsFor,
-    }
-    /// See [`Event::LoopResumed`].
-    LoopResumed {
-        /// The loop.
-        #[serde(rename = "loop")]
-        pub id: LoopId,
     }
     /// See [`Event::LoopEnded`].
     LoopEnded {

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    agent::{Agent, Limits, ToolSet},
+    agent::{Agent, Limits, LimitsChange, ToolSet},
     event::UnknownResolution,
     ids::{Attempt, CallId, Epoch, LoopId, Seq, Timestamp},
     message::{Parts, ToolOutput},
@@ -150,6 +150,29 @@ pub enum What {
         guard: Option<LoopId>,
         /// Why, in their words.
         reason: String,
+    },
+    /// Pause the running loop: what runs ends, nothing new starts.
+    PauseLoop {
+        /// For whom.
+        by: Command,
+        /// The loop meant, refused where another one runs.
+        guard: Option<LoopId>,
+    },
+    /// Let a paused loop go on.
+    ResumeLoop {
+        /// For whom.
+        by: Command,
+        /// The loop meant, refused where another one runs.
+        guard: Option<LoopId>,
+    },
+    /// Move limits of the running loop.
+    UpdateLimits {
+        /// For whom.
+        by: Command,
+        /// The loop meant, refused where another one runs.
+        guard: Option<LoopId>,
+        /// Those that move, and where to.
+        change: LimitsChange,
     },
     /// Allow or deny a tool call that waits for approval.
     ResolveApproval {

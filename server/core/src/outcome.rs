@@ -92,6 +92,8 @@ pub enum AbandonReason {
     DriverLost,
     /// The loop's time was up.
     Deadline,
+    /// The loop was paused, or its limits moved, before the attempt was made.
+    Paused,
 }
 
 /// How an attempt of a model call failed.
@@ -327,6 +329,43 @@ pub enum WaitsFor {
         /// How it stood.
         short: Shortfall,
     },
+    /// A client that says to go on.
+    Client {
+        /// Who paused it.
+        by: String,
+    },
+    /// A limit of its own that covers its next step: UpdateLimits.
+    Limit {
+        /// Whose limit: `loop` or `session`.
+        budget: String,
+        /// How it stood.
+        short: Shortfall,
+    },
+}
+
+impl WaitsFor {
+    /// What a loop waits for that could end for this reason, where it is one of its own limits.
+    #[must_use]
+    pub fn limit(reason: &EndReason) -> Option<Self> {
+        let &EndReason::BudgetExceeded {
+            ref budget,
+            dimension,
+            limit,
+            used,
+            requested,
+        } = reason
+        else {
+            return None;
+        };
+        let short = Shortfall {
+            dimension,
+            limit,
+            used,
+            requested,
+        };
+        let budget = budget.clone();
+        Some(Self::Limit { budget, short })
+    }
 }
 
 /// Reads a reason, also of versions that did not say what did not fit.

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use crate::{
-    agent::{Agent, ToolSet},
+    agent::{Agent, BudgetLimits, ToolSet},
     budget::{
-        Amount, Ask, Dimension, Grant, LOOP_BUDGET, Price, Shortfall, TOOL_CALLS_AT_ONCE, grant,
+        Amount, Ask, Bound, Dimension, Grant, LOOP_BUDGET, Price, SESSION_BUDGET, Shortfall,
+        TOOL_CALLS_AT_ONCE, grant,
     },
     ids::{Attempt, CallId, Epoch, Timestamp},
+    ledger::OnExhausted,
     message::CallPart,
     outcome::EndReason,
     state::{Conversation, ModelPhase, State, ToolPhase},
@@ -124,15 +126,16 @@ impl State {
         })
     }
 
-    /// What the loop's own limits allow its next model call.
+    /// What the loop's own limits and the session's allow its next model call.
     ///
     /// # Errors
     /// `EndReason::BudgetExceeded`, where they do not.
     pub fn own_grant(&self) -> Result<Grant, EndReason> {
+        let (limits, ask) = (&self.limits, self.ask());
         let totals = self.active.as_ref().map(|active| active.totals);
         let gone = Amount::from(&totals.unwrap_or_default());
         let held = self.held_back();
-        grant(&self.limits.budget, &gone.plus(&held), self.ask()).map_err(|short| {
+        let own = grant(&limits.budget, &gone.plus(&held), ask).map_err(|short| {
             // What is held back is not used: the next step would have to leave it.
             let held = held.of(short.dimension);
             let short = Shortfall {
@@ -141,7 +144,44 @@ impl State {
                 ..short
             };
             short.of(LOOP_BUDGET)
-        })
+        })?;
+        if limits.session_budget.is_open() {
+            return Ok(own);
+        }
+        let gone = Amount::from(&self.totals);
+        let session = grant(&limits.session_budget, &gone, ask);
+        let session = session.map_err(|short| short.of(SESSION_BUDGET))?;
+        if session.reserved.output >= own.reserved.output {
+            return Ok(own);
+        }
+        let bound = match session.bound {
+            Bound::Budget(dimension) => Bound::SessionBudget(dimension),
+            other => other,
+        };
+        Ok(Grant { bound, ..session })
+    }
+
+    /// Why the loop's own limits allow no further tool call, with so many of them besides those
+    /// that were dispatched; none where they do.
+    #[must_use]
+    pub fn tool_shortfall_after(&self, more: u64) -> Option<(&'static str, Shortfall)> {
+        let totals = self.active.as_ref().map(|active| active.totals);
+        let of = |budget, limits: &BudgetLimits, used: u64| {
+            let used = used.saturating_add(more);
+            let limit = limits.tool_calls.filter(|&limit| used >= limit)?;
+            let short = Shortfall {
+                dimension: Dimension::ToolCalls,
+                limit,
+                used,
+                requested: 1,
+            };
+            Some((budget, short))
+        };
+        let limits = &self.limits;
+        let loops = totals.unwrap_or_default().tool_calls;
+        let session = self.totals.tool_calls;
+        of(LOOP_BUDGET, &limits.budget, loops)
+            .or_else(|| of(SESSION_BUDGET, &limits.session_budget, session))
     }
 
     /// The most tokens that a prompt takes beside what was said: the note on the budget.
@@ -157,9 +197,11 @@ impl State {
     }
 
     /// What no call but the last one may use: so many tokens, half of them at most for its reply,
-    /// and the call itself; of no limit more than half.
+    /// and the call itself; of no limit more than half. A loop that waits at its limits makes no
+    /// last call.
     fn held_back(&self) -> Amount {
-        let Some(tokens) = self.limits.final_call_tokens.filter(|_| !self.concludes()) else {
+        let ends = self.limits.on_exhausted == OnExhausted::End && !self.concludes();
+        let Some(tokens) = self.limits.final_call_tokens.filter(|_| ends) else {
             return Amount::default();
         };
         let half = |dimension| self.limits.budget.of(dimension).map_or(u64::MAX, |l| l / 2);

@@ -1,6 +1,9 @@
 //! Why a command was refused: an enum, a variant per reason.
 
-use crate::ids::{CallId, LoopId};
+use crate::{
+    budget::Shortfall,
+    ids::{CallId, LoopId},
+};
 
 /// A refused command. Nothing was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +33,37 @@ pub enum Rejection {
         named: LoopId,
         /// The one that runs, or ran last.
         running: LoopId,
+    },
+    /// A client paused the loop already.
+    #[error("loop {running} is paused already, by {by}; let it go on with ResumeLoop")]
+    AlreadyPaused {
+        /// The loop.
+        running: LoopId,
+        /// Who paused it.
+        by: String,
+    },
+    /// No client paused the loop, and no limit of its own.
+    #[error("loop {running} is not paused{}", waiting(.budget.as_deref()))]
+    NotPaused {
+        /// The loop.
+        running: LoopId,
+        /// The shared budget that it waits for, where it does.
+        budget: Option<String>,
+    },
+    /// The limit that the loop waits for does not cover its next step.
+    #[error(
+        "budget `{budget}` of loop {running} does not cover its next step: {dimension} limit {limit}, \
+         used {used}, needed {requested}; raise it with UpdateLimits, and the loop goes on by itself",
+        dimension = .short.dimension, limit = .short.limit, used = .short.used,
+        requested = .short.requested
+    )]
+    StillShort {
+        /// The loop.
+        running: LoopId,
+        /// Whose limit: `loop` or `session`.
+        budget: String,
+        /// How it stands.
+        short: Shortfall,
     },
     /// Too many messages wait.
     #[error(
@@ -92,6 +126,9 @@ impl Rejection {
             Self::LoopRunning { .. } => "LOOP_RUNNING",
             Self::NoLoopRunning => "NO_LOOP",
             Self::LoopMismatch { .. } => "LOOP_MISMATCH",
+            Self::AlreadyPaused { .. } => "LOOP_PAUSED",
+            Self::NotPaused { .. } => "LOOP_NOT_PAUSED",
+            Self::StillShort { .. } => "BUDGET_EXHAUSTED",
             Self::TooManyMessages { .. } => "QUEUE_FULL",
             Self::NoSuchCall { .. } => "CALL_NOT_FOUND",
             Self::NotWaiting { .. } => "CALL_NOT_WAITING",
@@ -102,9 +139,17 @@ impl Rejection {
     }
 }
 
+/// What a loop that nobody paused waits for, where it is a shared budget.
+fn waiting(budget: Option<&str>) -> String {
+    budget.map_or_else(String::new, |budget| {
+        format!("; it waits for budget `{budget}`, and goes on when that has room")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Dimension;
 
     #[test]
     fn every_reason_is_its_own_constant_and_every_message_one_line() {
@@ -117,6 +162,24 @@ mod tests {
             Rejection::LoopRunning { running },
             Rejection::NoLoopRunning,
             Rejection::LoopMismatch { named, running },
+            Rejection::AlreadyPaused {
+                running,
+                by: "ann".to_owned(),
+            },
+            Rejection::NotPaused {
+                running,
+                budget: None,
+            },
+            Rejection::StillShort {
+                running,
+                budget: "loop".to_owned(),
+                short: Shortfall {
+                    dimension: Dimension::ModelCalls,
+                    limit: 1,
+                    used: 1,
+                    requested: 1,
+                },
+            },
             Rejection::TooManyMessages { limit: 1 },
             Rejection::NoSuchCall { call, running },
             Rejection::NotWaiting {

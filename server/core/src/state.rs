@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     agent::{Agent, Limits, ToolSet},
-    budget::{Amount, Beside},
+    budget::{Amount, Beside, Warned},
     context::{Ratio, Recap},
     entry::Entry,
     ids::{Attempt, CallId, Epoch, LoopId, Seq, Timestamp},
@@ -82,6 +82,8 @@ pub struct State {
     pub useless: u32,
     /// Whether the last entry was copied from another log, so that the copy is unfinished.
     pub copied: bool,
+    /// Dimensions of the session's own budget that were warned of.
+    pub warned: Warned,
     answers: Arc<Answers>,
     /// Tool and arguments of each call whose outcome is unknown.
     unknown: Arc<BTreeMap<CallId, Signature>>,

@@ -16,7 +16,8 @@ mod redaction;
 mod server;
 
 pub use agent::{
-    BudgetConfig, CacheTtl, ContextConfig, LimitsConfig, LoopConfig, PromptCacheConfig, RetryConfig,
+    BudgetConfig, CacheTtl, ContextConfig, LimitsConfig, LoopConfig, OnExhausted,
+    PromptCacheConfig, RetryConfig,
 };
 pub use model::{LongContextConfig, ModelConfig, PriceConfig, Provider};
 pub use redaction::{RedactionConfig, SecretKind};

@@ -310,6 +310,9 @@ impl Driver {
             What::StartLoop(start) => &start.by,
             What::SendMessage(message) => &message.by,
             What::CancelLoop { by, .. }
+            | What::PauseLoop { by, .. }
+            | What::ResumeLoop { by, .. }
+            | What::UpdateLimits { by, .. }
             | What::ResolveApproval { by, .. }
             | What::ResolveUnknown { by, .. } => by,
             _ => return Err(CommandError::Rejected(Rejection::SessionNotFound)),

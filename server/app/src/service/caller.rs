@@ -13,8 +13,8 @@
 //!
 //! *read*: GetLoop, ListLoops, WatchLoop, ListSessions, GetSession, ReadEntries, VerifySession,
 //! ExportSession, ListSidecars, ListTools, GetBudget, ListBudgets, WatchBudget. *command*: StartLoop,
-//! SendMessage, CancelLoop, ResolveApproval, ResolveUnknown, Converse (which may start; a viewer watches
-//! with WatchLoop), ForkSession, ImportSession, DeleteSession, and GetModelRequest, since a body is shown
+//! SendMessage, CancelLoop, PauseLoop, ResumeLoop, UpdateLimits, ResolveApproval, ResolveUnknown, Converse
+//! (which may start; a viewer watches with WatchLoop), ForkSession, ImportSession, DeleteSession, and GetModelRequest, since a body is shown
 //! as it was sent, but for `tools.redact`, which an admin alone is spared. *register*: RegisterSidecar,
 //! RenewLease, DeregisterSidecar. *spend*: Reserve, Settle, Release. *budgets*: CreateBudget,
 //! UpdateBudget, DeleteBudget. Health and reflection ask for no token.
@@ -75,6 +75,9 @@ pub const ACCESS: &[(&str, Access)] = &[
     ("/loopwright.v1.LoopService/StartLoop", Access::Command),
     ("/loopwright.v1.LoopService/SendMessage", Access::Command),
     ("/loopwright.v1.LoopService/CancelLoop", Access::Command),
+    ("/loopwright.v1.LoopService/PauseLoop", Access::Command),
+    ("/loopwright.v1.LoopService/ResumeLoop", Access::Command),
+    ("/loopwright.v1.LoopService/UpdateLimits", Access::Command),
     (
         "/loopwright.v1.LoopService/ResolveApproval",
         Access::Command,

@@ -17,6 +17,7 @@ mod fold;
 pub mod kinds;
 pub mod limits;
 pub mod message;
+pub mod moves;
 pub mod questions;
 pub mod summary;
 pub mod tools;

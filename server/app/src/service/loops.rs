@@ -1,6 +1,7 @@
 //! LoopService but for its streams: commands go to the drivers, questions to the index.
 
 mod charges;
+mod control;
 mod lists;
 mod orders;
 
@@ -63,6 +64,45 @@ impl LoopService for Loops {
         let order = Order::of(&request)?;
         let done = self.0.cancel_loop(&order, request.into_inner()).await?;
         Ok(Response::new(v1::CancelLoopResponse {
+            seq: done.seq,
+            session_id: done.session,
+            loop_id: done.loop_id,
+        }))
+    }
+
+    async fn pause_loop(
+        &self,
+        request: Request<v1::PauseLoopRequest>,
+    ) -> Result<Response<v1::PauseLoopResponse>, Status> {
+        let order = Order::of(&request)?;
+        let done = self.0.pause_loop(&order, request.get_ref()).await?;
+        Ok(Response::new(v1::PauseLoopResponse {
+            seq: done.seq,
+            session_id: done.session,
+            loop_id: done.loop_id,
+        }))
+    }
+
+    async fn resume_loop(
+        &self,
+        request: Request<v1::ResumeLoopRequest>,
+    ) -> Result<Response<v1::ResumeLoopResponse>, Status> {
+        let order = Order::of(&request)?;
+        let done = self.0.resume_loop(&order, request.get_ref()).await?;
+        Ok(Response::new(v1::ResumeLoopResponse {
+            seq: done.seq,
+            session_id: done.session,
+            loop_id: done.loop_id,
+        }))
+    }
+
+    async fn update_limits(
+        &self,
+        request: Request<v1::UpdateLimitsRequest>,
+    ) -> Result<Response<v1::UpdateLimitsResponse>, Status> {
+        let order = Order::of(&request)?;
+        let done = self.0.update_limits(&order, request.get_ref()).await?;
+        Ok(Response::new(v1::UpdateLimitsResponse {
             seq: done.seq,
             session_id: done.session,
             loop_id: done.loop_id,

@@ -361,6 +361,9 @@ pub fn rejected(rejection: &Rejection, session: &str) -> Status {
         Rejection::LoopRunning { .. }
         | Rejection::NoLoopRunning
         | Rejection::LoopMismatch { .. }
+        | Rejection::AlreadyPaused { .. }
+        | Rejection::NotPaused { .. }
+        | Rejection::StillShort { .. }
         | Rejection::NotWaiting { .. } => Code::FailedPrecondition,
         Rejection::NoSuchCall { .. } | Rejection::Unfinished => Code::NotFound,
         Rejection::NoResolution { .. } => Code::InvalidArgument,
@@ -371,6 +374,9 @@ pub fn rejected(rejection: &Rejection, session: &str) -> Status {
     match rejection {
         Rejection::LoopRunning { running }
         | Rejection::LoopMismatch { running, .. }
+        | Rejection::AlreadyPaused { running, .. }
+        | Rejection::NotPaused { running, .. }
+        | Rejection::StillShort { running, .. }
         | Rejection::NoSuchCall { running, .. } => draft.with("loop_id", running).into(),
         Rejection::NotWaiting { call, phase, .. } => {
             draft.with("call", call).with("state", phase).into()

@@ -27,6 +27,7 @@ pub(super) fn attach(
     if let Some(cut_bytes) = cut_bytes {
         draft.emit(LogRecovered { cut_bytes });
     }
+    let ran = running_tools(draft);
     draft.emit(DriverAttached { epoch, server });
     if step::is_late(draft) {
         // What ran is given up at once, and not made again just to be given up.
@@ -34,11 +35,12 @@ pub(super) fn attach(
         return Ok(());
     }
     resume_model(draft);
-    resume_tools(draft);
+    resume_tools(draft, ran);
     Ok(())
 }
 
-/// The call that the last driver had under way cannot be joined: it is made again.
+/// The call that the last driver had under way cannot be joined: it is made again, once the loop does
+/// not rest.
 fn resume_model(draft: &mut Draft) {
     let Some(model) = draft
         .state
@@ -58,13 +60,15 @@ fn resume_model(draft: &mut Draft) {
     }
 }
 
-fn resume_tools(draft: &mut Draft) {
+fn running_tools(draft: &Draft) -> Vec<ToolCall> {
     let is_running = |tool: &&ToolCall| tool.phase == ToolPhase::Running;
-    let running: Vec<_> = match &draft.state.active {
-        Some(active) => active.tools.iter().filter(is_running).cloned().collect(),
-        None => return,
-    };
-    for call in running {
+    let active = draft.state.active.iter();
+    let tools = active.flat_map(|active| &active.tools);
+    tools.filter(is_running).cloned().collect()
+}
+
+fn resume_tools(draft: &mut Draft, ran: Vec<ToolCall>) {
+    for call in ran {
         // A call before it may have ended the loop.
         if draft.state.active.is_some() {
             tool::resume(draft, &call);

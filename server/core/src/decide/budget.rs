@@ -1,9 +1,14 @@
 //! Reservations and settlements, of the loop's own budget and of named ones.
 
-use super::{Draft, step};
+use std::sync::Arc;
+
+use super::{Draft, control, step};
 use crate::{
-    budget::{Bound, Grant},
-    event::{BudgetOverrun, BudgetSettled, LoopPaused, LoopResumed, SettlementAcknowledged},
+    budget::{Amount, Bound, Dimension, Grant, LOOP_BUDGET, Reservation, SESSION_BUDGET},
+    event::{
+        BudgetOverrun, BudgetReserved, BudgetSettled, BudgetWarning, LoopPaused, LoopResumed,
+        SettlementAcknowledged,
+    },
     ids::{Attempt, CallId},
     outcome::{EndReason, WaitsFor},
     state::ModelPhase,
@@ -22,10 +27,11 @@ pub(super) fn granted(
         return;
     }
     if let Some(active) = draft.state.active.as_ref().filter(|a| a.paused.is_some()) {
-        draft.emit(LoopResumed { id: active.id });
+        let (id, by) = (active.id, String::new());
+        draft.emit(LoopResumed { id, by });
     }
     match draft.state.own_grant() {
-        Err(reason) => step::end(draft, reason),
+        Err(reason) => control::exhausted(draft, reason),
         Ok(own) => {
             let mut granted = Grant { tool_calls, ..own };
             if cap < own.reserved.output {
@@ -111,6 +117,7 @@ pub(super) fn settle(draft: &mut Draft, call: CallId, attempt: Attempt, ended: E
         tool_calls: if shared { ended.tool_calls } else { 0 },
         wall_ms: if shared { uncharged(draft) } else { 0 },
     });
+    warn(draft);
 }
 
 /// The loop's time that no shared budget was charged with yet, milliseconds.
@@ -119,6 +126,74 @@ fn uncharged(draft: &Draft) -> u64 {
         let passed = draft.at.since(active.started_at);
         passed.saturating_sub(active.wall_charged_ms)
     })
+}
+
+/// Warns of each limit of the loop's own and the session's budget that has just come to its share.
+pub(super) fn warn(draft: &mut Draft) {
+    let limits = Arc::clone(&draft.state.limits);
+    let share = u128::from(limits.warn_permille);
+    let Some(active) = draft.state.active.as_ref().filter(|_| share > 0) else {
+        return;
+    };
+    let loops = Amount::from(&active.totals);
+    let session = Amount::from(&draft.state.totals);
+    let budgets = [
+        (LOOP_BUDGET, &limits.budget, loops, active.warned),
+        (
+            SESSION_BUDGET,
+            &limits.session_budget,
+            session,
+            draft.state.warned,
+        ),
+    ];
+    for (budget, limits, used, warned) in budgets {
+        if limits.is_open() {
+            continue;
+        }
+        for dimension in Dimension::ALL {
+            let used = used.of(dimension);
+            // Of nothing nothing is used.
+            let Some(limit) = limits.of(dimension).filter(|limit| *limit > 0) else {
+                continue;
+            };
+            let passed = u128::from(used) * 1_000 >= u128::from(limit) * share;
+            if passed && !warned.has(dimension) {
+                draft.emit(BudgetWarning {
+                    budget: budget.to_owned(),
+                    dimension,
+                    limit,
+                    used,
+                });
+            }
+        }
+    }
+}
+
+/// Sets aside what a call may use that was started while nothing was limited: it runs already, but
+/// what becomes of it counts.
+pub(super) fn reserve_running(draft: &mut Draft) {
+    let state = &draft.state;
+    let Some(active) = state.active.as_ref().filter(|a| a.reserved.is_none()) else {
+        return;
+    };
+    if let Some(model) = &active.model
+        && let ModelPhase::Running {
+            max_output_tokens, ..
+        } = model.phase
+        && state.limits.are_budgeted()
+    {
+        let reserved = Reservation {
+            input: state.prompt_bound(),
+            output: max_output_tokens,
+        };
+        let (call, attempt) = (model.call, model.attempt);
+        draft.emit(BudgetReserved {
+            call,
+            attempt,
+            reserved,
+            tool_calls: None,
+        });
+    }
 }
 
 /// Gives a reservation back whole.

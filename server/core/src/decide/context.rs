@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Draft, step};
+use super::{Draft, control, step};
 use crate::{
     context::{CompactionTrigger, ContextTerms, Goal, MAX_USELESS, plan},
     event::ContextCompacted,
@@ -29,9 +29,11 @@ pub(super) fn make_room(draft: &mut Draft) -> bool {
     let fits = draft.state.prompt_estimate() <= ceiling;
     if !fits {
         // Of two reasons, the one that a person can do something about comes first.
-        let budget = draft.state.own_grant().err();
-        let reason = budget.unwrap_or_else(|| exhausted(draft));
-        step::end(draft, reason);
+        match draft.state.own_grant() {
+            Err(reason) if control::waits(draft, &reason) => {}
+            Err(reason) => step::end(draft, reason),
+            Ok(_) => step::end(draft, exhausted(draft)),
+        }
     }
     fits
 }

@@ -2,10 +2,10 @@
 
 use super::{Draft, cancel, step};
 use crate::{
-    event::{LoopStarted, MessageAdded, Origin, SessionCreated, ToolsChanged},
+    event::{LoopPaused, LoopStarted, MessageAdded, Origin, SessionCreated, ToolsChanged},
     ids::LoopId,
     input::{Create, Mode, SendMessage, StartLoop},
-    outcome::AbandonReason,
+    outcome::{AbandonReason, WaitsFor},
     rejection::Rejection,
 };
 
@@ -100,8 +100,9 @@ pub(super) fn send(draft: &mut Draft, message: SendMessage) -> Result<(), Reject
     Ok(())
 }
 
-/// Starts the loop of the first queued message, where one waits.
-pub(super) fn start_queued(draft: &mut Draft) {
+/// Starts the loop of the first queued message, where one waits. A client that paused the loop before
+/// it has paused this one.
+pub(super) fn start_queued(draft: &mut Draft, paused: Option<WaitsFor>) {
     if draft.state.queue.is_empty() && draft.state.pending.is_empty() {
         return;
     }
@@ -114,6 +115,9 @@ pub(super) fn start_queued(draft: &mut Draft) {
         agent: None,
         limits: None,
     });
+    if let Some(waits_for @ WaitsFor::Client { .. }) = paused {
+        draft.emit(LoopPaused { id, waits_for });
+    }
     step::next(draft);
 }
 

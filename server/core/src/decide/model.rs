@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Draft, budget, context, landing, step, tool};
+use super::{Draft, budget, context, control, landing, step, tool};
 use crate::{
-    budget::{Amount, Bound, Dimension, LOOP_BUDGET},
+    budget::{Amount, Bound, Dimension, LOOP_BUDGET, SESSION_BUDGET},
     event::{MessageAdded, ModelCallCompleted, ModelCallFailed, Origin, RejectReason},
     ids::{Attempt, CallId},
+    ledger::OnExhausted,
     message::Part,
     outcome::{EndReason, ModelFailure, ModelFailureKind, ModelReply, StopReason},
     retry::Failed,
@@ -105,12 +106,16 @@ fn cut(draft: &mut Draft, bound: Bound, asks: bool) {
     }
     if bound.is_of_budget() {
         // The next call would need more than the budget had left for this one.
-        let reason = draft
-            .state
-            .own_grant()
-            .err()
-            .unwrap_or_else(|| by_bound(draft, bound));
-        return landing::land(draft, reason);
+        let own = draft.state.own_grant().err();
+        if own.is_none() && bound == Bound::NamedBudget {
+            let reason = by_bound(draft, bound);
+            return landing::land(draft, reason);
+        }
+        let reason = own.unwrap_or_else(|| by_bound(draft, bound));
+        if !asks && draft.state.limits.on_exhausted == OnExhausted::Pause {
+            go_on_where_cut(draft);
+        }
+        return control::exhausted(draft, reason);
     }
     let retries = draft.state.limits.max_output_retries;
     let cuts = draft.state.active.as_ref().map_or(0, |active| active.cuts);
@@ -123,23 +128,36 @@ fn cut(draft: &mut Draft, bound: Bound, asks: bool) {
         return step::end(draft, reason);
     }
     if !asks {
-        let parts = Arc::new(vec![Part::Text(landing::CONTINUE.to_owned())]);
-        draft.emit(MessageAdded {
-            origin: Origin::Nudge,
-            parts,
-            nudge: None,
-        });
+        go_on_where_cut(draft);
     }
     step::next(draft);
+}
+
+fn go_on_where_cut(draft: &mut Draft) {
+    let parts = Arc::new(vec![Part::Text(landing::CONTINUE.to_owned())]);
+    draft.emit(MessageAdded {
+        origin: Origin::Nudge,
+        parts,
+        nudge: None,
+    });
 }
 
 /// Why a loop ends whose reply was cut by what a budget had left.
 fn by_bound(draft: &Draft, bound: Bound) -> EndReason {
     let limits = &draft.state.limits.budget;
+    let session = &draft.state.limits.session_budget;
     let totals = draft.state.active.as_ref().map(|active| active.totals);
+    let totals = match bound {
+        Bound::SessionBudget(_) => Some(draft.state.totals),
+        Bound::Budget(_) | Bound::NamedBudget | Bound::Configured | Bound::Requested => totals,
+    };
     let gone = Amount::from(&totals.unwrap_or_default());
     let (budget, dimension, limit) = match bound {
         Bound::Budget(dimension) => (LOOP_BUDGET.to_owned(), dimension, limits.of(dimension)),
+        Bound::SessionBudget(dimension) => {
+            let name = SESSION_BUDGET.to_owned();
+            (name, dimension, session.of(dimension))
+        }
         // Which of them it was, and how it stands, only the ledger knows.
         Bound::NamedBudget => {
             let names = draft.state.agent.budgets.join(", ");

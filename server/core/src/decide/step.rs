@@ -1,12 +1,14 @@
 //! One step: the limits in order, then the model call; and the one place where a loop ends.
 
-use super::{Draft, cancel, context, landing, message};
+use super::{Draft, cancel, context, control, landing, message};
 use crate::{
     budget::{Bound, Dimension, Grant, LOOP_BUDGET},
     event::{BudgetReserved, LoopEnded, ModelCallReserving, ModelCallStarted},
     ids::{Attempt, CallId},
+    ledger::OnExhausted,
     message::{clamp, text_of},
     outcome::{AbandonReason, DeadlineKind, EndReason},
+    state::LoopRun,
     usage::Totals,
 };
 
@@ -27,15 +29,21 @@ pub(super) const IDLE: EndReason = EndReason::Deadline {
 /// tool call may be open.
 pub(super) fn next(draft: &mut Draft) {
     let call = CallId(draft.state.next_call);
-    let Some(active) = &draft.state.active else {
+    let Some(active) = draft.state.active.as_ref().filter(|a| !a.rests()) else {
         return;
     };
     if is_late(draft) {
         return end(draft, LATE);
     }
     if active.over_tool_budget {
-        let reason = tool_budget_exceeded(draft);
-        return landing::land(draft, reason);
+        match draft.state.tool_shortfall_after(0) {
+            Some((budget, short)) => return control::exhausted(draft, short.of(budget)),
+            None if may_go_on(draft) => {}
+            None => {
+                let reason = tool_budget_exceeded(draft);
+                return landing::land(draft, reason);
+            }
+        }
     }
     if let Some(reason) = landing::stop(draft) {
         return end(draft, reason);
@@ -44,8 +52,12 @@ pub(super) fn next(draft: &mut Draft) {
     start_call(draft, call, 1);
 }
 
-/// Starts an attempt of a model call: asks named budgets first where there are some.
+/// Starts an attempt of a model call: asks named budgets first where there are some. While the loop
+/// rests nothing starts.
 pub(super) fn start_call(draft: &mut Draft, call: CallId, attempt: Attempt) {
+    if rests(draft) {
+        return;
+    }
     if is_late(draft) {
         return end(draft, LATE);
     }
@@ -53,7 +65,7 @@ pub(super) fn start_call(draft: &mut Draft, call: CallId, attempt: Attempt) {
         return;
     }
     match draft.state.own_grant() {
-        Err(reason) => landing::land(draft, reason),
+        Err(reason) => control::exhausted(draft, reason),
         Ok(_) if !draft.state.agent.budgets.is_empty() => {
             draft.emit(ModelCallReserving { call, attempt });
         }
@@ -63,7 +75,8 @@ pub(super) fn start_call(draft: &mut Draft, call: CallId, attempt: Attempt) {
 
 /// Writes the licence of a model call whose tokens are granted.
 pub(super) fn license(draft: &mut Draft, call: CallId, attempt: Attempt, granted: Grant) {
-    let limited = !draft.state.limits.budget.is_open() || !draft.state.agent.budgets.is_empty();
+    let own = draft.state.limits.are_budgeted();
+    let limited = own || !draft.state.agent.budgets.is_empty();
     if limited {
         draft.emit(BudgetReserved {
             call,
@@ -101,8 +114,20 @@ pub(super) fn is_late(draft: &Draft) -> bool {
     deadline.is_some_and(|deadline| draft.at >= deadline)
 }
 
-/// How a loop ends that asked for more tool calls than a budget allows: its own, or a shared one, whose
-/// limit only the ledger knows.
+/// Whether nothing of the running loop starts.
+pub(super) fn rests(draft: &Draft) -> bool {
+    draft.state.active.as_ref().is_some_and(LoopRun::rests)
+}
+
+/// Whether a loop that had tool calls refused by its own budget has room by now, since calls that were
+/// let through never ran, and would wait for it where it had not.
+fn may_go_on(draft: &Draft) -> bool {
+    let shared = !draft.state.agent.budgets.is_empty();
+    !shared && draft.state.limits.on_exhausted == OnExhausted::Pause
+}
+
+/// How a loop ends that asked for more tool calls than a budget allows that is not short by now: its
+/// own, or a shared one, whose limit only the ledger knows.
 fn tool_budget_exceeded(draft: &Draft) -> EndReason {
     let used = draft
         .state
@@ -110,9 +135,10 @@ fn tool_budget_exceeded(draft: &Draft) -> EndReason {
         .as_ref()
         .map_or(0, |active| active.totals.tool_calls);
     let own = draft.state.limits.budget.tool_calls;
-    let (budget, limit) = match own.filter(|&limit| used >= limit) {
+    let shared = draft.state.agent.budgets.join(", ");
+    let (budget, limit) = match own.filter(|_| shared.is_empty()) {
         Some(limit) => (LOOP_BUDGET.to_owned(), limit),
-        None => (draft.state.agent.budgets.join(", "), used),
+        None => (shared, used),
     };
     EndReason::BudgetExceeded {
         budget,
@@ -146,6 +172,7 @@ pub(super) fn end(draft: &mut Draft, reason: EndReason) {
         return;
     };
     let completed = reason == EndReason::Completed;
+    let paused = active.paused.clone();
     let text = text_of(&active.said);
     let wall_ms = draft.at.since(active.started_at);
     draft.emit(LoopEnded {
@@ -159,7 +186,7 @@ pub(super) fn end(draft: &mut Draft, reason: EndReason) {
         },
     });
     if completed {
-        message::start_queued(draft);
+        message::start_queued(draft, paused);
     }
 }
 

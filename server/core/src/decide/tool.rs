@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Draft, approval, step, unknown};
+use super::{Draft, approval, budget, step, unknown};
 use crate::{
     agent::EffectClass,
     event::{
@@ -63,7 +63,6 @@ pub(super) fn check(draft: &Draft, parts: &[Part], verdicts: &[Verdict]) -> Vec<
     let mut per_name = (*active.per_name).clone();
     let mut counts = Counts {
         of_name: 0,
-        dispatched: active.totals.tool_calls,
         of_reply: 0,
         granted: active.tools_granted,
     };
@@ -77,7 +76,6 @@ pub(super) fn check(draft: &Draft, parts: &[Part], verdicts: &[Verdict]) -> Vec<
         let refused = refusal(draft, part, invalid, counts);
         if refused.is_none() {
             *of_name = of_name.saturating_add(1);
-            counts.dispatched = counts.dispatched.saturating_add(1);
             counts.of_reply = counts.of_reply.saturating_add(1);
         }
         checked.push(refused);
@@ -104,8 +102,6 @@ pub(super) fn refuse_and_dispatch(draft: &mut Draft, checked: Vec<Option<Refused
 struct Counts {
     /// Of its tool, in the loop.
     of_name: u32,
-    /// In the loop.
-    dispatched: u64,
     /// Of its reply.
     of_reply: u64,
     /// What shared budgets let through of the reply, where they limit it.
@@ -118,7 +114,6 @@ fn refusal(
     invalid: Option<&str>,
     counts: Counts,
 ) -> Option<Refused> {
-    let limits = &draft.state.limits;
     if draft.state.tools.get(&part.tool).is_none() {
         let message = format!("There is no tool named `{}`.", part.tool);
         return Some((RejectReason::UnknownTool, message));
@@ -126,23 +121,8 @@ fn refusal(
     if let Some(problem) = invalid {
         return Some((RejectReason::InvalidArguments, problem.to_owned()));
     }
-    if let Some(limit) = limits
-        .max_tool_calls_per_name
-        .filter(|&limit| counts.of_name >= limit)
-    {
-        let message = format!(
-            "`{}` was called {limit} times, as often as allowed.",
-            part.tool
-        );
-        return Some((RejectReason::TooManyCalls, message));
-    }
-    if let Some(limit) = limits
-        .budget
-        .tool_calls
-        .filter(|&limit| counts.dispatched >= limit)
-    {
-        let message = format!("The budget of {limit} tool calls is used up.");
-        return Some((RejectReason::Budget, message));
+    if let Some(refused) = over_cap(draft, &part.tool, counts.of_name, counts.of_reply) {
+        return Some(refused);
     }
     match counts.granted.filter(|&granted| counts.of_reply >= granted) {
         None => None,
@@ -161,10 +141,34 @@ fn refusal(
     }
 }
 
-/// Fills the free slots in call order; once every call has ended, goes on to the next step.
+/// Why no further call of a tool is dispatched, after so many of its name in this loop, and so many
+/// of any that are to be.
+fn over_cap(draft: &Draft, tool: &str, of_name: u32, let_through: u64) -> Option<Refused> {
+    let limit = draft.state.limits.max_tool_calls_per_name;
+    if let Some(limit) = limit.filter(|&limit| of_name >= limit) {
+        let message = format!("`{tool}` was called {limit} times, as often as allowed.");
+        return Some((RejectReason::TooManyCalls, message));
+    }
+    let (_, short) = draft.state.tool_shortfall_after(let_through)?;
+    let limit = short.limit;
+    let message = format!("The budget of {limit} tool calls is used up.");
+    Some((RejectReason::Budget, message))
+}
+
+/// Why a call that was let through may not be dispatched after all: limits may have moved since.
+fn over_moved_cap(draft: &Draft, call: CallId) -> Option<Refused> {
+    let active = draft.state.active.as_ref()?;
+    let tool = active.tool(call).filter(|tool| tool.attempt == 0)?;
+    let name = active.tool_name(tool);
+    let of_name = active.per_name.get(name).copied().unwrap_or_default();
+    over_cap(draft, name, of_name, 0)
+}
+
+/// Fills the free slots in call order; once every call has ended, goes on to the next step. Of a loop
+/// that rests persons alone are asked.
 pub(super) fn go_on(draft: &mut Draft) {
     approval::hold_repeats(draft);
-    let Some(active) = &draft.state.active else {
+    let Some(active) = draft.state.active.as_ref().filter(|a| !a.rests()) else {
         return;
     };
     if active.tools.is_empty() && active.model.is_none() {
@@ -176,6 +180,15 @@ pub(super) fn go_on(draft: &mut Draft) {
         let tool = draft.state.active.as_ref().and_then(|a| a.tool(call));
         // A call that runs again by a person's word has been tried before.
         let attempt = tool.map_or(0, |tool| tool.attempt).saturating_add(1);
+        if let Some((reason, message)) = over_moved_cap(draft, call) {
+            draft.emit(ToolCallRejected {
+                call,
+                reason,
+                message,
+            });
+            // Its slot is free for the next one; it may have been the last.
+            return go_on(draft);
+        }
         license(draft, call, attempt);
     }
 }
@@ -192,6 +205,9 @@ pub(super) fn license(draft: &mut Draft, call: CallId, attempt: Attempt) {
         at: draft.at,
         deadline,
     });
+    if attempt == 1 {
+        budget::warn(draft);
+    }
 }
 
 pub(super) fn completed(
@@ -283,9 +299,13 @@ pub(super) fn retry(draft: &mut Draft, call: CallId) {
     license(draft, call, tool.attempt);
 }
 
-/// A driver took over while this call was running: it runs again where that is safe.
+/// A driver took over while this call was running: it runs again where that is safe, and where its
+/// loop rests, once that goes on.
 pub(super) fn resume(draft: &mut Draft, tool: &ToolCall) {
     if may_repeat(tool, draft.at) {
+        if step::rests(draft) {
+            return;
+        }
         license(draft, tool.call, tool.attempt.saturating_add(1));
     } else {
         let message = "the server stopped while the call was running".to_owned();

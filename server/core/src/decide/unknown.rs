@@ -73,6 +73,7 @@ pub(super) fn looked_up(draft: &mut Draft, call: CallId, answer: LookupAnswer) {
         }),
         LookupAnswer::NeverStarted if failed => never_ran(draft, &tool),
         // The attempt was lost with its driver, by no fault of its own.
+        LookupAnswer::NeverStarted if step::rests(draft) => due_again(draft, &tool),
         LookupAnswer::NeverStarted => tool::license(draft, call, attempt.saturating_add(1)),
         LookupAnswer::NotKnown(why) => return unknown(draft, &tool, &why),
     }
@@ -94,6 +95,20 @@ fn never_ran(draft: &mut Draft, tool: &ToolCall) {
         kind: ToolFailureKind::NotExecuted,
         message: "the attempt failed, and its sidecar says that the call never started".to_owned(),
         retry_at,
+        cause: None,
+    });
+}
+
+/// An attempt that never started is made again when its loop no longer rests.
+fn due_again(draft: &mut Draft, tool: &ToolCall) {
+    draft.emit(ToolCallFailed {
+        call: tool.call,
+        attempt: tool.attempt,
+        kind: ToolFailureKind::NotExecuted,
+        message: "the attempt was lost with its server, and its sidecar says that the call never \
+                  started"
+            .to_owned(),
+        retry_at: Some(draft.at),
         cause: None,
     });
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     event::{DriverAttached, DriverDetached, Unknown},
     ids::{Attempt, CallId},
-    input::{Mode, TimerWhy},
+    input::{Command, Mode, TimerWhy},
 };
 
 const CALL: CallId = CallId(1);
@@ -50,6 +50,10 @@ fn an_entry_without_the_event_that_tells_its_input_says_so() {
             guard: None,
         },
         Cause::CancelLoop {
+            by: by.clone(),
+            guard: None,
+        },
+        Cause::UpdateLimits {
             by: by.clone(),
             guard: None,
         },

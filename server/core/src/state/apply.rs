@@ -7,7 +7,7 @@ use super::{
     Settlement, State, Turn,
 };
 use crate::{
-    budget::{self, Beside, MARGIN_PER_PROMPT},
+    budget::{self, Beside, MARGIN_PER_PROMPT, Warned},
     context::{CompactionTrigger, Ratio},
     event::{
         BudgetSettled, ContextCompacted, Event, LoopEnded, LoopStarted, MessageAdded,
@@ -16,9 +16,10 @@ use crate::{
     },
     ids::CallId,
     message::Part,
-    outcome::{StopReason, WaitsFor},
+    outcome::{AbandonReason, StopReason},
 };
 
+mod control;
 mod tool;
 
 impl State {
@@ -29,7 +30,7 @@ impl State {
             Event::SessionCreated(e) => self.created(e),
             Event::SessionForked(e) => self.forked(e),
             Event::SessionImported(e) => self.imported(e),
-            Event::DriverAttached(e) => self.epoch = e.epoch,
+            Event::DriverAttached(e) => self.attached(e),
             Event::ToolsChanged(e) => self.tools = Arc::clone(&e.tools),
             Event::MessageAdded(e) => self.message_added(e),
             Event::LoopStarted(e) => self.loop_started(e),
@@ -48,6 +49,12 @@ impl State {
                 if let Some(model) = self.model_mut(e.call) {
                     model.phase = ModelPhase::Abandoned;
                 }
+                if let Some(active) = &mut self.active
+                    && e.reason == AbandonReason::Interrupted
+                {
+                    // The next call is another one, whenever it comes.
+                    active.model = None;
+                }
             }
             Event::BudgetSettled(e) => self.settled(e),
             Event::SettlementAcknowledged(e) => {
@@ -65,12 +72,13 @@ impl State {
             | Event::UnknownResolved(_)
             | Event::ToolCallResultLate(_)
             | Event::ToolCallCancelled(_) => self.apply_tool(event),
-            Event::LoopPaused(e) => self.paused(Some(&e.waits_for)),
-            Event::LoopResumed(_) => self.paused(None),
+            Event::LimitsUpdated(_)
+            | Event::LoopPaused(_)
+            | Event::LoopResumed(_)
+            | Event::BudgetWarning(_) => self.apply_control(event),
             Event::LoopEnded(e) => self.loop_ended(e),
             Event::DriverDetached(_)
             | Event::LogRecovered(_)
-            | Event::BudgetWarning(_)
             | Event::BudgetOverrun(_)
             | Event::Unknown(_) => {}
         }
@@ -178,6 +186,7 @@ impl State {
             landing: None,
             tools_granted: None,
             wall_charged_ms: 0,
+            warned: Warned::default(),
         });
     }
 
@@ -402,12 +411,6 @@ impl State {
             .and_then(|active| active.model.as_mut())
         {
             model.overflowed |= e.trigger == CompactionTrigger::Provider;
-        }
-    }
-
-    fn paused(&mut self, waits_for: Option<&WaitsFor>) {
-        if let Some(active) = &mut self.active {
-            active.paused = waits_for.cloned();
         }
     }
 

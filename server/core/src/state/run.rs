@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     agent::EffectClass,
-    budget::{Bound, Reservation},
+    budget::{Bound, Reservation, Warned},
     event::{ApprovalReason, Nudge},
     ids::{Attempt, CallId, LoopId, Timestamp},
     message::{CallPart, Part, Parts, ToolOutput},
@@ -61,6 +61,8 @@ pub struct LoopRun {
     pub tools_granted: Option<u64>,
     /// Its time that shared budgets were charged with, milliseconds.
     pub wall_charged_ms: u64,
+    /// Dimensions of its own budget that were warned of.
+    pub warned: Warned,
 }
 
 /// A model call under way.
@@ -105,7 +107,8 @@ pub enum ModelPhase {
         /// When.
         until: Timestamp,
     },
-    /// The attempt was given up; what follows is decided in the same entry.
+    /// The attempt was given up; what follows is decided in the same entry, or when a loop that
+    /// rests goes on.
     Abandoned,
 }
 
@@ -191,6 +194,16 @@ impl LoopRun {
             Some(Part::Text(_) | Part::Thinking(_) | Part::Opaque(_) | Part::Blob(_)) | None => {
                 None
             }
+        }
+    }
+
+    /// Whether nothing of it starts: a client paused it, or its own limits do not cover what comes
+    /// next. One that waits for a named budget is still asking for it.
+    #[must_use]
+    pub fn rests(&self) -> bool {
+        match self.paused {
+            Some(WaitsFor::Client { .. } | WaitsFor::Limit { .. }) => true,
+            Some(WaitsFor::Budget { .. }) | None => false,
         }
     }
 

@@ -4,11 +4,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use loopwright_core::{
     EffectKey, State, What,
-    agent::{Agent, BudgetLimits, EffectClass, Limits, ToolSet, ToolSpec, UnknownPolicy},
+    agent::{
+        Agent, BudgetLimits, EffectClass, Limits, LimitsChange, ToolSet, ToolSpec, UnknownPolicy,
+    },
     budget::Dimension,
     event::UnknownResolution,
     ids::{Attempt, CallId, LoopId},
     input::{AdoptOrigin, Command, Create, Mode, SendMessage, StartLoop, TimerWhy},
+    ledger::OnExhausted,
     message::{CallPart, Part, Thinking, ToolOutput, ToolUsage},
     outcome::{
         DoubtCause, EndReason, LookupAnswer, ModelFailure, ModelFailureKind, ModelReply,
@@ -65,6 +68,7 @@ impl Roll {
         match self.kind % 16 {
             0..=7 if !keys.is_empty() => self.outcome(keys[usize::from(self.pick) % keys.len()]),
             0..=8 => self.command(),
+            9 if self.shape.is_multiple_of(3) => self.intervention(),
             9 => self.word_of_a_person(state),
             10 => What::Attach {
                 epoch: state.epoch + u64::from(!self.shape.is_multiple_of(8)),
@@ -83,6 +87,28 @@ impl Roll {
                 call: self.call(),
                 attempt: self.attempt(),
             }),
+        }
+    }
+
+    fn intervention(&self) -> What {
+        let (by, guard) = (self.by(), None);
+        match self.pick % 4 {
+            0 => What::PauseLoop { by, guard },
+            1 => What::ResumeLoop { by, guard },
+            _ => What::UpdateLimits {
+                by,
+                guard,
+                change: LimitsChange {
+                    max_steps: Some(u32::from(self.shape)),
+                    deadline_ms: (self.pick > 99).then_some(self.number),
+                    budget: BudgetLimits {
+                        total_tokens: Some(self.number),
+                        ..BudgetLimits::default()
+                    },
+                    on_exhausted: Some(OnExhausted::Pause),
+                    ..LimitsChange::default()
+                },
+            },
         }
     }
 
@@ -119,6 +145,13 @@ impl Roll {
             wrapup_steps: u32::from(self.pick % 3),
             final_call_tokens: some(64, self.number / 3),
             tell_budget: self.pick.is_multiple_of(2),
+            session_budget: BudgetLimits {
+                total_tokens: some(128, self.number),
+                tool_calls: some(4, self.number % 9),
+                ..BudgetLimits::default()
+            },
+            on_exhausted: [OnExhausted::End, OnExhausted::Pause][usize::from(self.pick % 2)],
+            warn_permille: u32::from(self.pick) * 4,
             ..Limits::default()
         };
         let agent = Agent {

@@ -19,6 +19,7 @@ use loopwright_core::{
 
 use super::mutant::Mutant;
 
+mod control;
 mod landing;
 mod people;
 
@@ -39,11 +40,13 @@ impl Machine {
         tamper_terms(mutant, &mut seen, &input.what);
         people::tamper_terms(mutant, &mut seen, &input.what);
         landing::tamper_terms(mutant, &mut seen, &input.what);
+        control::tamper_terms(mutant, &mut seen, &input.what);
         tamper_input(mutant, &seen, &mut told.what);
         people::tamper_input(mutant, &mut told.what);
         let mut events = loopwright_core::decide(&seen, told)?;
         tamper_events(mutant, state, &input, &mut events);
         people::tamper_events(mutant, &mut events);
+        control::tamper_events(mutant, &mut events);
         Ok(events)
     }
 
@@ -68,6 +71,12 @@ impl Machine {
                 state.apply_entry(seq, &shown);
                 people::tamper_fold(mutant, &before, state, entry);
             }
+            Some(mutant) if control::shows_otherwise(mutant) => {
+                let before = state.clone();
+                let mut shown = entry.clone();
+                control::tamper_shown(mutant, &before, &mut shown.events);
+                state.apply_entry(seq, &shown);
+            }
             Some(mutant) => {
                 state.apply_entry(seq, entry);
                 entry
@@ -84,6 +93,8 @@ impl Machine {
             let mut driven = state.clone();
             driven.copied = false;
             loopwright_core::wanted(&driven)
+        } else if self.is(Mutant::RetriesWhileItRests) {
+            loopwright_core::wanted(&control::unpaused(state))
         } else {
             loopwright_core::wanted(state)
         };

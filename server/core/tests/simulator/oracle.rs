@@ -12,6 +12,7 @@ use super::sidecar::Sidecar;
 mod calls;
 mod landing;
 mod people;
+mod rest;
 mod talk;
 mod tally;
 
@@ -52,6 +53,7 @@ pub(crate) struct Oracle {
     calls: calls::Calls,
     landing: landing::Landing,
     people: people::People,
+    rest: rest::Rest,
     tally: tally::Tally,
     talk: talk::Talk,
 }
@@ -69,19 +71,25 @@ impl Oracle {
         self.talk.before(entry, self.calls.model_runs())?;
         for event in &entry.events {
             self.calls.event(at, entry, event, limits, sidecar)?;
+            self.rest.event(entry, event, after)?;
             self.people.event(at, entry, event, after, sidecar)?;
             self.tally.event(event, after)?;
             self.talk.event(entry, event)?;
             self.landing.event(event, after)?;
         }
-        self.tally.settles_up(limits, self.calls.model_runs())?;
-        self.people.settled(after)?;
+        self.tally.settles_up(after, self.calls.model_runs())?;
+        self.people.settled(after, self.rest.rests())?;
         self.talk.conversation(&self.calls, after)
     }
 
     /// Whether the entry that allows this effect is durable.
     pub(crate) fn licensed(&self, key: &EffectKey) -> bool {
         self.calls.licensed(key)
+    }
+
+    /// Whether nothing of the loop may start.
+    pub(crate) fn rests(&self) -> bool {
+        self.rest.rests()
     }
 
     /// Whether a result of this attempt must be logged as late.
@@ -96,8 +104,9 @@ impl Oracle {
 
     /// Judges the whole, once nothing happens any more.
     pub(crate) fn finish(&self, state: &State, sidecar: &Sidecar) -> Result<(), Violation> {
-        self.calls.finish(&self.people)?;
-        self.people.finish(state, sidecar)?;
+        let rests = self.rest.rests();
+        self.calls.finish(&self.people, rests)?;
+        self.people.finish(state, sidecar, rests)?;
         self.talk.finish(state)
     }
 }

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use loopwright_core::{
-    agent::{Agent, BudgetLimits, EffectClass, Limits, ToolSet, ToolSpec, UnknownPolicy},
+    agent::{
+        Agent, BudgetLimits, EffectClass, Limits, LimitsChange, ToolSet, ToolSpec, UnknownPolicy,
+    },
     context::ContextTerms,
     input::Mode,
+    ledger::OnExhausted,
     retry::RetryPolicy,
 };
 
@@ -34,10 +37,13 @@ pub(crate) enum Feature {
     Expiry,
     Fork,
     Progress,
+    Pause,
+    Moves,
+    Session,
 }
 
 impl Feature {
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Crash,
         Self::LostAck,
         Self::Zombie,
@@ -58,6 +64,9 @@ impl Feature {
         Self::Expiry,
         Self::Fork,
         Self::Progress,
+        Self::Pause,
+        Self::Moves,
+        Self::Session,
     ];
 }
 
@@ -83,6 +92,34 @@ pub(crate) enum Order {
     Start,
     Send(Mode),
     Cancel,
+    Pause,
+    Resume,
+    Move(Moved),
+}
+
+/// Limits that a client moves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Moved {
+    pub(crate) max_steps: Option<u32>,
+    pub(crate) max_parallel: Option<u32>,
+    pub(crate) deadline_ms: Option<u64>,
+    pub(crate) budget: BudgetLimits,
+    pub(crate) session_budget: BudgetLimits,
+    pub(crate) on_exhausted: Option<OnExhausted>,
+}
+
+impl From<Moved> for LimitsChange {
+    fn from(moved: Moved) -> Self {
+        Self {
+            max_steps: moved.max_steps,
+            max_parallel_tool_calls: moved.max_parallel,
+            deadline_ms: moved.deadline_ms,
+            budget: moved.budget,
+            session_budget: moved.session_budget,
+            on_exhausted: moved.on_exhausted,
+            ..Self::default()
+        }
+    }
 }
 
 /// One seed's session.
@@ -198,6 +235,9 @@ fn limits(rng: &mut Rng, features: Features) -> Limits {
         wrapup_steps: small(rng, 0, 3),
         final_call_tokens: rng.maybe(100, 2_000),
         tell_budget: rng.chance(30),
+        session_budget: session_budget(rng, features),
+        on_exhausted: rng.pick(&[OnExhausted::End, OnExhausted::End, OnExhausted::Pause]),
+        warn_permille: rng.pick(&[0, 500, 800]),
         ..Limits::default()
     }
 }
@@ -231,6 +271,76 @@ fn budget(rng: &mut Rng, features: Features) -> BudgetLimits {
     }
 }
 
+fn session_budget(rng: &mut Rng, features: Features) -> BudgetLimits {
+    let drawn = BudgetLimits {
+        output_tokens: rng.maybe(100, 1_500),
+        total_tokens: rng.maybe(1_000, 9_000),
+        model_calls: rng.maybe(1, 9),
+        tool_calls: rng.maybe(0, 6),
+        ..BudgetLimits::default()
+    };
+    if rng.chance(25) && features.has(Feature::Session) {
+        drawn
+    } else {
+        BudgetLimits::default()
+    }
+}
+
+/// Pauses, most of which somebody ends, and limits that move up and down.
+fn interventions(rng: &mut Rng, features: Features) -> Vec<(u64, Order)> {
+    let mut orders = Vec::new();
+    for _ in 0..2 {
+        let (drawn, ends) = (rng.chance(18), rng.chance(85));
+        let (at, long) = (rng.between(1, 120), rng.between(1, 150));
+        if drawn && features.has(Feature::Pause) {
+            orders.push((at, Order::Pause));
+            if ends {
+                orders.push((at + long, Order::Resume));
+            }
+        }
+    }
+    for _ in 0..3 {
+        let (drawn, at) = (rng.chance(15), rng.between(1, 200));
+        let moved = moved(rng);
+        if drawn && features.has(Feature::Moves) {
+            orders.push((at, Order::Move(moved)));
+        }
+    }
+    orders
+}
+
+fn moved(rng: &mut Rng) -> Moved {
+    let small = |rng: &mut Rng, high| {
+        let drawn = rng.maybe(1, high);
+        drawn.map(|n| u32::try_from(n).expect("small"))
+    };
+    let budget = |rng: &mut Rng| BudgetLimits {
+        output_tokens: rng.maybe(100, 3_000),
+        total_tokens: rng.maybe(1_000, 12_000),
+        model_calls: rng.maybe(1, 12),
+        tool_calls: rng.maybe(0, 9),
+        ..BudgetLimits::default()
+    };
+    let whose = rng.between(0, 3);
+    let (own, session) = (budget(rng), budget(rng));
+    Moved {
+        max_steps: small(rng, 8),
+        max_parallel: small(rng, 4),
+        deadline_ms: rng.maybe(30, 600).filter(|ms| ms.is_multiple_of(4)),
+        budget: if whose < 2 {
+            own
+        } else {
+            BudgetLimits::default()
+        },
+        session_budget: if whose == 2 {
+            session
+        } else {
+            BudgetLimits::default()
+        },
+        on_exhausted: rng.pick(&[None, None, Some(OnExhausted::End), Some(OnExhausted::Pause)]),
+    }
+}
+
 fn orders(rng: &mut Rng, features: Features) -> Vec<(u64, Order)> {
     const KINDS: [Order; 7] = [
         Order::Start,
@@ -250,5 +360,6 @@ fn orders(rng: &mut Rng, features: Features) -> Vec<(u64, Order)> {
             orders.push((at, order));
         }
     }
+    orders.extend(interventions(rng, features));
     orders
 }

@@ -10,6 +10,7 @@ use std::{
 
 use loopwright_core::{
     EffectKey, Entry, Input, State, What,
+    agent::BudgetLimits,
     ids::{Attempt, CallId, Epoch, LoopId, Timestamp},
     input::{Command, Create},
     message::Parts,
@@ -131,6 +132,8 @@ pub(crate) struct World {
     names: BTreeMap<CallId, String>,
     /// What providers really counted, by loop.
     real: BTreeMap<LoopId, Usage>,
+    /// The most that loops, and the session, were ever allowed.
+    most: (BudgetLimits, BudgetLimits),
     faults_left: u32,
     faults: u32,
     /// Bytes of an append that a crash cut short.
@@ -185,6 +188,7 @@ impl World {
         };
         Self {
             ledger: Ledger::new(plan.ledger),
+            most: (plan.limits.budget, plan.limits.session_budget),
             faults_left: plan.faults,
             plan,
             features,
@@ -337,7 +341,8 @@ impl World {
     /// What must hold once nothing happens any more.
     fn judge(&mut self) -> Result<(), Violation> {
         let state = &self.shadow;
-        let waits = state.active.as_ref().is_none_or(LoopRun::waits_for_person);
+        let rests = |active: &LoopRun| active.waits_for_person() || self.oracle.rests();
+        let waits = state.active.as_ref().is_none_or(rests);
         check(waits, "converges", || {
             format!("{:?} never ends", state.active.as_ref().map(|a| a.id))
         })?;
@@ -355,8 +360,11 @@ impl World {
 
     /// What providers counted never passes a limit, whatever was lost on the way.
     fn judge_real_use(&self) -> Result<(), Violation> {
-        let limits = &self.plan.limits.budget;
-        for (id, real) in &self.real {
+        let (of_loops, of_session) = &self.most;
+        let all = self.real.values();
+        let all = all.fold(Usage::default(), |sum, real| sum.plus(real));
+        let loops = self.real.iter().map(|(id, real)| (*id, *real, of_loops));
+        for (id, real, limits) in loops.chain([(LoopId(0), all, of_session)]) {
             let sums = [
                 (limits.input_tokens, real.prompt()),
                 (limits.output_tokens, real.output),

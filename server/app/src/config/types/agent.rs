@@ -90,6 +90,22 @@ pub struct BudgetConfig {
     /// Whether the model is told with each call what is left of the loop's own limits, behind all that
     /// was said: what comes before stays as the provider has cached it.
     pub tell_model: bool,
+    /// What a loop does that its budget does not cover: `end`, or `pause` until UpdateLimits raises
+    /// it.
+    pub on_exhausted: OnExhausted,
+    /// The share of a limit at which a BudgetWarning is written.
+    #[schemars(extend("x-kind" = "share", "x-min" = "0.01", "x-max" = "1"))]
+    pub warn_at: f64,
+}
+
+/// What a loop does that its budget does not cover.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnExhausted {
+    /// It ends.
+    End,
+    /// It waits until its budget is raised.
+    Pause,
 }
 
 impl Default for BudgetConfig {
@@ -104,6 +120,8 @@ impl Default for BudgetConfig {
             min_output_tokens: 64,
             final_call_tokens: 0,
             tell_model: false,
+            on_exhausted: OnExhausted::End,
+            warn_at: 0.8,
         }
     }
 }

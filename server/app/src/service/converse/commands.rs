@@ -37,8 +37,8 @@ pub(super) async fn answer(
     request: v1::ConverseRequest,
 ) -> Answered {
     let Some(command) = request.command else {
-        let problem = "is empty; send start, attach, message, cancel, resolve_approval or \
-                       resolve_unknown";
+        let problem = "is empty; send start, attach, message, cancel, pause, resume, \
+                       update_limits, resolve_approval or resolve_unknown";
         return reply(
             String::new(),
             Err(status::invalid_field("command", problem)),
@@ -51,6 +51,9 @@ pub(super) async fn answer(
         Command::Cancel(cancel) => cancel.request_id.clone(),
         Command::ResolveApproval(answer) => answer.request_id.clone(),
         Command::ResolveUnknown(answer) => answer.request_id.clone(),
+        Command::Pause(pause) => pause.request_id.clone(),
+        Command::Resume(resume) => resume.request_id.clone(),
+        Command::UpdateLimits(update) => update.request_id.clone(),
     };
     let outcome = match (command, fixed) {
         (Command::Start(request), None) => start(&state, &order, request).await,
@@ -86,6 +89,18 @@ async fn told(
         Command::ResolveUnknown(mut request) => {
             addressed(&mut request.session_id, fixed)?;
             state.resolve_unknown(order, request).await
+        }
+        Command::Pause(mut request) => {
+            addressed(&mut request.session_id, fixed)?;
+            state.pause_loop(order, &request).await
+        }
+        Command::Resume(mut request) => {
+            addressed(&mut request.session_id, fixed)?;
+            state.resume_loop(order, &request).await
+        }
+        Command::UpdateLimits(mut request) => {
+            addressed(&mut request.session_id, fixed)?;
+            state.update_limits(order, &request).await
         }
         Command::Start(_) | Command::Attach(_) => Err(status::already_attached(fixed.id())),
     }

@@ -49,6 +49,8 @@ pub fn terms(agent: Option<v1::Agent>, config: &Config, all: &mut Violations) ->
         ..limits::asking(asked.approval.as_ref(), config, all)
     };
     let limits = limits::resolve(asked.limits.as_ref(), asking, config, all);
+    let session = asked.session_budget.as_ref();
+    let session_budget = limits::session_budget(session, "agent.session_budget", all);
     let agent = Agent {
         name: fields::optional_id("agent.name", &asked.name, all)
             .map(|id| id.to_string())
@@ -68,6 +70,7 @@ pub fn terms(agent: Option<v1::Agent>, config: &Config, all: &mut Violations) ->
     };
     let limits = Limits {
         context: Some(context::resolve(asked.context.as_ref(), config, all)),
+        session_budget,
         ..limits
     };
     Terms {
@@ -99,6 +102,7 @@ pub fn to_wire(agent: &Agent, limits: Option<&Limits>) -> v1::Agent {
             .and_then(|limits| limits.on_unknown)
             .map_or(v1::UnknownPolicy::Unspecified, words::unknown_policy)
             as i32,
+        session_budget: limits.and_then(limits::session_budget_to_wire),
         ..v1::Agent::default()
     }
 }
@@ -131,13 +135,6 @@ fn refuse_what_does_not_act(asked: &v1::Agent, config: &Config, all: &mut Violat
         let way_out = "leave it out, and offer only tools that may run by themselves";
         refuse(set, field, way_out);
     }
-    refuse(
-        asked
-            .session_budget
-            .is_some_and(|budget| budget != v1::BudgetLimits::default()),
-        "agent.session_budget",
-        "leave it out, and use agent.limits.budget",
-    );
     let Some(context) = &asked.context else {
         return;
     };

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use loopwright_core::{
     agent::BudgetLimits,
-    budget::Amount,
+    budget::{Amount, LOOP_BUDGET, SESSION_BUDGET},
     ids::Timestamp,
     ledger::{
         Budget, HoldId, Ledger, NAMESPACE_BUDGET, Name, OnExhausted, Period, Request, Terms, Used,
@@ -32,6 +32,11 @@ const WINDOWS_MS: std::ops::RangeInclusive<u64> = 1_000..=366 * 24 * 60 * 60 * 1
 
 /// A required name of a budget.
 pub fn name(text: &str, all: &mut Violations) -> Name {
+    if [LOOP_BUDGET, SESSION_BUDGET].contains(&text) {
+        let problem =
+            "is what a loop's own budget is called, or its session's; choose another name";
+        all.add("name", format!("{text:?} {problem}"));
+    }
     fields::id("name", text, all).map_or_else(|| "".into(), |id| id.as_str().into())
 }
 

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use loopwright_core::{
     What,
+    agent::LimitsChange,
     event::UnknownResolution,
+    ids::LoopId,
     input::{Command, Mode, SendMessage},
     message::Parts,
 };
@@ -16,6 +18,7 @@ use super::{
     agent::{Terms, terms},
     fields::{self, Violations},
     message::{Said, given_result, said},
+    moves,
 };
 use crate::{config::Config, service::caller::Caller};
 
@@ -147,6 +150,85 @@ pub fn cancel(request: v1::CancelLoopRequest, caller: &Caller) -> Result<Told, V
         what: What::CancelLoop { by, guard, reason },
         may_queue: false,
     })
+}
+
+/// Checks a PauseLoop.
+///
+/// # Errors
+/// Every violation.
+pub fn pause(request: &v1::PauseLoopRequest, caller: &Caller) -> Result<Told, Violations> {
+    let (key, by, guard) = addressed(
+        &request.request_id,
+        &request.session_id,
+        &request.loop_id,
+        caller,
+        Violations::default(),
+    )?;
+    Ok(Told {
+        key,
+        what: What::PauseLoop { by, guard },
+        may_queue: false,
+    })
+}
+
+/// Checks a ResumeLoop.
+///
+/// # Errors
+/// Every violation.
+pub fn resume(request: &v1::ResumeLoopRequest, caller: &Caller) -> Result<Told, Violations> {
+    let (key, by, guard) = addressed(
+        &request.request_id,
+        &request.session_id,
+        &request.loop_id,
+        caller,
+        Violations::default(),
+    )?;
+    Ok(Told {
+        key,
+        what: What::ResumeLoop { by, guard },
+        may_queue: false,
+    })
+}
+
+/// Checks an UpdateLimits, but for what the session's models have to say of it.
+///
+/// # Errors
+/// Every violation.
+pub fn update_limits(
+    request: &v1::UpdateLimitsRequest,
+    caller: &Caller,
+    config: &Config,
+) -> Result<(StreamKey, Command, Option<LoopId>, LimitsChange), Violations> {
+    let mut all = Violations::default();
+    let (asked, session) = (request.limits.as_ref(), request.session_budget.as_ref());
+    let change = moves::change(asked, session, config, &mut all);
+    let (key, by, guard) = addressed(
+        &request.request_id,
+        &request.session_id,
+        &request.loop_id,
+        caller,
+        all,
+    )?;
+    Ok((key, by, guard, change))
+}
+
+/// Who gives a command to which loop of which session.
+fn addressed(
+    request_id: &str,
+    session_id: &str,
+    loop_id: &str,
+    caller: &Caller,
+    mut all: Violations,
+) -> Result<(StreamKey, Command, Option<LoopId>), Violations> {
+    let request_id = fields::request_id(request_id, &mut all);
+    let id = fields::id("session_id", session_id, &mut all);
+    let guard = fields::optional_loop("loop_id", loop_id, &mut all);
+    let key = fields::key(&caller.namespace, id, all)?;
+    let by = Command {
+        request_id,
+        principal: caller.principal.clone(),
+    };
+    Ok((key, by, guard))
 }
 
 /// Checks a ResolveApproval.

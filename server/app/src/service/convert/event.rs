@@ -3,11 +3,12 @@
 //! Some of what the wire says of one event stands in another event of the same entry: the entry is
 //! the atom, so that is always at hand.
 
+mod control;
 mod tool;
 
 use loopwright_core::{
     event::{self as core, Event},
-    outcome::{EndReason, StopReason, WaitsFor},
+    outcome::{EndReason, StopReason},
 };
 use loopwright_proto::v1::{self, event::Kind, loop_ended::Detail};
 
@@ -76,31 +77,13 @@ pub(super) fn kinds(event: &Event, context: &Context<'_>) -> Vec<Kind> {
         | Event::UnknownResolved(_)
         | Event::ToolCallResultLate(_)
         | Event::ToolCallCancelled(_) => return tool::kind(event, context).into_iter().collect(),
-        Event::LoopPaused(e) => Kind::LoopPaused(loop_paused(e)),
-        Event::LoopResumed(e) => Kind::LoopResumed(v1::LoopResumed {
-            loop_id: e.id.to_string(),
-            by: String::new(),
-        }),
+        Event::LimitsUpdated(_) | Event::LoopPaused(_) | Event::LoopResumed(_) => {
+            return control::kind(event).into_iter().collect();
+        }
         Event::LoopEnded(e) => Kind::LoopEnded(loop_ended(e, context)),
         Event::Unknown(_) => return Vec::new(),
     };
     vec![kind]
-}
-
-fn loop_paused(e: &core::LoopPaused) -> v1::LoopPaused {
-    let WaitsFor::Budget { budget, short } = &e.waits_for;
-    v1::LoopPaused {
-        loop_id: e.id.to_string(),
-        reason: v1::PauseReason::Budget.into(),
-        by: String::new(),
-        budget: Some(v1::BudgetExceededDetail {
-            budget: Some(words::budget_ref(budget)),
-            dimension: words::dimension(short.dimension).into(),
-            limit: short.limit,
-            used: short.used,
-            requested: short.requested,
-        }),
-    }
 }
 
 /// The form of an event of the session as a whole; `None` for any other.

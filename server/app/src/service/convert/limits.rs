@@ -8,12 +8,18 @@ use std::time::Duration;
 
 use loopwright_core::{
     agent::{BudgetLimits, Limits, UnknownPolicy},
+    ledger::OnExhausted,
     retry::RetryPolicy,
 };
 use loopwright_proto::{v1, well_known};
 
 use super::{duration, fields::Violations};
 use crate::config::{ApprovalDefault, Config, units::Period};
+
+mod own;
+
+use own::{budget_to_wire, on_exhausted, warn_permille};
+pub use own::{session_budget, session_budget_to_wire};
 
 /// Messages of a session that may wait.
 const MAX_WAITING_MESSAGES: u32 = 256;
@@ -59,8 +65,9 @@ pub fn resolve(
 ) -> Limits {
     let none = v1::LoopLimits::default();
     let asked = asked.unwrap_or(&none);
-    let budget = asked.budget.unwrap_or_default();
-    refuse_budget_that_does_not_act(&budget, all);
+    let asked_for_budget = asked.budget.unwrap_or_default();
+    let budget = &asked_for_budget;
+    refuse_budget_that_does_not_act(budget, "agent.limits.budget", all);
     Limits {
         max_steps: max_steps(asked, config, all),
         max_output_tokens: max_output_tokens(asked, config, all),
@@ -77,8 +84,8 @@ pub fn resolve(
             all,
         ),
         max_waiting_messages: MAX_WAITING_MESSAGES,
-        min_output_tokens: min_output_tokens(&budget, config, all),
-        budget: budget_limits(&budget, config, all),
+        min_output_tokens: min_output_tokens(budget, config, all),
+        budget: budget_limits(budget, config, all),
         // Of the models that are called: known once they are.
         prices: std::collections::BTreeMap::new(),
         // The agent's own.
@@ -102,6 +109,10 @@ pub fn resolve(
         wrapup_steps: wrapup_steps(asked, config, all),
         final_call_tokens: final_call_tokens(asked, config, all),
         tell_budget: asked.tell_budget.unwrap_or(config.budget.tell_model),
+        // The agent's own.
+        session_budget: BudgetLimits::default(),
+        on_exhausted: on_exhausted(asked_for_budget.on_exhausted, config, all),
+        warn_permille: warn_permille(asked_for_budget.warn_at, config, all),
     }
 }
 
@@ -146,14 +157,14 @@ pub fn to_wire(limits: &Limits) -> v1::LoopLimits {
         deadline: limits.deadline_ms.map(duration),
         idle_timeout: limits.idle_timeout_ms.map(duration),
         budget: Some(v1::BudgetLimits {
-            max_input_tokens: limits.budget.input_tokens,
-            max_output_tokens: limits.budget.output_tokens,
-            max_total_tokens: limits.budget.total_tokens,
-            max_model_calls: limits.budget.model_calls,
-            max_tool_calls: limits.budget.tool_calls,
-            max_cost_micro_usd: limits.budget.cost_micro_usd,
             min_output_tokens: Some(limits.min_output_tokens),
-            ..v1::BudgetLimits::default()
+            warn_at: (limits.warn_permille > 0).then(|| f64::from(limits.warn_permille) / 1_000.0),
+            on_exhausted: match limits.on_exhausted {
+                OnExhausted::End => v1::OnExhausted::End,
+                OnExhausted::Pause => v1::OnExhausted::Pause,
+            }
+            .into(),
+            ..budget_to_wire(&limits.budget)
         }),
         no_progress_limit: Some(limits.no_progress.unwrap_or(0)),
         wrapup_steps: Some(limits.wrapup_steps),
@@ -162,22 +173,12 @@ pub fn to_wire(limits: &Limits) -> v1::LoopLimits {
     }
 }
 
-fn refuse_budget_that_does_not_act(asked: &v1::BudgetLimits, all: &mut Violations) {
-    let mut refuse = |set: bool, field: &str, way_out: &str| {
-        if set {
-            let problem = format!("does not act in this version yet; leave it out{way_out}");
-            all.add(format!("agent.limits.budget.{field}"), problem);
-        }
-    };
-    let deadline = ", and use agent.limits.deadline";
-    refuse(asked.max_wall_time.is_some(), "max_wall_time", deadline);
-    refuse(asked.warn_at.is_some(), "warn_at", "");
-    let ends = [
-        v1::OnExhausted::Unspecified as i32,
-        v1::OnExhausted::End as i32,
-    ];
-    let way_out = ", or send ON_EXHAUSTED_END";
-    refuse(!ends.contains(&asked.on_exhausted), "on_exhausted", way_out);
+fn refuse_budget_that_does_not_act(asked: &v1::BudgetLimits, at: &str, all: &mut Violations) {
+    if asked.max_wall_time.is_some() {
+        let problem =
+            "does not act in this version yet; leave it out, and use agent.limits.deadline";
+        all.add(format!("{at}.max_wall_time"), problem);
+    }
 }
 
 fn max_steps(asked: &v1::LoopLimits, config: &Config, all: &mut Violations) -> u32 {

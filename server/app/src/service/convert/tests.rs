@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod asking;
+mod control;
 mod ends;
 mod events;
 mod records;

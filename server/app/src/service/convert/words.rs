@@ -3,7 +3,7 @@
 
 use loopwright_core::{
     agent::{EffectClass, ToolSpec, UnknownPolicy},
-    budget::{Bound, Dimension, LOOP_BUDGET},
+    budget::{Bound, Dimension, LOOP_BUDGET, SESSION_BUDGET},
     event::{ApprovalOutcome, ApprovalReason, Origin, RejectReason, UnknownResolution},
     outcome::{
         AbandonReason, DeadlineKind, DoubtCause, EndReason, ModelFailureKind, StopReason,
@@ -28,7 +28,7 @@ pub(super) fn bound(bound: Bound) -> v1::OutputBound {
     match bound {
         Bound::Configured => v1::OutputBound::Config,
         Bound::Requested => v1::OutputBound::Request,
-        Bound::Budget(_) | Bound::NamedBudget => v1::OutputBound::Budget,
+        Bound::Budget(_) | Bound::NamedBudget | Bound::SessionBudget(_) => v1::OutputBound::Budget,
     }
 }
 
@@ -52,6 +52,7 @@ pub(super) fn abandoned(reason: AbandonReason) -> v1::AbandonReason {
         AbandonReason::Cancelled => v1::AbandonReason::Cancelled,
         AbandonReason::DriverLost => v1::AbandonReason::DriverLost,
         AbandonReason::Deadline => v1::AbandonReason::Deadline,
+        AbandonReason::Paused => v1::AbandonReason::Paused,
     }
 }
 
@@ -172,10 +173,14 @@ pub(super) fn end_reason(reason: &EndReason) -> v1::EndReason {
 }
 
 pub(super) fn budget_ref(name: &str) -> v1::BudgetRef {
-    if name == LOOP_BUDGET {
-        let scope = v1::BudgetScope::Loop as i32;
+    let own = match name {
+        LOOP_BUDGET => Some(v1::BudgetScope::Loop),
+        SESSION_BUDGET => Some(v1::BudgetScope::Session),
+        _ => None,
+    };
+    if let Some(scope) = own {
         return v1::BudgetRef {
-            scope,
+            scope: scope.into(),
             name: String::new(),
         };
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use loopwright_core::{
-    budget::LOOP_BUDGET,
+    budget::{LOOP_BUDGET, SESSION_BUDGET},
     ledger::{Ledger, NAMESPACE_BUDGET, Name},
 };
 use loopwright_log::{Id, StreamKey};
@@ -44,8 +44,10 @@ impl ServiceState {
             named.push(NAMESPACE_BUDGET.to_owned());
         }
         let changed = *named != before;
-        let own_limit = terms.limits.budget.cost_micro_usd;
-        let own = own_limit.map(|_| Name::from(LOOP_BUDGET));
+        let limits = &terms.limits;
+        let own = limits.budget.cost_micro_usd.map(|_| LOOP_BUDGET);
+        let session = limits.session_budget.cost_micro_usd;
+        let own = own.or(session.map(|_| SESSION_BUDGET)).map(Name::from);
         self.settle_prices(terms, own.or(money).as_deref())?;
         Ok(changed)
     }

@@ -112,7 +112,7 @@ impl ServiceState {
     }
 
     /// Where the session stands, if there is one.
-    async fn known(&self, key: &StreamKey) -> Result<Option<Arc<Digest>>, Status> {
+    pub(super) async fn known(&self, key: &StreamKey) -> Result<Option<Arc<Digest>>, Status> {
         let known = self.index.digest(key).await;
         let known = known.map_err(|error| status::index(&error))?;
         match known.as_ref().and_then(|known| known.damage.clone()) {

@@ -24,8 +24,8 @@ use crate::{
 mod inputs;
 
 pub(super) use inputs::{
-    answer, by, call, call_with, cancel, completed, create, resolve, said, send, specs, start,
-    tool_completed, usage,
+    answer, by, call, call_with, cancel, completed, create, pause, resolve, resume, said, send,
+    specs, start, tool_completed, update, usage,
 };
 
 /// When a session under test begins, milliseconds.

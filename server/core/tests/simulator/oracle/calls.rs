@@ -91,9 +91,11 @@ impl Calls {
             Event::ModelCallCompleted(e) => self.model_completed(e),
             Event::ModelCallFailed(e) => self.model_failed(at, entry, e, limits),
             Event::ModelCallAbandoned(e) => {
-                if let Some((call, _, runs)) = &mut self.model
+                if let Some((call, attempt, runs)) = &mut self.model
                     && *call == e.call
                 {
+                    // It may have been asked for only, and never started.
+                    *attempt = e.attempt.max(*attempt);
                     *runs = false;
                 }
                 Ok(())
@@ -169,9 +171,12 @@ impl Calls {
         })?;
         self.is_due(at, call)?;
         self.steps += u32::from(attempt == 1);
-        check(self.steps <= limits.max_steps, "max_steps", || {
-            format!("step {} of {}", self.steps, limits.max_steps)
-        })?;
+        let is_begun = attempt > 1;
+        check(
+            is_begun || self.steps <= limits.max_steps,
+            "max_steps",
+            || format!("step {} of {}", self.steps, limits.max_steps),
+        )?;
         self.model = Some((call, attempt, true));
         let new = self.licences.insert(EffectKey::Model { call, attempt });
         check(new, "attempts_rise", || format!("{call}/{attempt} again"))
@@ -281,8 +286,9 @@ impl Calls {
         check(at >= tool.retry_at, "backoff", || {
             format!("{call} was not due")
         })?;
+        // One that has its slot keeps it, wherever the cap has moved.
+        let takes_slot = !std::mem::replace(&mut tool.busy, true);
         tool.attempt = attempt;
-        tool.busy = true;
         tool.retry_at = Timestamp(0);
         if attempt == 1 {
             let count = self.per_name.entry(tool.part.tool.clone()).or_default();
@@ -294,7 +300,7 @@ impl Calls {
         }
         let busy = self.tools.values().filter(|tool| tool.busy).count();
         check(
-            busy <= limits.max_parallel_tool_calls as usize,
+            !takes_slot || busy <= limits.max_parallel_tool_calls as usize,
             "parallel_cap",
             || format!("{busy} at once with {call}"),
         )?;
@@ -319,6 +325,10 @@ impl Calls {
             ));
         };
         tool.retry_at = retry_at;
+        if matches!(entry.cause, Cause::Lookup { .. }) && retry_at == at {
+            // It was lost with its driver, which is no failure of its own.
+            return Ok(());
+        }
         tool.failures += 1;
         if let Cause::Tool { retry_after_ms, .. } = entry.cause {
             let floor = retry_after_ms.unwrap_or(0);
@@ -355,11 +365,12 @@ impl Calls {
         })
     }
 
-    /// Whatever is open waits for a person.
-    pub(super) fn finish(&self, people: &People) -> Result<(), Violation> {
+    /// Whatever is open waits for a person, or for its loop to go on.
+    pub(super) fn finish(&self, people: &People, rests: bool) -> Result<(), Violation> {
         let open = |(call, tool): &(&CallId, &Tool)| tool.end.is_none() && !people.waits(**call);
         let open = self.tools.iter().find(open);
-        check(open.is_none() && !self.model_runs(), "one_end", || {
+        let ended = open.is_none() || rests;
+        check(ended && !self.model_runs(), "one_end", || {
             format!("{:?} has no end", open.map(|(call, _)| call))
         })
     }

@@ -1,13 +1,17 @@
 //! The oracle's own books of each loop's budget: reserve, settle, never above a limit.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use loopwright_core::{
     Event, State,
-    agent::Limits,
-    budget::Reservation,
-    event::{BudgetSettled, Nudge},
+    agent::{BudgetLimits, Limits},
+    budget::{Dimension, Reservation, SESSION_BUDGET},
+    event::{BudgetSettled, BudgetWarning, Nudge},
     ids::{Attempt, CallId},
+    ledger::OnExhausted,
     usage::Usage,
 };
 
@@ -15,12 +19,25 @@ use super::{Violation, check};
 
 type Key = (CallId, Attempt);
 
-#[derive(Default)]
-pub(super) struct Tally {
-    used: Usage,
+/// What a loop, or all loops of the session, used.
+#[derive(Clone, Copy, Debug, Default)]
+struct Used {
+    tokens: Usage,
     model_calls: u64,
     tool_calls: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Tally {
+    of_loop: Used,
+    of_session: Used,
+    /// What was warned of: of the session, or of the loop.
+    warned: BTreeSet<(bool, Dimension)>,
+    /// The limits in force, as far as an event has told.
+    limits: Option<Arc<Limits>>,
     held: Option<(Key, Reservation)>,
+    /// The attempt that runs.
+    runs: Option<Key>,
     overrun: bool,
     /// Whether the loop's last call is made, for which something was held back.
     concluding: bool,
@@ -39,13 +56,14 @@ impl Tally {
     }
 
     pub(super) fn event(&mut self, event: &Event, after: &State) -> Result<(), Violation> {
-        let limited = !after.limits.budget.is_open() || !after.agent.budgets.is_empty();
+        let limited = after.limits.are_budgeted() || !after.agent.budgets.is_empty();
         #[expect(clippy::wildcard_enum_match_arm, reason = "the rest costs nothing")]
         match event {
             Event::LoopStarted(_) => {
-                let overrun = self.overrun;
-                *self = Self::default();
-                self.overrun = overrun;
+                self.of_loop = Used::default();
+                self.concluding = false;
+                (self.granted, self.started, self.charged) = (None, 0, None);
+                self.warned.retain(|&(of_session, _)| of_session);
                 Ok(())
             }
             Event::MessageAdded(e) => {
@@ -57,10 +75,24 @@ impl Tally {
                 (self.granted, self.started, self.charged) = (e.tool_calls, 0, None);
                 check(before.is_none(), "reserve_settle", || {
                     format!("{before:?} was not settled before {}", e.call)
-                })
+                })?;
+                if self.runs == Some((e.call, e.attempt)) {
+                    // It was begun while nothing was limited.
+                    return Ok(());
+                }
+                let tokens = [
+                    Dimension::InputTokens,
+                    Dimension::OutputTokens,
+                    Dimension::TotalTokens,
+                ];
+                self.within(&after.limits, &tokens)?;
+                self.leaves_what_is_held_back(&after.limits)
             }
             Event::ModelCallStarted(e) => {
-                self.model_calls += 1;
+                self.runs = Some((e.call, e.attempt));
+                self.of_loop.model_calls += 1;
+                self.of_session.model_calls += 1;
+                self.within(&after.limits, &[Dimension::ModelCalls])?;
                 let held = self.held.filter(|(key, _)| *key == (e.call, e.attempt));
                 let covered = held.is_some_and(|(_, held)| held.output == e.max_output_tokens);
                 check(!limited || covered, "reserve_settle", || {
@@ -80,13 +112,22 @@ impl Tally {
                 self.overrun = true;
                 Ok(())
             }
+            Event::ModelCallAbandoned(_) => {
+                self.runs = None;
+                Ok(())
+            }
             Event::BudgetSettled(e) => {
                 self.charged = (!after.agent.budgets.is_empty()).then_some(e.tool_calls);
                 self.settled(e)
             }
             Event::ToolCallStarted(e) => {
-                self.tool_calls += u64::from(e.attempt == 1);
-                self.started += u64::from(e.attempt == 1);
+                if e.attempt > 1 {
+                    return Ok(());
+                }
+                self.of_loop.tool_calls += 1;
+                self.of_session.tool_calls += 1;
+                self.within(&after.limits, &[Dimension::ToolCalls])?;
+                self.started += 1;
                 let started = self.started;
                 let most = self.granted.unwrap_or(u64::MAX);
                 let most = most.min(self.charged.unwrap_or(u64::MAX));
@@ -94,12 +135,18 @@ impl Tally {
                     format!("{started} tool calls of a reply that {most} are paid for of")
                 })
             }
+            Event::BudgetWarning(e) => self.warned_of(e, &after.limits),
+            Event::LimitsUpdated(e) => {
+                self.moved(&e.limits);
+                Ok(())
+            }
             Event::LoopEnded(e) => {
                 check(self.held.is_none(), "reserve_settle", || {
                     format!("{:?} is held after the loop's end", self.held)
                 })?;
-                check(e.totals.usage == self.used, "totals", || {
-                    format!("{:?} is told, {:?} was settled", e.totals.usage, self.used)
+                let used = self.of_loop.tokens;
+                check(e.totals.usage == used, "totals", || {
+                    format!("{:?} is told, {used:?} was settled", e.totals.usage)
                 })
             }
             _ => Ok(()),
@@ -107,9 +154,10 @@ impl Tally {
     }
 
     fn report(&mut self, key: Key, usage: Option<Usage>, may_have_run: bool, limited: bool) {
+        self.runs = None;
         self.reported.insert(key, (usage, may_have_run));
         if !limited {
-            self.used = self.used.plus(&usage.unwrap_or_default());
+            self.use_up(&usage.unwrap_or_default());
         }
     }
 
@@ -142,57 +190,130 @@ impl Tally {
         check(!over || self.overrun, "overrun_told", || {
             format!("{key:?} used more")
         })?;
-        self.used = self.used.plus(&e.usage);
+        self.use_up(&e.usage);
         Ok(())
     }
 
-    /// After each entry: nothing is held for a call that does not run, and no limit is passed.
-    pub(super) fn settles_up(&self, limits: &Limits, model_runs: bool) -> Result<(), Violation> {
+    fn use_up(&mut self, usage: &Usage) {
+        for used in [&mut self.of_loop, &mut self.of_session] {
+            used.tokens = used.tokens.plus(usage);
+        }
+    }
+
+    /// After each entry: nothing is held for a call that does not run, and what is near its limit
+    /// was warned of.
+    pub(super) fn settles_up(&mut self, after: &State, model_runs: bool) -> Result<(), Violation> {
         check(self.held.is_none() || model_runs, "reserve_settle", || {
             format!("{:?} is held for no call", self.held)
         })?;
-        self.leaves_what_is_held_back(limits)?;
-        let held = self.held.map(|(_, held)| held).unwrap_or_default();
-        let budget = &limits.budget;
-        let sums = [
-            (budget.input_tokens, self.used.prompt() + held.input),
-            (budget.output_tokens, self.used.output + held.output),
-            (
-                budget.total_tokens,
-                self.used.total() + held.input + held.output,
-            ),
-            (budget.model_calls, self.model_calls),
-            (budget.tool_calls, self.tool_calls),
+        self.limits = Some(Arc::clone(&after.limits));
+        if after.active.is_none() {
+            return Ok(());
+        }
+        let dimensions = [
+            Dimension::InputTokens,
+            Dimension::OutputTokens,
+            Dimension::TotalTokens,
+            Dimension::ToolCalls,
         ];
-        for (limit, sum) in sums {
-            check(
-                self.overrun || limit.is_none_or(|limit| sum <= limit),
-                "budget",
-                || format!("{sum} used and held of {limit:?}"),
-            )?;
+        for (of_session, limits, used) in self.books(&after.limits) {
+            for dimension in dimensions {
+                let told = self.warned.contains(&(of_session, dimension));
+                let due = is_near(limits, dimension, used.of(dimension), &after.limits);
+                check(told || !due, "warned", || {
+                    format!("{used:?} of {limits:?} was not warned of")
+                })?;
+            }
         }
         Ok(())
     }
 
-    /// Every call but the last one leaves what is held back, of each limit half at most.
+    /// Every call but the last one leaves what is held back, of each limit half at most. A loop that
+    /// waits at its limits holds nothing back.
     fn leaves_what_is_held_back(&self, limits: &Limits) -> Result<(), Violation> {
-        let (Some((_, held)), Some(tokens)) = (self.held, limits.final_call_tokens) else {
+        let holds = limits.on_exhausted == OnExhausted::End;
+        let tokens = limits.final_call_tokens.filter(|_| holds);
+        let (Some((_, held)), Some(tokens)) = (self.held, tokens) else {
             return Ok(());
         };
-        let sum = self.used.total() + held.input + held.output;
+        let sum = self.of_loop.tokens.total() + held.input + held.output;
         let left = |limit: u64| sum + tokens.min(limit / 2) <= limit;
         let total = limits.budget.total_tokens.is_none_or(left);
-        let calls = |limit: u64| limit < 2 || self.model_calls < limit;
+        let made = self.of_loop.model_calls + 1;
+        let calls = |limit: u64| limit < 2 || made < limit;
         let calls = limits.budget.model_calls.is_none_or(calls);
         check(
             self.concluding || self.overrun || (total && calls),
             "held_back",
-            || {
-                format!(
-                    "{sum} tokens, {} calls, {tokens} to be held",
-                    self.model_calls
-                )
-            },
+            || format!("{sum} tokens, {made} calls, {tokens} to be held"),
         )
     }
+
+    fn books(&self, limits: &Limits) -> [(bool, BudgetLimits, Used); 2] {
+        [
+            (false, limits.budget, self.of_loop),
+            (true, limits.session_budget, self.of_session),
+        ]
+    }
+
+    /// What is used and held passes no limit when more is taken.
+    fn within(&self, limits: &Limits, dimensions: &[Dimension]) -> Result<(), Violation> {
+        let held = self.held.map(|(_, held)| held).unwrap_or_default();
+        for (_, limits, mut used) in self.books(limits) {
+            used.tokens = used.tokens.plus(&held.as_usage());
+            for &dimension in dimensions {
+                let (limit, sum) = (limits.of(dimension), used.of(dimension));
+                let fits = self.overrun || limit.is_none_or(|limit| sum <= limit);
+                check(fits, "budget", || {
+                    format!("{sum} {dimension} used and held of {limit:?}")
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn warned_of(&mut self, e: &BudgetWarning, limits: &Limits) -> Result<(), Violation> {
+        let of_session = e.budget == SESSION_BUDGET;
+        let [own, session] = self.books(limits);
+        let (_, terms, used) = if of_session { session } else { own };
+        let near = is_near(terms, e.dimension, used.of(e.dimension), limits);
+        let as_it_is = (terms.of(e.dimension), used.of(e.dimension)) == (Some(e.limit), e.used);
+        let new = self.warned.insert((of_session, e.dimension));
+        check(new && near && as_it_is, "warned", || {
+            format!("{e:?}, with {used:?} used")
+        })
+    }
+
+    /// What has another limit now is warned of again.
+    fn moved(&mut self, to: &Arc<Limits>) {
+        if let Some(from) = self.limits.replace(Arc::clone(to)) {
+            self.warned.retain(|&(of_session, dimension)| {
+                if of_session {
+                    from.session_budget.of(dimension) == to.session_budget.of(dimension)
+                } else {
+                    from.budget.of(dimension) == to.budget.of(dimension)
+                }
+            });
+        }
+    }
+}
+
+impl Used {
+    fn of(&self, dimension: Dimension) -> u64 {
+        match dimension {
+            Dimension::InputTokens => self.tokens.prompt(),
+            Dimension::OutputTokens => self.tokens.output,
+            Dimension::TotalTokens => self.tokens.total(),
+            Dimension::ModelCalls => self.model_calls,
+            Dimension::ToolCalls => self.tool_calls,
+            Dimension::CostMicroUsd | Dimension::WallTimeMs => 0,
+        }
+    }
+}
+
+/// Whether this much of a budget is to be warned of.
+fn is_near(budget: BudgetLimits, dimension: Dimension, used: u64, limits: &Limits) -> bool {
+    let share = u64::from(limits.warn_permille);
+    let limit = budget.of(dimension).filter(|limit| *limit > 0);
+    share > 0 && limit.is_some_and(|limit| used * 1_000 >= limit * share)
 }

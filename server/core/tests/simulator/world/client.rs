@@ -45,6 +45,13 @@ impl World {
                     guard: None,
                     reason: format!("x{prefix}{number}"),
                 },
+                Order::Pause => What::PauseLoop { by, guard: None },
+                Order::Resume => What::ResumeLoop { by, guard: None },
+                Order::Move(moved) => What::UpdateLimits {
+                    by,
+                    guard: None,
+                    change: moved.into(),
+                },
             };
             self.requests.push(Request {
                 id,

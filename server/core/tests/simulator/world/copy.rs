@@ -30,6 +30,7 @@ impl World {
             orders: std::mem::take(&mut copy.plan.orders),
             ..self.plan.clone()
         };
+        copy.most = self.most;
         copy.now = self.now + 10;
         copy.prefix = "f";
         copy.json = self.json;

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use loopwright_core::{
     Cause, EffectKey, Entry, Event, Input, Rejection, State, What,
-    agent::{EffectClass, ToolSet},
+    agent::{BudgetLimits, EffectClass, ToolSet},
     event::UnknownResolution,
     ids::{Epoch, Timestamp},
     message::Part,
@@ -238,6 +238,7 @@ impl World {
         })?;
         for event in &entry.events {
             self.know_outside(event);
+            self.know_limits(event);
         }
         let entry = if self.json {
             through_json(entry)?
@@ -297,6 +298,14 @@ impl World {
         }
     }
 
+    /// The most that was ever allowed, to loops and to the session.
+    fn know_limits(&mut self, event: &Event) {
+        if let Event::LimitsUpdated(e) = event {
+            widen(&mut self.most.0, &e.limits.budget);
+            widen(&mut self.most.1, &e.limits.session_budget);
+        }
+    }
+
     fn apply(&mut self, id: usize, entry: &Entry) -> Result<(), Violation> {
         let driver = &mut self.drivers[id];
         let seq = driver.state.seq + 1;
@@ -347,6 +356,15 @@ impl World {
     }
 }
 
+fn widen(most: &mut BudgetLimits, limits: &BudgetLimits) {
+    let wider = |most: &mut Option<u64>, limit: Option<u64>| {
+        *most = most.zip(limit).map(|(most, limit)| most.max(limit));
+    };
+    wider(&mut most.input_tokens, limits.input_tokens);
+    wider(&mut most.output_tokens, limits.output_tokens);
+    wider(&mut most.total_tokens, limits.total_tokens);
+}
+
 fn through_json(entry: &Entry) -> Result<Arc<Entry>, Violation> {
     let text = serde_json::to_string(entry).expect("an entry is JSON");
     let back: Entry = serde_json::from_str(&text)
@@ -385,6 +403,9 @@ pub(super) fn outcome_of(what: &What) -> Option<EffectKey> {
         | What::StartLoop(_)
         | What::SendMessage(_)
         | What::CancelLoop { .. }
+        | What::PauseLoop { .. }
+        | What::ResumeLoop { .. }
+        | What::UpdateLimits { .. }
         | What::ResolveApproval { .. }
         | What::ResolveUnknown { .. }
         | What::Adopt { .. }

@@ -362,6 +362,9 @@ fn attempt_of(what: &mut What) -> Option<&mut Attempt> {
         | What::StartLoop(_)
         | What::SendMessage(_)
         | What::CancelLoop { .. }
+        | What::PauseLoop { .. }
+        | What::ResumeLoop { .. }
+        | What::UpdateLimits { .. }
         | What::ResolveApproval { .. }
         | What::ResolveUnknown { .. }
         | What::Adopt { .. }

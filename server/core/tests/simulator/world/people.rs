@@ -9,6 +9,7 @@ use loopwright_core::{
     ids::{CallId, Timestamp},
     input::Command,
     message::ToolOutput,
+    outcome::WaitsFor,
 };
 
 use super::{Happening, Request, World};
@@ -115,6 +116,15 @@ impl World {
                 matches!(event, Event::UnknownResolved(e)
                     if e.call == *call && e.resolution == *resolution)
             }),
+            What::PauseLoop { .. } => entry.events.iter().any(|event| {
+                matches!(event, Event::LoopPaused(e) if matches!(e.waits_for, WaitsFor::Client { .. }))
+            }),
+            What::ResumeLoop { by, .. } => entry.events.iter().any(
+                |event| matches!(event, Event::LoopResumed(e) if e.by == by.principal),
+            ),
+            What::UpdateLimits { change, .. } => entry.events.iter().any(
+                |event| matches!(event, Event::LimitsUpdated(e) if change.of(&e.limits) == *e.limits),
+            ),
             What::Create(_)
             | What::StartLoop(_)
             | What::SendMessage(_)

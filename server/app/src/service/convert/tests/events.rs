@@ -43,13 +43,8 @@ pub(super) fn samples() -> Vec<Event> {
         event::SettlementAcknowledged { call, attempt }.into(),
         model_failed(),
     ];
-    all.extend([compacted(), forked(), imported(), paused()]);
-    all.push(
-        event::LoopResumed {
-            id: loopwright_core::ids::LoopId(1),
-        }
-        .into(),
-    );
+    all.extend([compacted(), forked(), imported()]);
+    all.extend(super::control::samples());
     let reason = AbandonReason::DriverLost;
     all.push(
         event::ModelCallAbandoned {
@@ -176,21 +171,6 @@ fn compacted() -> Event {
         shortened: Vec::new(),
     };
     compacted.into()
-}
-
-fn paused() -> Event {
-    let short = loopwright_core::budget::Shortfall {
-        dimension: Dimension::TotalTokens,
-        limit: 10,
-        used: 8,
-        requested: 4,
-    };
-    let waits_for = loopwright_core::outcome::WaitsFor::Budget {
-        budget: "team".into(),
-        short,
-    };
-    let id = loopwright_core::ids::LoopId(1);
-    event::LoopPaused { id, waits_for }.into()
 }
 
 fn forked() -> Event {

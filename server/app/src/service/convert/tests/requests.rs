@@ -46,6 +46,9 @@ fn every_field_of_an_agent_that_does_not_act_is_refused_by_name() {
         }),
         session_budget: Some(v1::BudgetLimits {
             max_tool_calls: Some(1),
+            max_wall_time: Some(v1_duration(1, 0)),
+            warn_at: Some(0.5),
+            on_exhausted: v1::OnExhausted::End as i32,
             ..Default::default()
         }),
         context: Some(v1::ContextOptions {
@@ -55,14 +58,15 @@ fn every_field_of_an_agent_that_does_not_act_is_refused_by_name() {
         ..limited(v1::LoopLimits {
             budget: Some(v1::BudgetLimits {
                 max_wall_time: Some(v1_duration(1, 0)),
-                warn_at: Some(0.5),
-                on_exhausted: v1::OnExhausted::Pause as i32,
+                warn_at: Some(f64::NAN),
+                on_exhausted: 7,
                 ..Default::default()
             }),
             ..Default::default()
         })
     };
     let no = "does not act in this version yet; leave it out";
+    let of_the_loop = "is taken from the loop's own budget; leave it out, and set it there";
     assert_eq!(
         refusals(agent, &Config::default()),
         [
@@ -70,14 +74,18 @@ fn every_field_of_an_agent_that_does_not_act_is_refused_by_name() {
             format!(
                 "agent.approval.destructive: {no}, and offer only tools that may run by themselves"
             ),
-            format!("agent.session_budget: {no}, and use agent.limits.budget"),
             format!(
                 "agent.context.max_tool_output_chars: {no}; context.max_tool_output_chars of the \
                  server holds"
             ),
             format!("agent.limits.budget.max_wall_time: {no}, and use agent.limits.deadline"),
-            format!("agent.limits.budget.warn_at: {no}"),
-            format!("agent.limits.budget.on_exhausted: {no}, or send ON_EXHAUSTED_END"),
+            "agent.limits.budget.on_exhausted: 7 is no value of this enum; leave it out".to_owned(),
+            "agent.limits.budget.warn_at: NaN is not a share from 0.01 to 1; leave it out for \
+             budget.warn_at = 0.8 of the server"
+                .to_owned(),
+            format!("agent.session_budget.max_wall_time: {no}, and use agent.limits.deadline"),
+            format!("agent.session_budget.warn_at: {of_the_loop}"),
+            format!("agent.session_budget.on_exhausted: {of_the_loop}"),
         ]
     );
 }
@@ -286,6 +294,7 @@ fn what_is_left_out_is_as_configured() {
         context: Some(loopwright_core::context::ContextTerms::default()),
         no_progress: Some(15),
         wrapup_steps: 5,
+        warn_permille: 800,
         ..Limits::default()
     };
     assert_eq!(*defaults.limits, expected);
@@ -314,6 +323,10 @@ fn an_agent_is_shown_as_it_was_asked_for() {
             tools: vec!["files__read".into()],
         }),
         unknown_policy: v1::UnknownPolicy::End as i32,
+        session_budget: Some(v1::BudgetLimits {
+            max_total_tokens: Some(9),
+            ..Default::default()
+        }),
         ..limited(v1::LoopLimits {
             budget: Some(v1::BudgetLimits {
                 max_input_tokens: Some(0),
@@ -322,6 +335,8 @@ fn an_agent_is_shown_as_it_was_asked_for() {
                 max_model_calls: Some(7),
                 max_tool_calls: Some(8),
                 min_output_tokens: Some(100),
+                warn_at: Some(0.5),
+                on_exhausted: v1::OnExhausted::Pause as i32,
                 ..Default::default()
             }),
             no_progress_limit: Some(0),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     What,
-    agent::{Agent, EffectClass, Limits, ToolSet, ToolSpec},
+    agent::{Agent, EffectClass, Limits, LimitsChange, ToolSet, ToolSpec},
     event::UnknownResolution,
     ids::{Attempt, CallId, LoopId},
     input::{Command, Create, Mode, SendMessage, StartLoop},
@@ -57,6 +57,28 @@ pub(in crate::decide::tests) fn cancel(request: &str, guard: Option<LoopId>) -> 
         by: by(request),
         guard,
         reason: "enough".to_owned(),
+    }
+}
+
+pub(in crate::decide::tests) fn pause(request: &str) -> What {
+    What::PauseLoop {
+        by: by(request),
+        guard: None,
+    }
+}
+
+pub(in crate::decide::tests) fn resume(request: &str) -> What {
+    What::ResumeLoop {
+        by: by(request),
+        guard: None,
+    }
+}
+
+pub(in crate::decide::tests) fn update(change: LimitsChange) -> What {
+    What::UpdateLimits {
+        by: by(""),
+        guard: None,
+        change,
     }
 }
 

@@ -1,0 +1,94 @@
+//! `pause`, `resume` and `limits`: one command each, and what is printed of it.
+
+use loopwright_proto::v1::{BudgetLimits, LoopLimits, OnExhausted};
+use loopwright_proto::well_known::Duration;
+
+use super::{Fake, desk, ran};
+use crate::cli::Exit;
+
+#[tokio::test]
+async fn a_loop_is_paused_and_goes_on() {
+    let (fake, client) = Fake::serve(Vec::new()).await;
+    let mut desk = desk();
+    assert_eq!(
+        ran(&client, &["pause", "s1"], &mut desk).await,
+        Exit::Completed
+    );
+    assert_eq!(
+        ran(&client, &["resume", "s1"], &mut desk).await,
+        Exit::Completed
+    );
+    assert_eq!(
+        desk.out.text(),
+        "paused l1 (seq 7): what runs ends, nothing starts\nresumed l1 (seq 8)\n"
+    );
+    let commands = fake.state().commands.clone();
+    let kinds: Vec<&str> = commands.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(kinds, ["pause", "resume"]);
+}
+
+#[tokio::test]
+async fn limits_are_read_exactly_and_what_is_not_named_is_not_sent() {
+    let (fake, client) = Fake::serve(Vec::new()).await;
+    let mut desk = desk();
+    let line = [
+        "limits",
+        "s1",
+        "--max-steps",
+        "100",
+        "--max-cost",
+        "0.25",
+        "--max-tokens",
+        "50k",
+        "--deadline",
+        "15m",
+        "--on-exhausted",
+        "pause",
+        "--session-max-cost",
+        "2",
+    ];
+    assert_eq!(ran(&client, &line, &mut desk).await, Exit::Completed);
+    assert_eq!(desk.out.text(), "limits of l1 moved (seq 9)\n");
+    let [moved] = &fake.state().moved[..] else {
+        panic!("one request");
+    };
+    let budget = BudgetLimits {
+        max_cost_micro_usd: Some(250_000),
+        max_total_tokens: Some(50_000),
+        on_exhausted: OnExhausted::Pause.into(),
+        ..BudgetLimits::default()
+    };
+    let limits = LoopLimits {
+        max_steps: Some(100),
+        deadline: Some(Duration {
+            seconds: 900,
+            nanos: 0,
+        }),
+        budget: Some(budget),
+        ..LoopLimits::default()
+    };
+    let session = BudgetLimits {
+        max_cost_micro_usd: Some(2_000_000),
+        ..BudgetLimits::default()
+    };
+    assert_eq!(
+        (moved.limits, moved.session_budget),
+        (Some(limits), Some(session))
+    );
+}
+
+#[tokio::test]
+async fn without_a_limit_nothing_is_sent() {
+    let (fake, client) = Fake::serve(Vec::new()).await;
+    let mut desk = desk();
+    assert_eq!(
+        ran(&client, &["limits", "s1"], &mut desk).await,
+        Exit::Usage
+    );
+    assert!(
+        desk.err.text().contains("--max-steps"),
+        "{}",
+        desk.err.text()
+    );
+    assert_eq!(fake.state().commands.len(), 0);
+}

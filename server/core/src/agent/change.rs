@@ -1,0 +1,156 @@
+//! Limits that a client moves while their loop is going on.
+
+use std::collections::BTreeMap;
+
+use super::{BudgetLimits, Limits};
+use crate::{budget::Price, ledger::OnExhausted};
+
+/// Limits that move, and where to; what is absent stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LimitsChange {
+    /// See [`Limits::max_steps`].
+    pub max_steps: Option<u32>,
+    /// See [`Limits::max_output_tokens`].
+    pub max_output_tokens: Option<u64>,
+    /// See [`Limits::max_output_asked`].
+    pub max_output_asked: Option<bool>,
+    /// See [`Limits::max_output_retries`].
+    pub max_output_retries: Option<u32>,
+    /// See [`Limits::max_parallel_tool_calls`].
+    pub max_parallel_tool_calls: Option<u32>,
+    /// See [`Limits::max_tool_calls_per_name`].
+    pub max_tool_calls_per_name: Option<u32>,
+    /// See [`Limits::deadline_ms`].
+    pub deadline_ms: Option<u64>,
+    /// See [`Limits::idle_timeout_ms`].
+    pub idle_timeout_ms: Option<u64>,
+    /// See [`Limits::min_output_tokens`].
+    pub min_output_tokens: Option<u64>,
+    /// See [`Limits::budget`]: the dimensions that move.
+    pub budget: BudgetLimits,
+    /// See [`Limits::prices`]; empty: they stay.
+    pub prices: BTreeMap<String, Price>,
+    /// See [`Limits::session_budget`]: the dimensions that move.
+    pub session_budget: BudgetLimits,
+    /// See [`Limits::on_exhausted`].
+    pub on_exhausted: Option<OnExhausted>,
+    /// See [`Limits::warn_permille`].
+    pub warn_permille: Option<u32>,
+    /// See [`Limits::no_progress`].
+    pub no_progress: Option<u32>,
+    /// See [`Limits::wrapup_steps`].
+    pub wrapup_steps: Option<u32>,
+    /// See [`Limits::final_call_tokens`].
+    pub final_call_tokens: Option<u64>,
+    /// See [`Limits::tell_budget`].
+    pub tell_budget: Option<bool>,
+}
+
+impl LimitsChange {
+    /// The change that makes `limits` of whatever it is made of them.
+    #[must_use]
+    pub fn to(limits: &Limits) -> Self {
+        Self {
+            max_steps: Some(limits.max_steps),
+            max_output_tokens: Some(limits.max_output_tokens),
+            max_output_asked: Some(limits.max_output_asked),
+            max_output_retries: Some(limits.max_output_retries),
+            max_parallel_tool_calls: Some(limits.max_parallel_tool_calls),
+            max_tool_calls_per_name: limits.max_tool_calls_per_name,
+            deadline_ms: limits.deadline_ms,
+            idle_timeout_ms: limits.idle_timeout_ms,
+            min_output_tokens: Some(limits.min_output_tokens),
+            budget: limits.budget,
+            prices: limits.prices.clone(),
+            session_budget: limits.session_budget,
+            on_exhausted: Some(limits.on_exhausted),
+            warn_permille: Some(limits.warn_permille),
+            no_progress: limits.no_progress,
+            wrapup_steps: Some(limits.wrapup_steps),
+            final_call_tokens: limits.final_call_tokens,
+            tell_budget: Some(limits.tell_budget),
+        }
+    }
+
+    /// `limits` with what moves moved.
+    #[must_use]
+    pub fn of(&self, limits: &Limits) -> Limits {
+        Limits {
+            max_steps: self.max_steps.unwrap_or(limits.max_steps),
+            max_output_tokens: self.max_output_tokens.unwrap_or(limits.max_output_tokens),
+            max_output_asked: self.max_output_asked.unwrap_or(limits.max_output_asked),
+            max_output_retries: self.max_output_retries.unwrap_or(limits.max_output_retries),
+            max_parallel_tool_calls: self
+                .max_parallel_tool_calls
+                .unwrap_or(limits.max_parallel_tool_calls),
+            max_tool_calls_per_name: self
+                .max_tool_calls_per_name
+                .or(limits.max_tool_calls_per_name),
+            deadline_ms: self.deadline_ms.or(limits.deadline_ms),
+            idle_timeout_ms: self.idle_timeout_ms.or(limits.idle_timeout_ms),
+            min_output_tokens: self.min_output_tokens.unwrap_or(limits.min_output_tokens),
+            budget: self.budget.or(&limits.budget),
+            prices: if self.prices.is_empty() {
+                limits.prices.clone()
+            } else {
+                self.prices.clone()
+            },
+            session_budget: self.session_budget.or(&limits.session_budget),
+            on_exhausted: self.on_exhausted.unwrap_or(limits.on_exhausted),
+            warn_permille: self.warn_permille.unwrap_or(limits.warn_permille),
+            no_progress: self.no_progress.or(limits.no_progress),
+            wrapup_steps: self.wrapup_steps.unwrap_or(limits.wrapup_steps),
+            final_call_tokens: self.final_call_tokens.or(limits.final_call_tokens),
+            tell_budget: self.tell_budget.unwrap_or(limits.tell_budget),
+            ..limits.clone()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn some() -> Limits {
+        Limits {
+            max_steps: 9,
+            max_output_asked: true,
+            deadline_ms: Some(5),
+            budget: BudgetLimits {
+                total_tokens: Some(7),
+                ..BudgetLimits::default()
+            },
+            on_exhausted: OnExhausted::Pause,
+            warn_permille: 500,
+            ..Limits::default()
+        }
+    }
+
+    #[test]
+    fn what_is_absent_stays() {
+        assert_eq!(LimitsChange::default().of(&some()), some());
+        let change = LimitsChange {
+            max_steps: Some(10),
+            budget: BudgetLimits {
+                model_calls: Some(0),
+                ..BudgetLimits::default()
+            },
+            ..LimitsChange::default()
+        };
+        let moved = change.of(&some());
+        assert_eq!((moved.max_steps, moved.deadline_ms), (10, Some(5)));
+        assert_eq!(moved.budget.model_calls, Some(0), "nothing is not absent");
+        assert_eq!(moved.budget.total_tokens, Some(7));
+    }
+
+    /// A log keeps the limits alone: the change is read back from them.
+    #[test]
+    fn a_change_to_limits_ends_there_again() {
+        let change = LimitsChange {
+            deadline_ms: Some(9),
+            ..LimitsChange::default()
+        };
+        let moved = change.of(&some());
+        assert_eq!(LimitsChange::to(&moved).of(&some()), moved);
+    }
+}
