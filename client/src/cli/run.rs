@@ -261,7 +261,9 @@ impl Running<'_> {
                 return format!("The next loop has a budget of its own: {again}");
             }
             BudgetScope::Session => {
-                return "That budget is of all loops of this session: it has none left".to_owned();
+                return "That budget is of all loops of this session. Start a loop with a larger \
+                        session_budget, or begin another session"
+                    .to_owned();
             }
             BudgetScope::Named => budget.name,
             BudgetScope::Namespace => "namespace".to_owned(),
