@@ -140,9 +140,7 @@ fn outcome(draft: &mut Draft, what: What) {
             attempt,
             max_output_tokens,
             tool_calls,
-        } => {
-            budget::granted(draft, call, attempt, max_output_tokens, tool_calls);
-        }
+        } => budget::granted(draft, call, attempt, max_output_tokens, tool_calls),
         What::BudgetWaits {
             call,
             attempt,
@@ -159,12 +157,7 @@ fn outcome(draft: &mut Draft, what: What) {
             call,
             attempt,
             more,
-        } => {
-            budget::settled(draft, call, attempt);
-            for (call, attempt) in more {
-                budget::settled(draft, call, attempt);
-            }
-        }
+        } => budget::taken(draft, (call, attempt), more),
         What::Create(_)
         | What::StartLoop(_)
         | What::SendMessage(_)

@@ -15,7 +15,7 @@ use loopwright_log::{Log, MemoryLog, NewRecord, Timestamp as At};
 use super::*;
 
 mod orphans;
-mod streams;
+pub(crate) mod streams;
 
 fn default_namespace() -> Id {
     Id::parse("default").unwrap()

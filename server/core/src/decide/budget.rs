@@ -63,9 +63,12 @@ pub(super) fn refused(draft: &mut Draft, call: CallId, attempt: Attempt, reason:
     }
 }
 
-pub(super) fn settled(draft: &mut Draft, call: CallId, attempt: Attempt) {
-    if draft.state.settling.contains_key(&(call, attempt)) {
-        draft.emit(SettlementAcknowledged { call, attempt });
+/// Named budgets took settlements: each is written down once.
+pub(super) fn taken(draft: &mut Draft, first: (CallId, Attempt), more: Vec<(CallId, Attempt)>) {
+    for (call, attempt) in [first].into_iter().chain(more) {
+        if draft.state.settling.contains_key(&(call, attempt)) {
+            draft.emit(SettlementAcknowledged { call, attempt });
+        }
     }
 }
 
@@ -80,6 +83,23 @@ pub(super) struct Ended {
     pub(super) may_have_run: bool,
     /// Tool calls of its reply that are let through.
     pub(super) tool_calls: u64,
+}
+
+impl Ended {
+    /// With a reply, of whose tool calls these are refused.
+    pub(super) fn replied<T>(
+        usage: Option<Usage>,
+        cost: Option<u64>,
+        refused: &[Option<T>],
+    ) -> Self {
+        let let_through = refused.iter().filter(|refused| refused.is_none());
+        Self {
+            usage,
+            cost,
+            may_have_run: true,
+            tool_calls: let_through.count() as u64,
+        }
+    }
 }
 
 /// Settles what was reserved for an attempt that ended: with what the provider counted, else with

@@ -22,39 +22,10 @@ pub(super) fn completed(draft: &mut Draft, call: CallId, attempt: Attempt, reply
         ModelPhase::Running { bound, .. } => bound,
         ModelPhase::Reserving | ModelPhase::Backoff { .. } | ModelPhase::Abandoned => return,
     };
-    let ModelReply {
-        parts,
-        stop,
-        usage,
-        verdicts,
-        ..
-    } = reply;
-    draft.emit(ModelCallCompleted {
-        call,
-        attempt,
-        parts: Arc::clone(&parts),
-        stop: stop.clone(),
-        usage,
-        response_id: reply.response_id,
-        body_crc: reply.body_crc,
-        latency_ms: reply.latency_ms,
-        first_token_ms: reply.first_token_ms,
-        cost_micro_usd: reply.cost_micro_usd,
-    });
+    let verdicts = reply.verdicts.clone();
+    let (parts, stop) = (Arc::clone(&reply.parts), reply.stop.clone());
     let asks = parts.iter().any(|part| matches!(part, Part::ToolCall(_)));
-    let checked = if stop.lets_tools_run() && !draft.state.concludes() {
-        tool::check(draft, &parts, &verdicts)
-    } else {
-        Vec::new()
-    };
-    let let_through = checked.iter().filter(|refused| refused.is_none()).count();
-    let ended = budget::Ended {
-        usage,
-        cost: reply.cost_micro_usd,
-        may_have_run: true,
-        tool_calls: let_through as u64,
-    };
-    budget::settle(draft, call, attempt, ended);
+    let checked = write_down(draft, call, attempt, reply);
     tool::request(draft, &parts, &verdicts);
     if draft.state.concludes() {
         let text = "No tool can be called any more: this was the last reply.";
@@ -94,6 +65,43 @@ pub(super) fn completed(draft: &mut Draft, call: CallId, attempt: Attempt, reply
             step::end(draft, EndReason::Error { message });
         }
     }
+}
+
+/// Writes a reply down and settles it; before anything runs, what is let through of its tool calls is
+/// charged. Why each of them may not run, where it may not.
+fn write_down(
+    draft: &mut Draft,
+    call: CallId,
+    attempt: Attempt,
+    reply: ModelReply,
+) -> Vec<Option<tool::Refused>> {
+    let ModelReply {
+        parts,
+        stop,
+        usage,
+        verdicts,
+        ..
+    } = reply;
+    draft.emit(ModelCallCompleted {
+        call,
+        attempt,
+        parts: Arc::clone(&parts),
+        stop: stop.clone(),
+        usage,
+        response_id: reply.response_id,
+        body_crc: reply.body_crc,
+        latency_ms: reply.latency_ms,
+        first_token_ms: reply.first_token_ms,
+        cost_micro_usd: reply.cost_micro_usd,
+    });
+    let checked = if stop.lets_tools_run() && !draft.state.concludes() {
+        tool::check(draft, &parts, &verdicts)
+    } else {
+        Vec::new()
+    };
+    let ended = budget::Ended::replied(usage, reply.cost_micro_usd, &checked);
+    budget::settle(draft, call, attempt, ended);
+    checked
 }
 
 /// A reply that the output cap cut: what it said is kept and continued, but no tool call of it is

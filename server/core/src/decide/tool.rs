@@ -53,7 +53,7 @@ pub(super) fn reject_all(draft: &mut Draft, reason: RejectReason, message: &str)
 }
 
 /// Why a call may not run, and what the model is told.
-type Refused = (RejectReason, String);
+pub(super) type Refused = (RejectReason, String);
 
 /// For each call that the reply asks for, in order, why it may not run; `None` where it may.
 pub(super) fn check(draft: &Draft, parts: &[Part], verdicts: &[Verdict]) -> Vec<Option<Refused>> {

@@ -21,17 +21,7 @@ impl Ledger {
     pub fn apply(&mut self, event: &LedgerEvent) {
         match event {
             LedgerEvent::BudgetCreated(e) => {
-                let budget = Budget {
-                    terms: (*e.terms).clone(),
-                    created_at: e.at,
-                    updated_at: e.at,
-                    period_start: e.terms.period.start_of(e.at).unwrap_or(e.at),
-                    ever: Amount::default(),
-                    reserved: Amount::default(),
-                    settled: Amount::default(),
-                    window: Window::default(),
-                    warned: BTreeSet::new(),
-                };
+                let budget = Budget::new((*e.terms).clone(), e.at);
                 self.budgets.insert(Arc::clone(&e.name), budget);
             }
             LedgerEvent::LimitsUpdated(e) => {
@@ -131,6 +121,20 @@ impl Ledger {
 }
 
 impl Budget {
+    fn new(terms: super::Terms, at: Timestamp) -> Self {
+        Self {
+            period_start: terms.period.start_of(at).unwrap_or(at),
+            terms,
+            created_at: at,
+            updated_at: at,
+            ever: Amount::default(),
+            reserved: Amount::default(),
+            settled: Amount::default(),
+            window: Window::default(),
+            warned: BTreeSet::new(),
+        }
+    }
+
     fn charge(&mut self, amount: &Amount, at: Timestamp) {
         self.ever = self.ever.plus(amount);
         self.settled = self.settled.plus(amount);

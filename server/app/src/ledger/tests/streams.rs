@@ -19,7 +19,7 @@ const CALLS: u32 = 24;
 
 /// What a write does at which the process dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Death {
+pub(crate) enum Death {
     /// It changes nothing.
     Before,
     /// It is durable, and nobody hears of it.
@@ -27,14 +27,14 @@ enum Death {
 }
 
 /// A log whose process dies at one of its writes.
-struct Mortal {
+pub(crate) struct Mortal {
     log: Arc<MemoryLog>,
     writes_left: AtomicU64,
     death: Death,
 }
 
 impl Mortal {
-    fn new(log: &Arc<MemoryLog>, writes: u64, death: Death) -> Arc<Self> {
+    pub(crate) fn new(log: &Arc<MemoryLog>, writes: u64, death: Death) -> Arc<Self> {
         let log = Arc::clone(log);
         let writes_left = AtomicU64::new(writes);
         Arc::new(Self {
@@ -44,7 +44,7 @@ impl Mortal {
         })
     }
 
-    fn is_dead(&self) -> bool {
+    pub(crate) fn is_dead(&self) -> bool {
         self.writes_left.load(Ordering::SeqCst) == 0
     }
 

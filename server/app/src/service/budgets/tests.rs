@@ -11,6 +11,8 @@ use tonic_types::StatusExt as _;
 use super::*;
 use crate::{drain::Drain, ledger::Ledgers, service::fixture};
 
+mod crashes;
+
 fn service() -> (Budgets, Drain) {
     let (state, drain) = fixture::state("- text: hello\n");
     (Budgets(state), drain)
