@@ -150,9 +150,7 @@ fn outcome(draft: &mut Draft, what: What) {
             call,
             attempt,
             reason,
-        } => {
-            budget::refused(draft, call, attempt, reason);
-        }
+        } => budget::refused(draft, call, attempt, reason),
         What::BudgetSettled {
             call,
             attempt,

@@ -155,36 +155,52 @@ impl Input {
             ),
             What::LookedUp { call, answer } => Cause::Lookup {
                 call: *call,
-                not_known: match answer {
-                    LookupAnswer::NotKnown(words) => Some(words.clone()),
-                    LookupAnswer::Completed(_) | LookupAnswer::NeverStarted => None,
-                },
+                not_known: not_known(answer),
             },
-            &What::BudgetGranted {
-                call,
-                attempt,
-                max_output_tokens,
-                tool_calls,
-            } => Cause::BudgetGranted {
-                call,
-                attempt,
-                max_output_tokens,
-                tool_calls,
-            },
-            &What::BudgetWaits { call, attempt, .. } => Cause::BudgetWaits { call, attempt },
-            &What::BudgetRefused { call, attempt, .. } => Cause::BudgetRefused { call, attempt },
-            What::BudgetSettled {
-                call,
-                attempt,
-                more,
-            } => Cause::BudgetSettled {
-                call: *call,
-                attempt: *attempt,
-                more: more.clone(),
-            },
+            what @ (What::BudgetGranted { .. }
+            | What::BudgetWaits { .. }
+            | What::BudgetRefused { .. }
+            | What::BudgetSettled { .. }) => of_budgets(what).expect("the arm names its kinds"),
             &What::TimerFired(why) => Cause::Timer(why),
         }
     }
+}
+
+fn not_known(answer: &LookupAnswer) -> Option<String> {
+    match answer {
+        LookupAnswer::NotKnown(words) => Some(words.clone()),
+        LookupAnswer::Completed(_) | LookupAnswer::NeverStarted => None,
+    }
+}
+
+/// The cause that an answer of named budgets is written down as; `None` for any other input.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the caller names the kinds")]
+fn of_budgets(what: &What) -> Option<Cause> {
+    Some(match what {
+        &What::BudgetGranted {
+            call,
+            attempt,
+            max_output_tokens,
+            tool_calls,
+        } => Cause::BudgetGranted {
+            call,
+            attempt,
+            max_output_tokens,
+            tool_calls,
+        },
+        &What::BudgetWaits { call, attempt, .. } => Cause::BudgetWaits { call, attempt },
+        &What::BudgetRefused { call, attempt, .. } => Cause::BudgetRefused { call, attempt },
+        What::BudgetSettled {
+            call,
+            attempt,
+            more,
+        } => Cause::BudgetSettled {
+            call: *call,
+            attempt: *attempt,
+            more: more.clone(),
+        },
+        _ => return None,
+    })
 }
 
 fn ended_model(call: CallId, attempt: Attempt, jitter: u32, retry_after_ms: Option<u64>) -> Cause {

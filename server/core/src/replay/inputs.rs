@@ -83,14 +83,11 @@ pub(super) fn what_of(entry: &Entry) -> Option<What> {
             attempt,
             waits_for: find!(entry, LoopPaused)?.waits_for.clone(),
         },
-        &Cause::BudgetRefused { call, attempt } => {
-            let reason = find!(entry, LoopEnded)?.reason.clone();
-            What::BudgetRefused {
-                call,
-                attempt,
-                reason,
-            }
-        }
+        &Cause::BudgetRefused { call, attempt } => What::BudgetRefused {
+            call,
+            attempt,
+            reason: find!(entry, LoopEnded)?.reason.clone(),
+        },
         Cause::BudgetSettled {
             call,
             attempt,

@@ -9,7 +9,7 @@ use loopwright_core::{
     Event, State,
     agent::{BudgetLimits, Limits},
     budget::{Dimension, Reservation, SESSION_BUDGET},
-    event::{BudgetSettled, BudgetWarning, Nudge},
+    event::{BudgetReserved, BudgetSettled, BudgetWarning, Nudge},
     ids::{Attempt, CallId},
     ledger::OnExhausted,
     usage::Usage,
@@ -71,22 +71,8 @@ impl Tally {
                 Ok(())
             }
             Event::BudgetReserved(e) => {
-                let before = self.held.replace(((e.call, e.attempt), e.reserved));
                 (self.granted, self.started, self.charged) = (e.tool_calls, 0, None);
-                check(before.is_none(), "reserve_settle", || {
-                    format!("{before:?} was not settled before {}", e.call)
-                })?;
-                if self.runs == Some((e.call, e.attempt)) {
-                    // It was begun while nothing was limited.
-                    return Ok(());
-                }
-                let tokens = [
-                    Dimension::InputTokens,
-                    Dimension::OutputTokens,
-                    Dimension::TotalTokens,
-                ];
-                self.within(&after.limits, &tokens)?;
-                self.leaves_what_is_held_back(&after.limits)
+                self.reserved(e, &after.limits)
             }
             Event::ModelCallStarted(e) => {
                 self.runs = Some((e.call, e.attempt));
@@ -124,16 +110,7 @@ impl Tally {
                 if e.attempt > 1 {
                     return Ok(());
                 }
-                self.of_loop.tool_calls += 1;
-                self.of_session.tool_calls += 1;
-                self.within(&after.limits, &[Dimension::ToolCalls])?;
-                self.started += 1;
-                let started = self.started;
-                let most = self.granted.unwrap_or(u64::MAX);
-                let most = most.min(self.charged.unwrap_or(u64::MAX));
-                check(started <= most, "shared_tools", || {
-                    format!("{started} tool calls of a reply that {most} are paid for of")
-                })
+                self.tool_started(&after.limits)
             }
             Event::BudgetWarning(e) => self.warned_of(e, &after.limits),
             Event::LimitsUpdated(e) => {
@@ -151,6 +128,37 @@ impl Tally {
             }
             _ => Ok(()),
         }
+    }
+
+    fn reserved(&mut self, e: &BudgetReserved, limits: &Limits) -> Result<(), Violation> {
+        let before = self.held.replace(((e.call, e.attempt), e.reserved));
+        check(before.is_none(), "reserve_settle", || {
+            format!("{before:?} was not settled before {}", e.call)
+        })?;
+        if self.runs == Some((e.call, e.attempt)) {
+            // It was begun while nothing was limited.
+            return Ok(());
+        }
+        let tokens = [
+            Dimension::InputTokens,
+            Dimension::OutputTokens,
+            Dimension::TotalTokens,
+        ];
+        self.within(limits, &tokens)?;
+        self.leaves_what_is_held_back(limits)
+    }
+
+    fn tool_started(&mut self, limits: &Limits) -> Result<(), Violation> {
+        self.of_loop.tool_calls += 1;
+        self.of_session.tool_calls += 1;
+        self.within(limits, &[Dimension::ToolCalls])?;
+        self.started += 1;
+        let started = self.started;
+        let most = self.granted.unwrap_or(u64::MAX);
+        let most = most.min(self.charged.unwrap_or(u64::MAX));
+        check(started <= most, "shared_tools", || {
+            format!("{started} tool calls of a reply that {most} are paid for of")
+        })
     }
 
     fn report(&mut self, key: Key, usage: Option<Usage>, may_have_run: bool, limited: bool) {
