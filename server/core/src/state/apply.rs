@@ -295,10 +295,7 @@ impl State {
         active.reply = Arc::clone(&e.parts);
         active.asked = asked;
         active.over_tool_budget = false;
-        active.progress.replied();
-        if asked == 0 {
-            active.progress.said(&e.parts);
-        }
+        active.progress.replied(&e.parts);
         active.cuts = if e.stop == StopReason::MaxTokens {
             active.cuts + 1
         } else {

@@ -25,9 +25,13 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A reply has come: its step counts until something new shows in it.
-    pub(super) fn replied(&mut self) {
+    /// A reply has come: its step counts until something new shows in it. One that asks for no tool
+    /// has its words alone.
+    pub(super) fn replied(&mut self, parts: &[Part]) {
         self.idle = self.idle.saturating_add(1);
+        if !parts.iter().any(|part| matches!(part, Part::ToolCall(_))) {
+            self.said(parts);
+        }
     }
 
     /// The model asks for a tool.
@@ -42,8 +46,13 @@ impl Progress {
         self.see(print);
     }
 
-    /// The model said something and asked for no tool.
-    pub(super) fn said(&mut self, parts: &[Part]) {
+    /// Somebody told the model something.
+    pub(super) fn told_new(&mut self) {
+        self.idle = 0;
+        self.told = false;
+    }
+
+    fn said(&mut self, parts: &[Part]) {
         let words = parts.iter().filter_map(|part| match part {
             Part::Text(text) => Some(text.as_str()).filter(|text| !text.is_empty()),
             Part::Opaque(own) => Some(&own.json),
@@ -56,12 +65,6 @@ impl Progress {
         if let Some(print) = print {
             self.see(print);
         }
-    }
-
-    /// Somebody told the model something.
-    pub(super) fn told_new(&mut self) {
-        self.idle = 0;
-        self.told = false;
     }
 
     fn see(&mut self, print: Print) {
@@ -136,7 +139,7 @@ mod tests {
     fn a_new_call_or_a_new_result_begins_the_count_anew() {
         let mut progress = Progress::default();
         let mut step = |tool: &str, hash: &str, text: &str, is_error: bool| {
-            progress.replied();
+            progress.replied(&[]);
             progress.asked(tool, hash);
             progress.result(&output(text, is_error));
             progress.idle
@@ -156,7 +159,7 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let mut progress = Progress::default();
         let mut ask = |number: usize| {
-            progress.replied();
+            progress.replied(&[]);
             progress.asked("read", &number.to_string());
             progress.idle
         };
@@ -173,8 +176,7 @@ mod tests {
         let text = |text: &str| vec![Part::Text(text.to_owned())];
         let mut progress = Progress::default();
         let mut say = |parts: &[Part]| {
-            progress.replied();
-            progress.said(parts);
+            progress.replied(parts);
             progress.idle
         };
         assert_eq!(say(&text("a")), 0);
