@@ -121,7 +121,7 @@ async fn tool_calls_and_time_have_their_limits_and_their_bars() -> Result<()> {
         Ok(team.settled.unwrap_or_default().wall_time_ms)
     };
     scene::eventually("its time is charged", async || Ok(time().await? > 0)).await?;
-    let whole = end.totals.clone().unwrap_or_default();
+    let whole = end.totals.unwrap_or_default();
     let whole = whole.wall_time.unwrap_or_default();
     let whole = u64::try_from(whole.seconds * 1_000 + i64::from(whole.nanos / 1_000_000))?;
     ensure!(time().await? <= whole, "{} of {whole} ms", time().await?);
