@@ -117,15 +117,7 @@ impl Tally {
                 self.moved(&e.limits);
                 Ok(())
             }
-            Event::LoopEnded(e) => {
-                check(self.held.is_none(), "reserve_settle", || {
-                    format!("{:?} is held after the loop's end", self.held)
-                })?;
-                let used = self.of_loop.tokens;
-                check(e.totals.usage == used, "totals", || {
-                    format!("{:?} is told, {used:?} was settled", e.totals.usage)
-                })
-            }
+            Event::LoopEnded(e) => self.loop_ended(&e.totals.usage),
             _ => Ok(()),
         }
     }
@@ -146,6 +138,16 @@ impl Tally {
         ];
         self.within(limits, &tokens)?;
         self.leaves_what_is_held_back(limits)
+    }
+
+    fn loop_ended(&self, told: &Usage) -> Result<(), Violation> {
+        check(self.held.is_none(), "reserve_settle", || {
+            format!("{:?} is held after the loop's end", self.held)
+        })?;
+        let used = self.of_loop.tokens;
+        check(*told == used, "totals", || {
+            format!("{told:?} is told, {used:?} was settled")
+        })
     }
 
     fn tool_started(&mut self, limits: &Limits) -> Result<(), Violation> {
