@@ -101,7 +101,7 @@ async fn results_of_parallel_tools_are_durable_one_by_one_as_they_finish() -> Re
     scene.server.restart()?;
     let client = scene::client(&scene.server.url, None)?;
     let kept = scene::log(&client, "s1").await?;
-    ensure!(kept.iter().any(|kept| *kept == entry), "the result is gone");
+    ensure!(kept.contains(&entry), "the result is gone");
     probe.let_go(9);
     let entries = scene::to_end(&client, "s1", &started.loop_id).await?;
     assert_eq!(end_of(&entries)?.reason(), EndReason::Completed);

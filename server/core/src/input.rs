@@ -172,7 +172,7 @@ pub enum What {
         /// The loop meant, refused where another one runs.
         guard: Option<LoopId>,
         /// Those that move, and where to.
-        change: LimitsChange,
+        change: Box<LimitsChange>,
     },
     /// Allow or deny a tool call that waits for approval.
     ResolveApproval {

@@ -156,7 +156,9 @@ impl State {
         }
         let bound = match session.bound {
             Bound::Budget(dimension) => Bound::SessionBudget(dimension),
-            other => other,
+            Bound::Configured | Bound::Requested | Bound::NamedBudget | Bound::SessionBudget(_) => {
+                session.bound
+            }
         };
         Ok(Grant { bound, ..session })
     }

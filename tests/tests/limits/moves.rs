@@ -91,7 +91,9 @@ fn scope(budget: Option<&loopwright_proto::v1::BudgetRef>) -> Option<BudgetScope
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_loop_gets_more_steps_and_no_more_than_the_server_allows() -> Result<()> {
-    let stage = Stage::new(&[("m", HOLDS)])?.set("limits.max_steps", "4");
+    let stage = Stage::new(&[("m", HOLDS)])?
+        .set("loop.max_steps", "4")
+        .set("limits.max_steps", "4");
     let (scene, probe) = with_probe(stage).await?;
     let started = scene.client.start_loop(limited(steps(1))).await?;
     let session = &started.session_id;

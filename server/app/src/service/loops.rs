@@ -226,6 +226,46 @@ impl ServiceState {
         self.tell(told.map_err(|all| status::invalid(&all))?).await
     }
 
+    /// PauseLoop.
+    ///
+    /// # Errors
+    /// As PauseLoop names them.
+    pub async fn pause_loop(
+        &self,
+        order: &Order,
+        request: &v1::PauseLoopRequest,
+    ) -> Result<Done, Status> {
+        let told = commands::pause(request, &order.caller);
+        self.tell(told.map_err(|all| status::invalid(&all))?).await
+    }
+
+    /// ResumeLoop.
+    ///
+    /// # Errors
+    /// As ResumeLoop names them.
+    pub async fn resume_loop(
+        &self,
+        order: &Order,
+        request: &v1::ResumeLoopRequest,
+    ) -> Result<Done, Status> {
+        let told = commands::resume(request, &order.caller);
+        self.tell(told.map_err(|all| status::invalid(&all))?).await
+    }
+
+    /// UpdateLimits.
+    ///
+    /// # Errors
+    /// As UpdateLimits names them.
+    pub async fn update_limits(
+        &self,
+        order: &Order,
+        request: &v1::UpdateLimitsRequest,
+    ) -> Result<Done, Status> {
+        let moved = commands::update_limits(request, &order.caller, &self.config);
+        self.move_limits(moved.map_err(|all| status::invalid(&all))?)
+            .await
+    }
+
     /// ResolveApproval.
     ///
     /// # Errors

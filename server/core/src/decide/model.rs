@@ -32,8 +32,20 @@ pub(super) fn completed(draft: &mut Draft, call: CallId, attempt: Attempt, reply
         tool::reject_all(draft, RejectReason::Budget, text);
         return step::end(draft, EndReason::Completed);
     }
+    let asks = asks.then_some(checked);
+    go_on_after(draft, stop, bound, asks);
+}
+
+/// What follows from why a reply stopped; `asked`: what was found of the tool calls in it, if there
+/// are any.
+fn go_on_after(
+    draft: &mut Draft,
+    stop: StopReason,
+    bound: Bound,
+    asked: Option<Vec<Option<tool::Refused>>>,
+) {
     match stop {
-        StopReason::MaxTokens => cut(draft, bound, asks),
+        StopReason::MaxTokens => cut(draft, bound, asked.is_some()),
         StopReason::Refusal | StopReason::ContentFilter => {
             tool::reject_all(draft, RejectReason::Truncated, "The reply was refused.");
             step::end(draft, EndReason::Refused);
@@ -48,9 +60,9 @@ pub(super) fn completed(draft: &mut Draft, call: CallId, attempt: Attempt, reply
         | StopReason::StopSequence
         | StopReason::Pause
         | StopReason::Other(_)
-            if asks =>
+            if asked.is_some() =>
         {
-            tool::refuse_and_dispatch(draft, checked);
+            tool::refuse_and_dispatch(draft, asked.unwrap_or_default());
         }
         StopReason::EndTurn | StopReason::ToolUse | StopReason::StopSequence => {
             if draft.state.pending.is_empty() {

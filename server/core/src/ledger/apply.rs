@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    Budget, BudgetSettled, ENDED_KEPT, Hold, HoldId, Ledger, LedgerEntry, LedgerEvent, Period,
-    Window,
+    Budget, BudgetReserved, BudgetSettled, ENDED_KEPT, Hold, HoldId, Ledger, LedgerEntry,
+    LedgerEvent, Period, Window,
 };
 use crate::{budget::Amount, ids::Seq, ids::Timestamp};
 
@@ -39,24 +39,7 @@ impl Ledger {
                     budget.warned.clear();
                 }
             }
-            LedgerEvent::BudgetReserved(e) => {
-                for name in e.budgets.iter() {
-                    if let Some(budget) = self.budgets.get_mut(name) {
-                        budget.reserved = budget.reserved.plus(&e.amount);
-                    }
-                }
-                let hold = Hold {
-                    budgets: Arc::clone(&e.budgets),
-                    amount: e.amount,
-                    at: e.at,
-                    expires_at: e.expires_at,
-                    capped: e.capped,
-                };
-                if let Some(at) = e.expires_at {
-                    self.expiring.insert((at, e.hold.clone()));
-                }
-                self.holds.insert(e.hold.clone(), hold);
-            }
+            LedgerEvent::BudgetReserved(e) => self.reserve(e),
             LedgerEvent::BudgetSettled(e) => self.settle(e),
             LedgerEvent::BudgetReleased(e) => {
                 self.let_go(&e.hold);
@@ -80,6 +63,25 @@ impl Ledger {
             // The settlement after an overrun says what was used; the stream after a seal, all.
             LedgerEvent::BudgetOverrun(_) | LedgerEvent::LedgerSealed(_) => {}
         }
+    }
+
+    fn reserve(&mut self, e: &BudgetReserved) {
+        for name in e.budgets.iter() {
+            if let Some(budget) = self.budgets.get_mut(name) {
+                budget.reserved = budget.reserved.plus(&e.amount);
+            }
+        }
+        let hold = Hold {
+            budgets: Arc::clone(&e.budgets),
+            amount: e.amount,
+            at: e.at,
+            expires_at: e.expires_at,
+            capped: e.capped,
+        };
+        if let Some(at) = e.expires_at {
+            self.expiring.insert((at, e.hold.clone()));
+        }
+        self.holds.insert(e.hold.clone(), hold);
     }
 
     fn settle(&mut self, event: &BudgetSettled) {

@@ -67,6 +67,17 @@ pub(super) fn what_of(entry: &Entry) -> Option<What> {
             call: *call,
             answer: answer(entry, not_known.as_ref())?,
         },
+        Cause::BudgetGranted { .. }
+        | Cause::BudgetWaits { .. }
+        | Cause::BudgetRefused { .. }
+        | Cause::BudgetSettled { .. } => budget_what(entry)?,
+        &Cause::Timer(why) => What::TimerFired(why),
+    })
+}
+
+/// What shared budgets said.
+fn budget_what(entry: &Entry) -> Option<What> {
+    Some(match &entry.cause {
         &Cause::BudgetGranted {
             call,
             attempt,
@@ -97,7 +108,7 @@ pub(super) fn what_of(entry: &Entry) -> Option<What> {
             attempt: *attempt,
             more: more.clone(),
         },
-        &Cause::Timer(why) => What::TimerFired(why),
+        _ => return None,
     })
 }
 
@@ -149,7 +160,7 @@ fn control_what(entry: &Entry) -> Option<What> {
         Cause::UpdateLimits { by, guard } => What::UpdateLimits {
             by: by.clone(),
             guard: *guard,
-            change: LimitsChange::to(&find!(entry, LimitsUpdated)?.limits),
+            change: Box::new(LimitsChange::to(&find!(entry, LimitsUpdated)?.limits)),
         },
         _ => return None,
     })

@@ -17,6 +17,7 @@ use crate::{
     ids::CallId,
     message::Part,
     outcome::{AbandonReason, StopReason},
+    usage::Usage,
 };
 
 mod control;
@@ -262,36 +263,11 @@ impl State {
         self.next_call = self
             .next_call
             .saturating_add(u32::try_from(asked).unwrap_or(u32::MAX));
+        let model = self.active.as_mut().and_then(|active| active.model.take());
+        self.count_prompt(e.usage, model);
         let Some(active) = &mut self.active else {
             return;
         };
-        let model = active.model.take();
-        if let (
-            Some(usage),
-            Some(ModelCall {
-                phase:
-                    ModelPhase::Running {
-                        bytes,
-                        turns,
-                        tool_bytes,
-                        ..
-                    },
-                ..
-            }),
-        ) = (e.usage, model)
-        {
-            let fixed = self.agent.system_prompt.len() as u64 + MARGIN_PER_PROMPT;
-            self.measured = Some(Ratio {
-                tokens: usage.prompt().max(1),
-                bytes: bytes.saturating_add(tool_bytes).saturating_add(fixed),
-            });
-            self.counted = Some(Counted {
-                tokens: usage.prompt(),
-                bytes,
-                turns: turns as u64,
-                tool_bytes,
-            });
-        }
         active.reply = Arc::clone(&e.parts);
         active.asked = asked;
         active.over_tool_budget = false;
@@ -319,6 +295,36 @@ impl State {
                 totals.cost_micro_usd = totals.cost_micro_usd.saturating_add(cost);
                 totals.usage = totals.usage.plus(&e.usage.unwrap_or_default());
             }
+        }
+    }
+
+    /// What the prompt of a call came to, where its provider says so.
+    fn count_prompt(&mut self, usage: Option<Usage>, model: Option<ModelCall>) {
+        if let (
+            Some(usage),
+            Some(ModelCall {
+                phase:
+                    ModelPhase::Running {
+                        bytes,
+                        turns,
+                        tool_bytes,
+                        ..
+                    },
+                ..
+            }),
+        ) = (usage, model)
+        {
+            let fixed = self.agent.system_prompt.len() as u64 + MARGIN_PER_PROMPT;
+            self.measured = Some(Ratio {
+                tokens: usage.prompt().max(1),
+                bytes: bytes.saturating_add(tool_bytes).saturating_add(fixed),
+            });
+            self.counted = Some(Counted {
+                tokens: usage.prompt(),
+                bytes,
+                turns: turns as u64,
+                tool_bytes,
+            });
         }
     }
 

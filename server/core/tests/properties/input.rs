@@ -98,7 +98,7 @@ impl Roll {
             _ => What::UpdateLimits {
                 by,
                 guard,
-                change: LimitsChange {
+                change: Box::new(LimitsChange {
                     max_steps: Some(u32::from(self.shape)),
                     deadline_ms: (self.pick > 99).then_some(self.number),
                     budget: BudgetLimits {
@@ -107,7 +107,7 @@ impl Roll {
                     },
                     on_exhausted: Some(OnExhausted::Pause),
                     ..LimitsChange::default()
-                },
+                }),
             },
         }
     }

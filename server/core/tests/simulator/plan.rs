@@ -88,6 +88,7 @@ impl Features {
 
 /// What a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a seed has a few of them")]
 pub(crate) enum Order {
     Start,
     Send(Mode),

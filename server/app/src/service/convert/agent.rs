@@ -103,7 +103,6 @@ pub fn to_wire(agent: &Agent, limits: Option<&Limits>) -> v1::Agent {
             .map_or(v1::UnknownPolicy::Unspecified, words::unknown_policy)
             as i32,
         session_budget: limits.and_then(limits::session_budget_to_wire),
-        ..v1::Agent::default()
     }
 }
 

@@ -50,6 +50,19 @@ pub struct Told {
     pub may_queue: bool,
 }
 
+/// An UpdateLimits that has been checked.
+#[derive(Clone, Debug)]
+pub struct Moved {
+    /// Which session.
+    pub key: StreamKey,
+    /// For whom.
+    pub by: Command,
+    /// The loop meant.
+    pub guard: Option<LoopId>,
+    /// The limits that move.
+    pub change: LimitsChange,
+}
+
 /// Checks a StartLoop.
 ///
 /// # Errors
@@ -198,7 +211,7 @@ pub fn update_limits(
     request: &v1::UpdateLimitsRequest,
     caller: &Caller,
     config: &Config,
-) -> Result<(StreamKey, Command, Option<LoopId>, LimitsChange), Violations> {
+) -> Result<Moved, Violations> {
     let mut all = Violations::default();
     let (asked, session) = (request.limits.as_ref(), request.session_budget.as_ref());
     let change = moves::change(asked, session, config, &mut all);
@@ -209,7 +222,12 @@ pub fn update_limits(
         caller,
         all,
     )?;
-    Ok((key, by, guard, change))
+    Ok(Moved {
+        key,
+        by,
+        guard,
+        change,
+    })
 }
 
 /// Who gives a command to which loop of which session.

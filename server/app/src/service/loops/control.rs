@@ -1,64 +1,38 @@
-//! PauseLoop, ResumeLoop and UpdateLimits.
+//! Limits that move in mid-loop, settled with the models of the session.
 
 use loopwright_core::{
     What,
     agent::{Agent, LimitsChange},
     budget::{LOOP_BUDGET, SESSION_BUDGET},
 };
-use loopwright_proto::v1;
 use tonic::Status;
 
-use super::{Done, Order};
+use super::Done;
 use crate::service::{
     ServiceState,
-    convert::commands::{self, Told},
+    convert::commands::{Moved, Told},
     status,
 };
 
 impl ServiceState {
-    /// PauseLoop.
+    /// UpdateLimits, checked but for what the session's models have to say of it.
     ///
     /// # Errors
-    /// As PauseLoop names them.
-    pub async fn pause_loop(
-        &self,
-        order: &Order,
-        request: &v1::PauseLoopRequest,
-    ) -> Result<Done, Status> {
-        let told = commands::pause(request, &order.caller);
-        self.tell(told.map_err(|all| status::invalid(&all))?).await
-    }
-
-    /// ResumeLoop.
-    ///
-    /// # Errors
-    /// As ResumeLoop names them.
-    pub async fn resume_loop(
-        &self,
-        order: &Order,
-        request: &v1::ResumeLoopRequest,
-    ) -> Result<Done, Status> {
-        let told = commands::resume(request, &order.caller);
-        self.tell(told.map_err(|all| status::invalid(&all))?).await
-    }
-
-    /// UpdateLimits.
-    ///
-    /// # Errors
-    /// As UpdateLimits names them.
-    pub async fn update_limits(
-        &self,
-        order: &Order,
-        request: &v1::UpdateLimitsRequest,
-    ) -> Result<Done, Status> {
-        let checked = commands::update_limits(request, &order.caller, &self.config);
-        let (key, by, guard, mut change) = checked.map_err(|all| status::invalid(&all))?;
+    /// As UpdateLimits names them, but for INVALID_ARGUMENT.
+    pub(super) async fn move_limits(&self, moved: Moved) -> Result<Done, Status> {
+        let Moved {
+            key,
+            by,
+            guard,
+            mut change,
+        } = moved;
         if let Some(known) = self.known(&key).await?
             && known.state.answer(&by.request_id).is_none()
         {
             self.settle_output(&known.state.agent, &mut change);
             self.price(&known.state.agent, &mut change)?;
         }
+        let change = Box::new(change);
         let what = What::UpdateLimits { by, guard, change };
         self.tell(Told {
             key,

@@ -264,9 +264,12 @@ fn a_warning_comes_once_for_a_limit_and_again_for_another() {
         ..Limits::default()
     };
     let warned = |events: &[Event]| -> Vec<(Dimension, u64, u64)> {
-        let of = |event: &Event| match event {
-            Event::BudgetWarning(e) => Some((e.dimension, e.used, e.limit)),
-            _ => None,
+        let of = |event: &Event| {
+            if let Event::BudgetWarning(e) = event {
+                Some((e.dimension, e.used, e.limit))
+            } else {
+                None
+            }
         };
         events.iter().filter_map(of).collect()
     };
@@ -324,9 +327,12 @@ fn a_sessions_budget_bounds_a_reply_and_counts_tools() {
     };
     let mut s = Session::new(limits, Agent::default());
     let events = s.start("hello");
-    let started = events.iter().find_map(|event| match event {
-        Event::ModelCallStarted(e) => Some((e.max_output_tokens, e.bound)),
-        _ => None,
+    let started = events.iter().find_map(|event| {
+        if let Event::ModelCallStarted(e) = event {
+            Some((e.max_output_tokens, e.bound))
+        } else {
+            None
+        }
     });
     let bound = Bound::SessionBudget(Dimension::OutputTokens);
     assert_eq!(started, Some((100, bound)));

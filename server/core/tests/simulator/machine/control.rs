@@ -12,6 +12,10 @@ use loopwright_core::{
 
 use crate::simulator::mutant::Mutant;
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "each of these faults is one arm"
+)]
 pub(super) fn tamper_terms(mutant: Mutant, state: &mut State, what: &What) {
     let outcome = matches!(
         what,
@@ -65,15 +69,13 @@ pub(super) fn tamper_events(mutant: Mutant, events: &mut Vec<Event>) {
                 events.truncate(at + 1);
             }
         }
-        Mutant::RaiseLetsNothingGoOn => {
-            if at("LimitsUpdated").is_some() && at("LoopResumed").is_some() {
-                events.truncate(1);
-            }
+        Mutant::RaiseLetsNothingGoOn
+            if at("LimitsUpdated").is_some() && at("LoopResumed").is_some() =>
+        {
+            events.truncate(1);
         }
-        Mutant::PauseDroppedByTheNextLoop => {
-            if at("LoopStarted").is_some() {
-                events.retain(|event| !matches!(event, Event::LoopPaused(_)));
-            }
+        Mutant::PauseDroppedByTheNextLoop if at("LoopStarted").is_some() => {
+            events.retain(|event| !matches!(event, Event::LoopPaused(_)));
         }
         Mutant::PauseKeepsTheReservation => events.retain(|event| match event {
             Event::ModelCallAbandoned(e) => e.reason != AbandonReason::Paused,

@@ -50,7 +50,7 @@ impl World {
                 Order::Move(moved) => What::UpdateLimits {
                     by,
                     guard: None,
-                    change: moved.into(),
+                    change: Box::new(moved.into()),
                 },
             };
             self.requests.push(Request {

@@ -301,13 +301,8 @@ fn what_is_left_out_is_as_configured() {
     assert_eq!(told(all), Vec::<String>::new());
 }
 
-#[test]
-fn an_agent_is_shown_as_it_was_asked_for() {
-    let mut config = Config::default();
-    config.loops.deadline = Some(Period::from_secs(60));
-    config.budget.max_input_tokens = Some(1_000);
-    let mut all = Violations::default();
-    let asked = v1::Agent {
+fn asked_for() -> v1::Agent {
+    v1::Agent {
         model: "m".into(),
         fallbacks: vec!["n".into()],
         system_prompt: "be brief".into(),
@@ -345,7 +340,16 @@ fn an_agent_is_shown_as_it_was_asked_for() {
             final_call_tokens: Some(4_000),
             ..Default::default()
         })
-    };
+    }
+}
+
+#[test]
+fn an_agent_is_shown_as_it_was_asked_for() {
+    let mut config = Config::default();
+    config.loops.deadline = Some(Period::from_secs(60));
+    config.budget.max_input_tokens = Some(1_000);
+    let mut all = Violations::default();
+    let asked = asked_for();
     let kept = terms(Some(asked.clone()), &config, &mut all);
     assert_eq!(told(all), Vec::<String>::new());
     assert_eq!(

@@ -78,7 +78,7 @@ pub(in crate::decide::tests) fn update(change: LimitsChange) -> What {
     What::UpdateLimits {
         by: by(""),
         guard: None,
-        change,
+        change: Box::new(change),
     }
 }
 
