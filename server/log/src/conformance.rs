@@ -7,6 +7,7 @@ mod append;
 mod blobs;
 mod keys;
 mod live;
+mod moves;
 mod reads;
 mod remove;
 mod restart;
@@ -47,6 +48,7 @@ where
     append::run(&subject().await).await;
     reads::run(&subject().await).await;
     live::run(&subject().await).await;
+    moves::run(&subject().await).await;
     keys::run(&subject().await).await;
     blobs::run(&subject().await).await;
     remove::run(subject().await).await;

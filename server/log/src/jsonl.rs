@@ -37,8 +37,9 @@ use tokio::sync::oneshot;
 use crate::blob::BlobRef;
 use crate::disk::{Disk, RealDisk};
 use crate::error::{AppendError, BlobError, Failure, LogError};
-use crate::key::{KeyPage, KeyQuery, StreamKey};
+use crate::key::{KeyPage, KeyQuery, StreamKey, StreamKind};
 use crate::live::lock;
+use crate::moves::Moves;
 use crate::progress::Progress;
 use crate::reader::{self, Opened};
 use crate::record::{NewRecord, Seq};
@@ -151,8 +152,16 @@ impl JsonlLog {
         }
     }
 
-    async fn loaded(engine: Arc<Engine>, key: &StreamKey) -> Result<Arc<Stream>, LogError> {
+    fn loaded(
+        engine: Arc<Engine>,
+        key: &StreamKey,
+    ) -> impl Future<Output = Result<Arc<Stream>, LogError>> + use<> {
+        // Now, not when it is first polled: a removal meanwhile is told to whoever holds it.
         let stream = engine.stream(key);
+        JsonlLog::made_ready(engine, stream)
+    }
+
+    async fn made_ready(engine: Arc<Engine>, stream: Arc<Stream>) -> Result<Arc<Stream>, LogError> {
         if stream.is_loaded() {
             return Ok(stream);
         }
@@ -160,11 +169,12 @@ impl JsonlLog {
     }
 
     fn opened(&self, key: &StreamKey) -> impl Future<Output = Result<Opened, LogError>> + use<> {
-        let (engine, key) = (self.engine.clone(), key.clone());
+        let engine = self.engine.clone();
+        let path = engine.layout.file(key);
+        let loaded = JsonlLog::loaded(engine.clone(), key);
         async move {
-            let stream = JsonlLog::loaded(engine.clone(), &key).await?;
+            let stream = loaded.await?;
             let live = stream.live.clone();
-            let path = engine.layout.file(&key);
             let history = Box::new(FileHistory::new(engine.disk.clone(), path, stream));
             Ok(Opened { live, history })
         }
@@ -216,6 +226,10 @@ impl Log for JsonlLog {
     fn keys(&self, query: KeyQuery) -> BoxFuture<'_, Result<KeyPage, LogError>> {
         let engine = self.engine.clone();
         Box::pin(blocking(move || engine.keys(&query)))
+    }
+
+    fn moves(&self, kind: StreamKind) -> Moves {
+        self.engine.bell.listen(kind)
     }
 
     fn remove<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<bool, LogError>> {

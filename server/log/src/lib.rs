@@ -35,6 +35,7 @@ mod jsonl;
 mod key;
 mod live;
 mod memory;
+mod moves;
 mod progress;
 mod reader;
 mod record;
@@ -55,6 +56,7 @@ pub use jsonl::{
 };
 pub use key::{Id, InvalidId, KeyPage, KeyQuery, StreamKey, StreamKind};
 pub use memory::MemoryLog;
+pub use moves::{Move, Moves};
 pub use progress::{Keep, Progress, ProgressTopic};
 pub use record::{Fault, MAX_RECORD_BYTES, NewRecord, Record, Seq, Timestamp};
 pub use stats::Stats;
@@ -102,10 +104,13 @@ pub trait Log: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Seq, AppendError>>;
 
     /// Reads the facts after `after`, in order. A cursor past the tail gets [`LogError::PastTail`].
-    /// A damaged stream yields its good prefix, then [`LogError::Corrupt`].
+    /// A damaged stream yields its good prefix, then [`LogError::Corrupt`]. What is read is the
+    /// stream that has the key when this is called, not when the first item is asked for: one that
+    /// is removed in between ends with [`LogError::Removed`].
     fn read(&self, key: &StreamKey, after: Seq, mode: ReadMode) -> ReadStream;
 
-    /// Reads the facts with a seq below `before`, newest first; `Seq::MAX` starts at the tail.
+    /// Reads the facts with a seq below `before`, newest first; `Seq::MAX` starts at the tail. The
+    /// stream is that of the call, as in [`Log::read`].
     fn read_back(&self, key: &StreamKey, before: Seq) -> BackStream;
 
     /// The last acknowledged seq; `None` for a stream without a record.
@@ -113,6 +118,10 @@ pub trait Log: Send + Sync + 'static {
 
     /// Keys of streams that hold a record, in the order of (namespace, id).
     fn keys(&self, query: KeyQuery) -> BoxFuture<'_, Result<KeyPage, LogError>>;
+
+    /// Hears which streams of a kind move from here on. What a reader sees before this returns is
+    /// not told; whatever comes later is, once for all that came since it was last asked.
+    fn moves(&self, kind: StreamKind) -> Moves;
 
     /// Removes a stream with its blobs: `true` once no restart can bring it back, `false` if there
     /// is none. A damaged stream can be removed, too. Its readers end with [`LogError::Removed`],

@@ -11,8 +11,9 @@ use futures_util::future::{self, BoxFuture, FutureExt};
 
 use crate::blob::BlobRef;
 use crate::error::{AppendError, BlobError, Failure, LogError};
-use crate::key::{KeyPage, KeyQuery, StreamKey};
+use crate::key::{KeyPage, KeyQuery, StreamKey, StreamKind};
 use crate::live::{Live, lock};
+use crate::moves::{Bell, Moves};
 use crate::progress::Progress;
 use crate::reader::{self, NoHistory, Opened};
 use crate::record::{NewRecord, Record, Seq};
@@ -31,6 +32,7 @@ pub struct MemoryLog {
     limit: u64,
     closed: AtomicBool,
     counters: Counters,
+    bell: Bell,
 }
 
 impl Default for MemoryLog {
@@ -56,6 +58,7 @@ impl MemoryLog {
             limit,
             closed: AtomicBool::new(false),
             counters: Counters::default(),
+            bell: Bell::default(),
         }
     }
 
@@ -108,6 +111,7 @@ impl MemoryLog {
             .map_err(AppendError::unavailable)?;
         Counters::add(&self.counters.appends, 1);
         live.commit(Arc::new(record), &new.ends);
+        self.bell.appended(key, tail + 1);
         Ok(tail + 1)
     }
 
@@ -132,6 +136,7 @@ impl MemoryLog {
             !goes
         });
         self.bytes.fetch_sub(freed, Ordering::Relaxed);
+        self.bell.removed(key);
         Ok(true)
     }
 
@@ -184,6 +189,10 @@ impl Log for MemoryLog {
 
     fn keys(&self, query: KeyQuery) -> BoxFuture<'_, Result<KeyPage, LogError>> {
         future::ready(Ok(self.page(&query))).boxed()
+    }
+
+    fn moves(&self, kind: StreamKind) -> Moves {
+        self.bell.listen(kind)
     }
 
     fn remove<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<bool, LogError>> {

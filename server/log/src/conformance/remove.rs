@@ -10,6 +10,7 @@ pub(super) async fn run(subject: Subject) {
     let log = &*subject.log;
     nothing_to_remove(log).await;
     readers_are_told(log).await;
+    readers_that_have_not_begun_are_told(log).await;
     the_key_begins_anew(log).await;
     many_at_once(log).await;
     no_restart_brings_it_back(subject).await;
@@ -57,6 +58,29 @@ async fn readers_are_told(log: &dyn Log) {
     };
     assert_eq!(end, LogError::Removed);
     log.publish(&key, text(topic(3, 1), 0, "to nobody"));
+}
+
+async fn readers_that_have_not_begun_are_told(log: &dyn Log) {
+    let key = key("remove", "early");
+    fill(log, &key, 3).await;
+    let mut followers = [0, 2, 3].map(|after| log.read(&key, after, ReadMode::Follow));
+    let mut to_tail = log.read(&key, 0, ReadMode::ToTail);
+    let mut back = log.read_back(&key, Seq::MAX);
+    assert_eq!(log.remove(&key).await, Ok(true));
+    let mut late = log.read(&key, 0, ReadMode::Follow);
+    // What takes the key is nothing of theirs.
+    fill(log, &key, 2).await;
+    for reader in followers.iter_mut().chain([&mut to_tail]) {
+        assert!(matches!(next(reader).await, Err(LogError::Removed)));
+        assert!(reader.next().await.is_none(), "it ends there");
+    }
+    assert!(matches!(back.next().await, Some(Err(LogError::Removed))));
+    assert_eq!(
+        next_seq(&mut late).await,
+        1,
+        "the new one is the late one's"
+    );
+    assert_eq!(log.remove(&key).await, Ok(true));
 }
 
 async fn the_key_begins_anew(log: &dyn Log) {

@@ -24,6 +24,7 @@ use crate::disk::{Disk, DiskFile, OpenAs, Unkept, append_all, read_file};
 use crate::error::{BlobError, Corruption, Failure, LogError};
 use crate::key::{Id, KeyPage, KeyQuery, StreamKey};
 use crate::live::lock;
+use crate::moves::Bell;
 use crate::record::Fault;
 use crate::stats::{Counters, Stats};
 
@@ -35,6 +36,8 @@ pub(crate) struct Engine {
     pub(crate) queue: Queue,
     pub(crate) filing: Filing,
     pub(crate) counters: Counters,
+    /// Rung for what is acknowledged.
+    pub(crate) bell: Bell,
     /// Bytes acknowledged and not filed.
     pub(crate) unfiled: AtomicU64,
     streams: Mutex<HashMap<StreamKey, Arc<Stream>>>,
@@ -56,6 +59,7 @@ impl Engine {
             queue: Queue::default(),
             filing: Filing::default(),
             counters: Counters::default(),
+            bell: Bell::default(),
             unfiled: AtomicU64::new(0),
             streams: Mutex::default(),
             failure: watch::Sender::new(None),

@@ -217,7 +217,9 @@ impl Engine {
         } in admitted
         {
             let seq = record.seq;
-            if stream.acknowledge(record, mark, &ends) {
+            let to_be_filed = stream.acknowledge(record, mark, &ends);
+            self.bell.appended(&stream.key, seq);
+            if to_be_filed {
                 self.filing.push(stream);
             }
             drop(done.send(Ok(seq)));

@@ -80,7 +80,10 @@ impl Engine {
             }
             return;
         }
-        new.iter().for_each(|(stream, _)| stream.live.remove());
+        for (stream, _) in &new {
+            stream.live.remove();
+            self.bell.removed(&stream.key);
+        }
         let segment = writer.segment().number;
         let doom = |erased| {
             move |(stream, done)| Doomed {

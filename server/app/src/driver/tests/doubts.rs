@@ -4,8 +4,8 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use futures_util::future::BoxFuture;
 use loopwright_log::{
-    BackStream, BlobError, BlobRef, Failure, KeyPage, KeyQuery, LogError, Progress, ReadStream,
-    Seq, Stats,
+    BackStream, BlobError, BlobRef, Failure, KeyPage, KeyQuery, LogError, Moves, Progress,
+    ReadStream, Seq, Stats, StreamKind,
 };
 use tokio::sync::watch;
 
@@ -232,6 +232,10 @@ impl Log for Gated {
 
     fn keys(&self, query: KeyQuery) -> BoxFuture<'_, Result<KeyPage, LogError>> {
         self.inner.keys(query)
+    }
+
+    fn moves(&self, kind: StreamKind) -> Moves {
+        self.inner.moves(kind)
     }
 
     fn remove<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<bool, LogError>> {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use loopwright_log::{
-    BackStream, BlobError, BlobRef, Failure, KeyPage, KeyQuery, LogError, Progress, ReadStream,
-    Seq, Stats,
+    BackStream, BlobError, BlobRef, Failure, KeyPage, KeyQuery, LogError, Moves, Progress,
+    ReadStream, Seq, Stats, StreamKind,
 };
 use loopwright_proto::v1::SessionState;
 
@@ -49,6 +49,10 @@ impl Log for Poisoned {
 
     fn keys(&self, query: KeyQuery) -> BoxFuture<'_, Result<KeyPage, LogError>> {
         self.log.keys(query)
+    }
+
+    fn moves(&self, kind: StreamKind) -> Moves {
+        self.log.moves(kind)
     }
 
     fn remove<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<bool, LogError>> {

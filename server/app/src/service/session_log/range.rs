@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt as _, stream};
 use loopwright_log::{
-    BackStream, Id, LogError, ReadItem, ReadMode, ReadStream, Record, Seq, StreamKey,
+    BackStream, Id, Log, LogError, ReadItem, ReadMode, ReadStream, Record, Seq, StreamKey,
 };
 use loopwright_proto::v1;
 use tonic::Status;
@@ -65,28 +65,21 @@ pub(super) async fn open(
     request: &v1::ReadEntriesRequest,
 ) -> Result<impl Stream<Item = Result<Sent, Status>> + Send + 'static, Status> {
     let mut range = parse(namespace, request)?;
-    let tail = match watching.log.tail(&range.key).await {
-        Ok(Some(tail)) => tail,
-        Ok(None) => return Err(status::session_not_found(range.key.id())),
-        Err(LogError::Corrupt(damage)) => damage.good_through,
-        Err(error) => return Err(status::log(&error)),
+    let mut tail = tail_of(&*watching.log, &range.key).await?;
+    let source = loop {
+        if range.after > tail {
+            return Err(status::cursor_past_tail(range.after, tail));
+        }
+        let source = range.read(&*watching.log, tail);
+        // Deleted since the look, and perhaps made anew: then it is another session that is read.
+        let now = tail_of(&*watching.log, &range.key).await?;
+        if now >= tail {
+            break source;
+        }
+        tail = now;
     };
     check_finished(&*watching.log, &range.key).await?;
-    if range.after > tail {
-        return Err(status::cursor_past_tail(range.after, tail));
-    }
-    if range.through == 0 || range.through > tail {
-        range.through = tail;
-    }
-    let source = if range.backward {
-        Source::Backward(
-            watching
-                .log
-                .read_back(&range.key, range.through.saturating_add(1)),
-        )
-    } else {
-        Source::Forward(watching.log.read(&range.key, range.after, ReadMode::ToTail))
-    };
+    range.through = range.end(tail);
     let reading = Reading {
         source,
         at: range.after,
@@ -102,6 +95,15 @@ pub(super) async fn open(
         reading.ended |= !matches!(item, Ok(Sent::Entry(_)));
         Some((item, reading))
     }))
+}
+
+async fn tail_of(log: &dyn Log, key: &StreamKey) -> Result<Seq, Status> {
+    match log.tail(key).await {
+        Ok(Some(tail)) => Ok(tail),
+        Ok(None) => Err(status::session_not_found(key.id())),
+        Err(LogError::Corrupt(damage)) => Ok(damage.good_through),
+        Err(error) => Err(status::log(&error)),
+    }
 }
 
 fn parse(namespace: &Id, request: &v1::ReadEntriesRequest) -> Result<Range, Status> {
@@ -137,6 +139,24 @@ fn parse(namespace: &Id, request: &v1::ReadEntriesRequest) -> Result<Range, Stat
         limit: request.limit,
         kinds,
     })
+}
+
+impl Range {
+    /// The last entry of the range in a log that ends at `tail`.
+    fn end(&self, tail: Seq) -> Seq {
+        match self.through {
+            0 => tail,
+            through => through.min(tail),
+        }
+    }
+
+    fn read(&self, log: &dyn Log, tail: Seq) -> Source {
+        if self.backward {
+            Source::Backward(log.read_back(&self.key, self.end(tail).saturating_add(1)))
+        } else {
+            Source::Forward(log.read(&self.key, self.after, ReadMode::ToTail))
+        }
+    }
 }
 
 impl Reading {
@@ -177,7 +197,10 @@ impl Reading {
                 }
                 match source.next().await.transpose()? {
                     Some(ReadItem::Fact(record)) => Ok(Some(record)),
-                    Some(ReadItem::Progress(_) | ReadItem::CompleteThrough(_)) | None => Ok(None),
+                    // Before the end of the range: what was looked at is not there any more.
+                    Some(ReadItem::Progress(_) | ReadItem::CompleteThrough(_)) | None => {
+                        Err(LogError::Removed)
+                    }
                 }
             }
             Source::Backward(source) => {

@@ -53,6 +53,41 @@ async fn what_is_deleted_is_gone_and_its_id_is_free() {
 }
 
 #[tokio::test]
+async fn who_has_not_begun_to_read_is_told_too() {
+    on_each_log(async |state, _| {
+        let key = fixture::key("s1");
+        fixture::append(&*state.log, &key, fixture::session("s1")).await;
+        let mut watches = Vec::new();
+        for after in [0, 3, 6] {
+            let what = Watched::everything(key.clone(), after, true);
+            watches.push((after, state.watching().open(what).await.unwrap()));
+        }
+        let mut readings = Vec::new();
+        for direction in [v1::ReadDirection::Unspecified, v1::ReadDirection::Backward] {
+            let request = v1::ReadEntriesRequest {
+                session_id: "s1".into(),
+                direction: direction.into(),
+                ..Default::default()
+            };
+            let reading = range::open(&state.watching(), &namespace(), &request).await;
+            readings.push(reading.unwrap());
+        }
+        delete(&state, "r1", "s1").await.unwrap();
+        // What takes the id is nothing of theirs.
+        fixture::append(&*state.log, &key, fixture::session("s1")).await;
+        for (after, watch) in watches {
+            let sent: Vec<_> = watch.map(Result::unwrap).collect().await;
+            assert_eq!(sent, [Sent::Deleted(after)]);
+        }
+        for reading in readings {
+            let sent: Vec<_> = reading.map(Result::unwrap).collect().await;
+            assert_eq!(sent, [Sent::Deleted(0)]);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_repeat_is_done_already_and_touches_no_session_that_took_the_id() {
     on_each_log(async |state, _| {
         let key = fixture::key("s1");
