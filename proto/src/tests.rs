@@ -94,6 +94,7 @@ fn the_descriptor_set_holds_exactly_what_is_served() {
         "LoopService.SendMessage",
         "LoopService.StartLoop",
         "LoopService.WatchLoop",
+        "LoopService.WatchLoops",
         "SessionLogService.DeleteSession",
         "SessionLogService.ExportSession",
         "SessionLogService.ForkSession",

@@ -73,6 +73,8 @@ pub struct Index {
 struct Recent {
     digests: HashMap<StreamKey, (u64, Arc<Digest>)>,
     clock: u64,
+    /// Sessions forgotten so far: a fold that began before one of them is not kept.
+    forgotten: u64,
 }
 
 /// Which sessions a list is of.
@@ -132,7 +134,8 @@ impl Index {
     /// # Errors
     /// As [`Index::digest`].
     pub async fn brief(&self, key: &StreamKey) -> Result<Option<Brief>, IndexError> {
-        if let Some(shelf) = self.shelf.clone()
+        let is_in_memory = self.lock().digests.contains_key(key);
+        if let Some(shelf) = self.shelf.clone().filter(|_| !is_in_memory)
             && let Ok(tail) = self.log.tail(key).await
         {
             let of = key.clone();
@@ -156,7 +159,11 @@ impl Index {
 
     /// Forgets a session that has been removed from the log.
     pub fn forget(&self, key: &StreamKey) {
-        self.lock().digests.remove(key);
+        {
+            let mut recent = self.lock();
+            recent.forgotten += 1;
+            recent.digests.remove(key);
+        }
         self.troubles.over(key);
         self.clerk.forget(key);
     }
@@ -212,6 +219,31 @@ impl Index {
         Ok(whole.loops.into_iter().next())
     }
 
+    /// Loops of a session of which an entry after `after` tells something new, oldest first; those that
+    /// `brief` does not keep any more are read from the log.
+    ///
+    /// # Errors
+    /// As [`Index::digest`].
+    pub async fn loops_since(
+        &self,
+        key: &StreamKey,
+        brief: &Brief,
+        after: Seq,
+    ) -> Result<Vec<LoopDigest>, IndexError> {
+        let mut loops = Vec::new();
+        if brief.misses_loops_since(after) {
+            let mut whole = Digest::new(usize::MAX, None);
+            self.fold(key, &mut whole).await?;
+            let after = if after < brief.born { 0 } else { after };
+            let oldest = brief.loops.front().map(|oldest| oldest.id);
+            let older = |one: &LoopDigest| oldest.is_none_or(|oldest| one.id < oldest);
+            let missing = whole.loops.into_iter().take_while(older);
+            loops.extend(missing.filter(|one| one.ended_after(after)));
+        }
+        loops.extend(brief.loops_since(after).cloned());
+        Ok(loops)
+    }
+
     /// What `pick` takes from the brief of each session of `scope`, in no order. One that this
     /// version cannot read is left out; it is told where it is asked for by name. A session whose
     /// brief on disk is current is not read.
@@ -263,7 +295,10 @@ impl Index {
 
     /// The digest of whatever there is under the key.
     async fn folded(&self, key: &StreamKey) -> Result<Option<Arc<Digest>>, IndexError> {
-        let known = self.lock().get(key);
+        let (known, forgotten) = {
+            let mut recent = self.lock();
+            (recent.get(key), recent.forgotten)
+        };
         let tail = match self.log.tail(key).await {
             Ok(None) => return Ok(None),
             Ok(Some(tail)) => tail,
@@ -281,7 +316,10 @@ impl Index {
         );
         self.fold(key, &mut digest).await?;
         let digest = Arc::new(digest);
-        self.lock().put(key, Arc::clone(&digest));
+        let mut recent = self.lock();
+        if recent.forgotten == forgotten {
+            recent.put(key, Arc::clone(&digest));
+        }
         Ok(Some(digest))
     }
 

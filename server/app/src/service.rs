@@ -10,6 +10,7 @@ mod converse;
 pub mod convert;
 pub mod health;
 pub mod loops;
+pub mod overview;
 mod page;
 pub mod serve;
 pub mod session_log;
@@ -53,6 +54,7 @@ use budgets::Budgets;
 use caller::{CallerLayer, Gate};
 use health::Health;
 use loops::Loops;
+use overview::Overview;
 use session_log::{SessionLogs, Transfers};
 use watch::{Seats, Watching};
 
@@ -75,6 +77,8 @@ pub struct ServiceState {
     pub index: Arc<Index>,
     /// What of tools' arguments is not shown.
     pub fields: Fields,
+    /// What all dashboards share.
+    pub overview: Arc<Overview>,
     /// Room for watchers.
     pub seats: Arc<Seats>,
     /// Room for copies, exports and imports of sessions.
@@ -168,13 +172,18 @@ fn services(
     if state.config.server.reflection {
         routes = health::with_reflection(routes);
     }
-    let [watch, converse, read] = [state.clone(), state.clone(), state.clone()];
+    let [watch, overview, converse, read] = std::array::from_fn(|_| state.clone());
     routes
         .into_axum_router()
         .merge(wire::server_stream(
             "/loopwright.v1.LoopService/WatchLoop",
             limit,
             move |request| loops::watch_loop(watch.clone(), request),
+        ))
+        .merge(wire::server_stream(
+            "/loopwright.v1.LoopService/WatchLoops",
+            limit,
+            move |request| loops::watch_loops(overview.clone(), request),
         ))
         .merge(wire::both_ways(
             "/loopwright.v1.LoopService/Converse",

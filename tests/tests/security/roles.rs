@@ -19,6 +19,7 @@ const TABLE: &[(&str, [bool; 4])] = &[
     ("LoopService/GetLoop", READ),
     ("LoopService/ListLoops", READ),
     ("LoopService/WatchLoop", READ),
+    ("LoopService/WatchLoops", READ),
     ("SessionLogService/ListSessions", READ),
     ("SessionLogService/GetSession", READ),
     ("SessionLogService/ReadEntries", READ),

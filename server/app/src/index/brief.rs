@@ -53,6 +53,9 @@ pub struct Brief {
     pub standing: Standing,
     /// Whether the log is damaged after `seq`.
     pub damaged: bool,
+    /// The entry that made a session of a copy, which nobody was told of before; 0 for one that is none.
+    #[serde(default)]
+    pub born: Seq,
     /// How it stands with its drivers, where one was lost.
     #[serde(skip)]
     pub trouble: Option<Trouble>,
@@ -114,11 +117,42 @@ impl Brief {
         self.loops.back()
     }
 
+    /// The last loops of which an entry after `after` tells something new, oldest first: those that went
+    /// on, or ended, since.
+    pub fn loops_since(&self, after: Seq) -> impl Iterator<Item = &LoopDigest> {
+        let (after, moved) = (self.told_from(after), self.seq > after);
+        let changed = move |one: &&LoopDigest| one.ended_after(after);
+        self.loops.iter().filter(move |_| moved).filter(changed)
+    }
+
+    /// Whether loops that ended after `after` may be missing in `loops`, since there were more.
+    #[must_use]
+    pub fn misses_loops_since(&self, after: Seq) -> bool {
+        let after = self.told_from(after);
+        let all = self.starts.len() <= self.loops.len();
+        let oldest = self.loops.front();
+        !all && self.seq > after && oldest.is_none_or(|oldest| oldest.ended_after(after))
+    }
+
+    /// Who has seen a copy that was no session yet has seen nothing.
+    fn told_from(&self, after: Seq) -> Seq {
+        if after < self.born { 0 } else { after }
+    }
+
     /// Every loop, when it began and the name of its agent, oldest first.
     pub fn starts(&self) -> impl Iterator<Item = (LoopId, Timestamp, &str)> {
         let agent = |at: u32| self.agents.get(at as usize).map_or("", String::as_str);
         let starts = self.starts.iter();
         starts.map(move |&(id, at, of)| (id, at, agent(of)))
+    }
+}
+
+impl LoopDigest {
+    /// Whether it goes on, or ended by an entry after `after`.
+    #[must_use]
+    pub fn ended_after(&self, after: Seq) -> bool {
+        let ended = self.ended.as_ref();
+        ended.is_none_or(|(_, seq, _)| *seq > after)
     }
 }
 
@@ -171,6 +205,7 @@ impl Digest {
             pending: pending(&self.state),
             standing: Standing::of(&self.state),
             damaged: self.damage.is_some(),
+            born: self.born,
             trouble: None,
             agents,
             starts,

@@ -41,6 +41,8 @@ pub struct Digest {
     pub starts: Vec<(LoopId, Timestamp, Arc<Agent>)>,
     /// The last loops, oldest first; the last one may be going on.
     pub loops: VecDeque<LoopDigest>,
+    /// The entry that made a session of a copy; 0 for a session that is none.
+    pub born: Seq,
     /// What is wrong with the log after `seq`, where something is.
     pub damage: Option<Corruption>,
     keep: usize,
@@ -83,6 +85,7 @@ impl Digest {
             title: String::new(),
             starts: Vec::new(),
             loops: VecDeque::new(),
+            born: 0,
             damage: None,
             keep,
             only,
@@ -142,6 +145,7 @@ impl Digest {
                     current.last_text = cut(&e.parts, TEXT_CHARS);
                 }
             }
+            Event::SessionForked(_) | Event::SessionImported(_) => self.born = seq,
             Event::LoopEnded(e) => {
                 if let Some(current) = self.open() {
                     current.ended = Some((e.at, seq, e.reason.clone()));

@@ -11,10 +11,11 @@
 //! | viewer | yes | no | no | no | no |
 //! | sidecar | tools alone | no | yes | yes | no |
 //!
-//! *read*: GetLoop, ListLoops, WatchLoop, ListSessions, GetSession, ReadEntries, VerifySession,
-//! ExportSession, ListSidecars, ListTools, GetBudget, ListBudgets, WatchBudget. *command*: StartLoop,
-//! SendMessage, CancelLoop, PauseLoop, ResumeLoop, UpdateLimits, ResolveApproval, ResolveUnknown, Converse
-//! (which may start; a viewer watches with WatchLoop), ForkSession, ImportSession, DeleteSession, and GetModelRequest, since a body is shown
+//! *read*: GetLoop, ListLoops, WatchLoop, WatchLoops, ListSessions, GetSession, ReadEntries,
+//! VerifySession, ExportSession, ListSidecars, ListTools, GetBudget, ListBudgets, WatchBudget. *command*:
+//! StartLoop, SendMessage, CancelLoop, PauseLoop, ResumeLoop, UpdateLimits, ResolveApproval,
+//! ResolveUnknown, Converse (which may start; a viewer watches with WatchLoop), ForkSession,
+//! ImportSession, DeleteSession, and GetModelRequest, since a body is shown
 //! as it was sent, but for `tools.redact`, which an admin alone is spared. *register*: RegisterSidecar,
 //! RenewLease, DeregisterSidecar. *spend*: Reserve, Settle, Release. *budgets*: CreateBudget,
 //! UpdateBudget, DeleteBudget. Health and reflection ask for no token.
@@ -87,6 +88,7 @@ pub const ACCESS: &[(&str, Access)] = &[
     ("/loopwright.v1.LoopService/GetLoop", Access::Read),
     ("/loopwright.v1.LoopService/ListLoops", Access::Read),
     ("/loopwright.v1.LoopService/WatchLoop", Access::Read),
+    ("/loopwright.v1.LoopService/WatchLoops", Access::Read),
     (
         "/loopwright.v1.SessionLogService/ListSessions",
         Access::Read,

@@ -20,6 +20,7 @@ use loopwright_log::{
 
 use super::{
     ServiceState,
+    overview::Overview,
     watch::{Seats, Watching},
 };
 use crate::{
@@ -132,6 +133,7 @@ pub(crate) fn state_over(log: Arc<dyn Log>, script: &str, config: Config) -> (Se
         first_wait: FIRST_WAIT,
     }));
     let seats = Seats::new(config.limits.watchers, Telemetry::off());
+    let overview = Overview::new(Arc::clone(&log), Arc::clone(&index), signal.clone());
     let state = ServiceState {
         fields: Fields::new(&config.tools.redact),
         config,
@@ -141,6 +143,7 @@ pub(crate) fn state_over(log: Arc<dyn Log>, script: &str, config: Config) -> (Se
         sidecars,
         ledgers,
         index,
+        overview,
         seats,
         transfers: Arc::default(),
         drain: signal,

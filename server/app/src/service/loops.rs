@@ -14,7 +14,7 @@ use super::{
     caller::Caller,
     converse,
     convert::{commands, questions},
-    status, watch,
+    overview, status, watch,
     wire::{EncodedStream, decoded},
 };
 
@@ -169,6 +169,17 @@ impl LoopService for Loops {
         Ok(Response::new(decoded(encoded)))
     }
 
+    type WatchLoopsStream = BoxStream<'static, Result<v1::WatchLoopsResponse, Status>>;
+
+    /// In this process alone: the wire is served by [`watch_loops`].
+    async fn watch_loops(
+        &self,
+        request: Request<v1::WatchLoopsRequest>,
+    ) -> Result<Response<Self::WatchLoopsStream>, Status> {
+        let encoded = watch_loops(self.0.clone(), request).await?.into_inner();
+        Ok(Response::new(decoded(encoded)))
+    }
+
     type ConverseStream = BoxStream<'static, Result<v1::ConverseResponse, Status>>;
 
     /// In this process alone: the wire is served by `converse::converse`.
@@ -196,6 +207,21 @@ pub async fn watch_loop(
     let what = what.map_err(|all| status::invalid(&all))?;
     let watch = state.watching().open(what).await?;
     Ok(Response::new(watch::response(watch)))
+}
+
+/// WatchLoops, encoded.
+///
+/// # Errors
+/// As WatchLoops names them.
+pub async fn watch_loops(
+    state: ServiceState,
+    request: Request<v1::WatchLoopsRequest>,
+) -> Result<Response<EncodedStream<v1::WatchLoopsResponse>>, Status> {
+    let caller = Caller::of(&request)?;
+    let filter = questions::watch_loops(request.into_inner());
+    let filter = filter.map_err(|all| status::invalid(&all))?;
+    let items = overview::open(&state, &caller.namespace, filter).await?;
+    Ok(Response::new(items))
 }
 
 impl ServiceState {

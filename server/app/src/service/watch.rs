@@ -26,7 +26,7 @@ use super::{
 use crate::{drain::DrainSignal, index::Index, redaction::Fields};
 
 pub use feed::{Sent, Watch};
-pub use seats::{SEATS_OF_SESSION, Seat, Seats};
+pub use seats::{SEATS_OF_NAMESPACE, SEATS_OF_SESSION, Seat, Seats};
 
 /// What watching takes.
 #[derive(Clone)]
@@ -58,12 +58,14 @@ impl Watching {
     /// # Errors
     /// As WatchLoop names them.
     pub async fn open_seated(&self, what: Watched, seat: Seat) -> Result<Watch, Status> {
+        // Before the look: a session that is deleted from here on ends what reads it.
+        let source = self.log.read(&what.key, what.after, ReadMode::Follow);
         self.check_cursor(&what).await?;
         let over = self.is_over(&what).await?;
         let source = if over {
             stream::empty().boxed()
         } else {
-            self.log.read(&what.key, what.after, ReadMode::Follow)
+            source
         };
         Ok(Watch::new(source, what, over, self, seat))
     }

@@ -1,7 +1,7 @@
 //! Messages that are encoded already: what a hundred watchers are sent is made once.
 //!
 //! Boundary: bytes in, bytes out; which message they are is in the type alone. The generated
-//! servers encode a struct per watcher, so the three streaming rpcs are routed here, past them.
+//! servers encode a struct per watcher, so the rpcs that many watch are routed here, past them.
 
 use std::{marker::PhantomData, sync::Arc};
 

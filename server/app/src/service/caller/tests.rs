@@ -87,8 +87,8 @@ fn roles_reach_as_far_as_the_table_says() {
     assert!(!reaches("user").contains("CreateBudget") && reaches("user").contains("Reserve"));
     assert_eq!(
         reaches("viewer"),
-        "GetBudget ListBudgets WatchBudget GetLoop ListLoops WatchLoop ListSessions GetSession \
-         ReadEntries VerifySession ExportSession ListSidecars ListTools"
+        "GetBudget ListBudgets WatchBudget GetLoop ListLoops WatchLoop WatchLoops ListSessions \
+         GetSession ReadEntries VerifySession ExportSession ListSidecars ListTools"
     );
     assert_eq!(
         reaches("sidecar"),

@@ -1,5 +1,7 @@
 //! Questions: what is asked for, checked whole.
 
+use std::collections::BTreeMap;
+
 use loopwright_core::ids::LoopId;
 use loopwright_log::{Id, Seq, StreamKey};
 use loopwright_proto::v1;
@@ -22,6 +24,33 @@ pub struct Watched {
     pub kinds: KindSet,
     /// The loop whose end is the end of the stream.
     pub until: Option<LoopId>,
+}
+
+/// Which loops to watch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoopFilter {
+    /// In one of these states; none = in any.
+    pub states: Vec<v1::LoopState>,
+    /// With all of these labels.
+    pub labels: BTreeMap<String, String>,
+    /// Of this agent.
+    pub agent: Option<Id>,
+}
+
+impl LoopFilter {
+    /// Whether a loop in this state passes.
+    #[must_use]
+    pub fn wants(&self, state: v1::LoopState) -> bool {
+        self.states.is_empty() || self.states.contains(&state)
+    }
+
+    /// Whether a loop of this agent passes.
+    #[must_use]
+    pub fn wants_agent(&self, name: &str) -> bool {
+        self.agent
+            .as_ref()
+            .is_none_or(|agent| agent.as_str() == name)
+    }
 }
 
 impl Watched {
@@ -54,6 +83,20 @@ pub fn watch(request: &v1::WatchLoopRequest, namespace: &Id) -> Result<Watched, 
         kinds,
         until,
     })
+}
+
+/// Checks a WatchLoops.
+///
+/// # Errors
+/// Every violation.
+pub fn watch_loops(request: v1::WatchLoopsRequest) -> Result<LoopFilter, Violations> {
+    let mut all = Violations::default();
+    let filter = LoopFilter {
+        states: fields::states(&request.states, "states", &mut all),
+        labels: fields::labels(request.labels, &mut all),
+        agent: fields::optional_id("agent", &request.agent, &mut all),
+    };
+    all.check(filter)
 }
 
 /// Checks a GetLoop.

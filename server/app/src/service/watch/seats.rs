@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use loopwright_log::StreamKey;
+use loopwright_log::{Id, StreamKey, StreamKind};
 use tonic::Status;
 
 use crate::{
@@ -15,6 +15,8 @@ use crate::{
 
 /// Streams that may watch one session at once.
 pub const SEATS_OF_SESSION: u32 = 1_000;
+/// Streams that may watch all loops of one namespace at once.
+pub const SEATS_OF_NAMESPACE: u32 = 100;
 
 /// The watchers of this server.
 #[derive(Debug)]
@@ -54,18 +56,30 @@ impl Seats {
     /// # Errors
     /// RESOURCE_EXHAUSTED, TOO_MANY_WATCHERS.
     pub fn take(self: &Arc<Self>, key: &StreamKey) -> Result<Seat, Status> {
+        self.take_of(key, SEATS_OF_SESSION, "session")
+    }
+
+    /// Room for one more who watches all loops of a namespace.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED, TOO_MANY_WATCHERS.
+    pub fn take_overview(self: &Arc<Self>, namespace: &Id) -> Result<Seat, Status> {
+        // No stream of that name is ever watched.
+        let id = Id::parse("overview").expect("a word is an id");
+        let key = StreamKey::new(StreamKind::Log, namespace, &id);
+        self.take_of(&key, SEATS_OF_NAMESPACE, "namespace")
+    }
+
+    fn take_of(self: &Arc<Self>, key: &StreamKey, limit: u32, of: &str) -> Result<Seat, Status> {
         let mut taken = self.lock();
         if taken.all >= self.limit {
             return Err(status::too_many_watchers(self.limit.into(), "server"));
         }
-        let of_session = taken.by_session.entry(key.clone()).or_default();
-        if *of_session >= SEATS_OF_SESSION {
-            return Err(status::too_many_watchers(
-                SEATS_OF_SESSION.into(),
-                "session",
-            ));
+        let seated = taken.by_session.get(key).copied().unwrap_or(0);
+        if seated >= limit {
+            return Err(status::too_many_watchers(limit.into(), of));
         }
-        *of_session += 1;
+        taken.by_session.insert(key.clone(), seated + 1);
         taken.all += 1;
         Ok(Seat {
             seats: Arc::clone(self),
