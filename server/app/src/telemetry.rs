@@ -33,7 +33,7 @@ mod spans;
 mod tests;
 
 pub use metrics::{Metrics, Tally, TokenCounts};
-pub use spans::{LoopSpan, ModelCallSpan, ModelOutcome, ToolCallSpan, fail, model_done};
+pub use spans::{LoopSpan, ModelCallSpan, ModelOutcome, ToolCallSpan, fail, looked_up, model_done};
 
 /// The way to spans and counts. Cheap to clone.
 #[derive(Debug, Clone)]

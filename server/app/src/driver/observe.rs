@@ -9,7 +9,7 @@ use std::{
 };
 
 use loopwright_core::{
-    Entry, Event,
+    Cause, Entry, Event,
     event::ModelCallCompleted,
     ids::{Attempt, CallId, Timestamp},
     outcome::EndReason,
@@ -25,7 +25,7 @@ use crate::{
     effects::CallTrace,
     telemetry::{
         LoopSpan, ModelCallSpan, ModelOutcome, Tally, Telemetry, TokenCounts, ToolCallSpan, fail,
-        model_done,
+        looked_up, model_done,
     },
 };
 
@@ -40,6 +40,7 @@ const HIDDEN: &str = "(not shown: tools.redact names this tool)";
 pub(super) struct LoopSpans {
     step: Option<(Span, Option<String>)>,
     calls: BTreeMap<(CallId, Attempt), Call>,
+    lookups: BTreeMap<CallId, Call>,
     _driver: Option<Tally>,
 }
 
@@ -103,6 +104,33 @@ impl Driver {
         self.begin(key, span, "tool", request.part.tool.clone(), parent)
     }
 
+    /// The trace of a lookup, and the begin of its time.
+    pub(super) fn lookup_trace(&mut self, request: &ToolRequest) -> CallTrace {
+        let parent = self.call_parent();
+        let telemetry = &self.world.telemetry;
+        let span = match telemetry.tracing_on() {
+            false => Span::none(),
+            true => telemetry.tool_lookup(
+                parent.as_deref(),
+                &ToolCallSpan {
+                    tool: &request.part.tool,
+                    session: self.key.id(),
+                    call: &request.call.to_string(),
+                    attempt: request.attempt,
+                },
+            ),
+        };
+        let traceparent = telemetry.traceparent(&span).or(parent);
+        let lookup = Call {
+            span,
+            began: Instant::now(),
+            provider: "lookup",
+            name: request.part.tool.clone(),
+        };
+        self.spans.lookups.insert(request.call, lookup);
+        CallTrace { traceparent }
+    }
+
     fn begin(
         &mut self,
         key: (CallId, Attempt),
@@ -143,6 +171,15 @@ impl Driver {
 
     /// Takes in an entry that has just been applied.
     pub(super) fn observe(&mut self, entry: &Entry) {
+        if let Cause::Lookup { call, not_known } = &entry.cause {
+            let completed = |event: &Event| matches!(event, Event::ToolCallCompleted(_));
+            let outcome = match not_known {
+                Some(_) => "not_known",
+                None if entry.events.iter().any(completed) => COMPLETED,
+                None => "never_started",
+            };
+            self.lookup_ended(*call, outcome);
+        }
         for event in &entry.events {
             match event {
                 Event::LoopStarted(_) => self.world.telemetry.metrics().loop_started(),
@@ -229,6 +266,15 @@ impl Driver {
         }
     }
 
+    fn lookup_ended(&mut self, call: CallId, outcome: &'static str) {
+        let Some(lookup) = self.spans.lookups.remove(&call) else {
+            return;
+        };
+        let metrics = self.world.telemetry.metrics();
+        metrics.tool_lookup(&lookup.name, outcome, lookup.began.elapsed());
+        looked_up(&lookup.span, outcome);
+    }
+
     fn call_failed(&mut self, key: (CallId, Attempt), kind: &str, message: &str) {
         let Some(call) = self.spans.calls.remove(&key) else {
             return;
@@ -257,6 +303,9 @@ impl Driver {
         // What was cancelled with the loop reports no end of its own.
         for call in std::mem::take(&mut self.spans.calls).into_values() {
             self.count_failed(&call, ABORTED, "given up with its loop");
+        }
+        while let Some(call) = self.spans.lookups.keys().next().copied() {
+            self.lookup_ended(call, ABORTED);
         }
         let telemetry = &self.world.telemetry;
         telemetry.metrics().loop_ended(e.reason.label());

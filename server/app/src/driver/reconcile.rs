@@ -20,7 +20,6 @@ use super::{
 };
 use crate::{
     effects::{
-        CallTrace,
         budget::{Charged, Refused},
         progress::ProgressSink,
     },
@@ -274,9 +273,7 @@ impl Driver {
         let attempt = request.attempt;
         let sink = self.sink(call, attempt);
         let flight = sink.flight().clone();
-        let trace = CallTrace {
-            traceparent: self.call_parent(),
-        };
+        let trace = self.lookup_trace(&request);
         let passed = self.world.clock.now().since(request.first_at);
         let passed = Duration::from_millis(passed);
         let sidecars = Arc::clone(&self.world.sidecars);

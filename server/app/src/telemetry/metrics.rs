@@ -46,6 +46,8 @@ pub struct Metrics {
     model_latency: Histogram<f64>,
     tool_calls: Counter<u64>,
     tool_latency: Histogram<f64>,
+    tool_lookups: Counter<u64>,
+    tool_lookup_latency: Histogram<f64>,
     drivers: UpDownCounter<i64>,
     drivers_lost: Counter<u64>,
     watchers: UpDownCounter<i64>,
@@ -125,6 +127,14 @@ impl Metrics {
                 "loopwright.tool.latency",
                 "Attempts of tool calls, in seconds",
             ),
+            tool_lookups: counter(
+                "loopwright.tool.lookups",
+                "Questions to sidecars what became of a call in doubt, by outcome",
+            ),
+            tool_lookup_latency: seconds(
+                "loopwright.tool.lookup.latency",
+                "Questions to sidecars what became of a call in doubt, in seconds",
+            ),
             drivers: gauge("loopwright.drivers", "Sessions driven now"),
             drivers_lost: counter("loopwright.drivers.lost", "Drivers lost, by cause"),
             watchers: gauge("loopwright.watchers", "Watch streams open now"),
@@ -203,6 +213,17 @@ impl Metrics {
             .record(took.as_secs_f64(), std::slice::from_ref(&tool));
         self.tool_calls
             .add(1, &[tool, KeyValue::new("outcome", outcome.to_owned())]);
+    }
+
+    /// It was found out, or not, what became of a tool call in doubt; `outcome` is `completed`,
+    /// `never_started`, `not_known` or `aborted`. The time that a call took which was found running and
+    /// was rejoined is in it.
+    pub fn tool_lookup(&self, tool: &str, outcome: &'static str, took: Duration) {
+        let tool = KeyValue::new("tool", tool.to_owned());
+        self.tool_lookup_latency
+            .record(took.as_secs_f64(), std::slice::from_ref(&tool));
+        self.tool_lookups
+            .add(1, &[tool, KeyValue::new("outcome", outcome)]);
     }
 
     /// A driver was lost; `cause` is `panicked`, `lost` (the fence, or a refusal of the log), or

@@ -193,6 +193,30 @@ impl Telemetry {
         })
     }
 
+    /// The span of a lookup, from the first question to the answer that counts; it ends when it is
+    /// dropped. `attempt` is the one that is in doubt.
+    #[must_use]
+    pub fn tool_lookup(&self, parent: Option<&str>, call: &ToolCallSpan<'_>) -> Span {
+        self.span(parent, || {
+            tracing::info_span!(
+                target: "loopwright::trace",
+                parent: None,
+                "lookup_tool",
+                otel.name = format!("lookup_tool {}", call.tool),
+                otel.kind = "client",
+                gen_ai.tool.name = call.tool,
+                gen_ai.tool.type = "function",
+                gen_ai.tool.call.id = call.call,
+                gen_ai.conversation.id = call.session,
+                loopwright.attempt = i64::from(call.attempt),
+                loopwright.lookup.outcome = field::Empty,
+                error.type = field::Empty,
+                otel.status_code = field::Empty,
+                otel.status_description = field::Empty,
+            )
+        })
+    }
+
     /// The `traceparent` of a span, to hang others from: a step's for its calls, a call's for the
     /// request that it makes. `None` when tracing is off; pass on the loop's then.
     #[must_use]
@@ -230,6 +254,14 @@ pub fn model_done(span: &Span, outcome: &ModelOutcome<'_>) {
     );
     for attribute in usage(&outcome.tokens) {
         span.set_attribute(attribute.key, attribute.value);
+    }
+}
+
+/// Adds to a lookup's span what it found; not to know is a failure.
+pub fn looked_up(span: &Span, outcome: &str) {
+    span.record("loopwright.lookup.outcome", outcome);
+    if !matches!(outcome, "completed" | "never_started") {
+        fail(span, outcome, "nobody can say what became of the call");
     }
 }
 

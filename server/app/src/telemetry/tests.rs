@@ -79,6 +79,37 @@ fn attribute(span: &SpanData, key: &str) -> Option<String> {
 }
 
 #[test]
+fn a_lookup_says_what_it_found_and_not_to_know_is_a_failure() {
+    let (telemetry, memory, _guard) = traced_to_memory();
+    for (tool, outcome) in [("calc__add", "never_started"), ("calc__sub", "not_known")] {
+        let call = ToolCallSpan {
+            tool,
+            session: "s1",
+            call: "c2",
+            attempt: 1,
+        };
+        let span = telemetry.tool_lookup(Some(CALLER), &call);
+        looked_up(&span, outcome);
+    }
+    let spans = memory.get_finished_spans().unwrap();
+    let (found, lost) = (
+        named(&spans, "lookup_tool calc__add"),
+        named(&spans, "lookup_tool calc__sub"),
+    );
+    let caller = context::parse(CALLER).unwrap();
+    assert_eq!(found.parent_span_id, caller.span_id());
+    assert_eq!(found.span_kind, SpanKind::Client);
+    for (span, outcome, error) in [
+        (found, "never_started", None),
+        (lost, "not_known", Some("not_known".to_owned())),
+    ] {
+        let told = attribute(span, "loopwright.lookup.outcome");
+        assert_eq!(told.as_deref(), Some(outcome));
+        assert_eq!(attribute(span, "error.type"), error);
+    }
+}
+
+#[test]
 fn a_loop_is_one_trace_under_its_caller_though_two_processes_run_it() {
     // The first process starts the loop and makes a model call; only the text survives it.
     let (first, first_spans, guard) = traced_to_memory();

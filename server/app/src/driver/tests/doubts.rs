@@ -41,8 +41,9 @@ async fn fake(rig: &Rig, tools: &[&str]) -> Fake {
     fake
 }
 
-/// The events of a loop whose driver was lost while the tool's first attempt ran.
-async fn interrupted(tool: &str) -> (Vec<Event>, Fake) {
+/// The events of a loop whose driver was lost while the tool's first attempt ran; by which word the
+/// meters counted the one lookup.
+async fn interrupted(tool: &str) -> (Vec<Event>, Fake, String) {
     let first = rig(&calls(tool));
     let fake = fake(&first, &[tool]).await;
     let mut started = fake.state.started.subscribe();
@@ -61,7 +62,12 @@ async fn interrupted(tool: &str) -> (Vec<Event>, Fake) {
     let ended = until_ended(&first.log, &a, 1);
     let events = tokio::time::timeout(PATIENCE, ended).await.unwrap();
     assert_eq!(reasons(&events), [EndReason::Completed]);
-    (events, fake)
+    let page = next.telemetry.metrics().render();
+    let counted = page.lines().find_map(|line| {
+        let line = line.strip_prefix("loopwright_tool_lookups_total{outcome=\"")?;
+        line.strip_suffix(&format!("\",tool=\"fake__{tool}\"}} 1"))
+    });
+    (events, fake, counted.unwrap_or(&page).to_owned())
 }
 
 /// What happened to the call, by kind and attempt.
@@ -88,7 +94,8 @@ fn output(events: &[Event]) -> &str {
 
 #[tokio::test]
 async fn a_call_that_ended_while_nobody_listened_is_found_completed() {
-    let (events, fake) = interrupted("done").await;
+    let (events, fake, counted) = interrupted("done").await;
+    assert_eq!(counted, "completed");
     let expected = [
         ("ToolCallStarted", 1),
         ("ToolCallInDoubt", 1),
@@ -103,7 +110,8 @@ async fn a_call_that_ended_while_nobody_listened_is_found_completed() {
 
 #[tokio::test]
 async fn a_call_that_still_runs_is_rejoined() {
-    let (events, fake) = interrupted("joins").await;
+    let (events, fake, counted) = interrupted("joins").await;
+    assert_eq!(counted, "completed");
     assert_eq!(output(&events), "rejoined");
     assert_eq!(fake.state.calls.lock().unwrap().len(), 1);
     assert_eq!(fake.state.rejoined.lock().unwrap().len(), 1);
@@ -111,7 +119,8 @@ async fn a_call_that_still_runs_is_rejoined() {
 
 #[tokio::test]
 async fn a_call_that_never_started_is_made_again() {
-    let (events, fake) = interrupted("never").await;
+    let (events, fake, counted) = interrupted("never").await;
+    assert_eq!(counted, "never_started");
     let expected = [
         ("ToolCallStarted", 1),
         ("ToolCallInDoubt", 1),
@@ -129,7 +138,8 @@ async fn a_call_that_never_started_is_made_again() {
 
 #[tokio::test]
 async fn a_call_that_nobody_knows_of_is_unknown() {
-    let (events, _fake) = interrupted("unsure").await;
+    let (events, _fake, counted) = interrupted("unsure").await;
+    assert_eq!(counted, "not_known");
     let expected = [
         ("ToolCallStarted", 1),
         ("ToolCallInDoubt", 1),

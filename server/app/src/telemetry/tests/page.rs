@@ -31,6 +31,7 @@ fn the_metrics_page_shows_what_was_counted() {
     metrics.model_cost("openai", "m-1", 1_200);
     metrics.model_cost("openai", "m-1", 34);
     metrics.tool_call("calc__add", "failed", Duration::from_millis(3));
+    metrics.tool_lookup("calc__add", "not_known", Duration::from_millis(3));
     metrics.show_log(|| Stats {
         appends: 12,
         syncs: 3,
@@ -50,6 +51,8 @@ fn the_metrics_page_shows_what_was_counted() {
         "loopwright_model_latency_seconds_bucket{provider=\"openai\",le=\"0.05\"} 1",
         "loopwright_tool_calls_total{outcome=\"failed\",tool=\"calc__add\"} 1",
         "loopwright_tool_latency_seconds_count{tool=\"calc__add\"} 1",
+        "loopwright_tool_lookups_total{outcome=\"not_known\",tool=\"calc__add\"} 1",
+        "loopwright_tool_lookup_latency_seconds_count{tool=\"calc__add\"} 1",
         "loopwright_watchers 1",
         "loopwright_log_appends_total 12",
         "loopwright_log_syncs_total 3",
