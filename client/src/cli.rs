@@ -16,10 +16,12 @@ mod control;
 mod exit;
 mod log;
 mod run;
+mod screen;
 mod sessions;
 mod spinner;
 mod terminal;
 mod tools;
+mod top;
 mod watch;
 
 use std::io;
@@ -38,6 +40,7 @@ pub use run::{RunCommand, run};
 pub use sessions::SessionsCommand;
 pub use terminal::{Interrupts, Terminal};
 pub use tools::ToolsCommand;
+pub use top::TopCommand;
 pub use watch::WatchCommand;
 
 use crate::{Client, ClientOptions, DEFAULT_URL, Error};
@@ -55,6 +58,8 @@ pub enum ClientCommand {
     Resume(ControlCommand),
     /// Move limits of a loop that is going on; what is not named stays
     Limits(Box<LimitsCommand>),
+    /// Show the loops of the server, live
+    Top(TopCommand),
     /// Let a tool call that waits for approval run
     Approve(AnswerCommand),
     /// Refuse a tool call that waits for approval; the model is told so
@@ -118,6 +123,7 @@ pub async fn execute(
             ClientCommand::Pause(control) => control.pause(&client, terminal).await,
             ClientCommand::Resume(control) => control.resume(&client, terminal).await,
             ClientCommand::Limits(limits) => limits.execute(&client, terminal).await,
+            ClientCommand::Top(top) => top.execute(&client, terminal).await,
             ClientCommand::Approve(answer) => answer.execute(true, &client, terminal).await,
             ClientCommand::Deny(answer) => answer.execute(false, &client, terminal).await,
             ClientCommand::Resolve(resolve) => resolve.execute(&client, terminal).await,
@@ -166,6 +172,7 @@ impl ClientCommand {
             Self::Watch(watch) => &watch.connect,
             Self::Pause(control) | Self::Resume(control) => &control.connect,
             Self::Limits(limits) => &limits.connect,
+            Self::Top(top) => &top.connect,
             Self::Approve(answer) | Self::Deny(answer) => &answer.connect,
             Self::Resolve(resolve) => &resolve.answer.connect,
             Self::Sessions(sessions) => sessions.connect_args(),

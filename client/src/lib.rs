@@ -3,6 +3,7 @@
 //! ```text
 //! Client --command, with request_id--> server        retried on UNAVAILABLE, always with the same id
 //! Client --watch(session, after seq)--> Watch        entries once and in order; text never doubled
+//! Client --watch_loops(filters)----> LoopsWatch   where every loop stands, then what changes
 //! Client --converse(start | attach)---> Conversation commands up; entries, deltas and replies down
 //! ```
 //!
@@ -17,6 +18,7 @@ mod converse;
 mod error;
 mod link;
 mod options;
+mod overview;
 mod read;
 mod reader;
 mod sessions;
@@ -33,6 +35,7 @@ pub use converse::{Accepted, CommandReply, Conversation, ConverseEvent, Opening}
 pub use error::{Error, FieldViolation, Rejection};
 pub use loopwright_proto::v1;
 pub use options::{ClientOptions, DEFAULT_URL};
+pub use overview::{LoopsEvent, LoopsWatch};
 pub use read::ReadEntries;
 pub use sessions::Export;
 pub use text::TextAssembler;

@@ -7,5 +7,6 @@ mod cli;
 mod commands;
 mod converse;
 pub(crate) mod fake;
+mod overview;
 pub(crate) mod session;
 mod watch;

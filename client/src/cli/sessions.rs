@@ -21,6 +21,8 @@ use crate::render::{
 
 /// Pages that are read at most for a list that a filter of this side thins out.
 const MAX_PAGES: usize = 1_000;
+/// Characters of what is wrong with a session.
+const PROBLEM: usize = 500;
 
 /// Sessions of the server.
 #[derive(Debug, Clone, Subcommand)]
@@ -121,6 +123,9 @@ impl ListSessions {
         } else {
             let rows: Vec<_> = sessions.iter().map(|one| row(one, now())).collect();
             for line in table(&HEAD, &rows) {
+                terminal.line(&line)?;
+            }
+            for line in problem_lines(&sessions) {
                 terminal.line(&line)?;
             }
             if let Some(sum) = sum(&sessions) {
@@ -286,9 +291,24 @@ fn facts(session: &SessionSummary, now: Duration) -> Vec<(&'static str, String)>
         ("created", at(session.created_at.as_ref())),
         ("changed", at(session.updated_at.as_ref())),
         ("title", plain(&session.title, 80)),
+        ("problem", plain(&session.problem, PROBLEM)),
     ];
     facts.retain(|(_, value)| !value.is_empty());
     facts
+}
+
+/// What is wrong with sessions, under their list.
+fn problem_lines(sessions: &[SessionSummary]) -> Vec<String> {
+    let troubled = sessions.iter().filter(|one| !one.problem.is_empty());
+    let told = troubled.map(|one| {
+        let problem = plain(&one.problem, PROBLEM);
+        format!("{}: {problem}", one.session_id)
+    });
+    let mut lines: Vec<String> = told.collect();
+    if !lines.is_empty() {
+        lines.insert(0, String::new());
+    }
+    lines
 }
 
 fn queued(messages: u32) -> String {
@@ -327,7 +347,7 @@ fn pending_row(call: &PendingCall) -> Vec<String> {
     ]
 }
 
-fn tokens(totals: &Totals) -> u64 {
+pub(super) fn tokens(totals: &Totals) -> u64 {
     let usage = totals.usage.unwrap_or_default();
     read_tokens(&usage).saturating_add(usage.output_tokens)
 }
@@ -386,13 +406,13 @@ fn plain(text: &str, limit: usize) -> String {
     shown.take(limit).collect()
 }
 
-fn now() -> Duration {
+pub(super) fn now() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
 }
 
-fn age(at: Option<&Timestamp>, now: Duration) -> String {
+pub(super) fn age(at: Option<&Timestamp>, now: Duration) -> String {
     let Some(at) = at else {
         return String::new();
     };
@@ -400,7 +420,7 @@ fn age(at: Option<&Timestamp>, now: Duration) -> String {
     age_words(now.saturating_sub(then))
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
+pub(super) fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text
         .split_once('=')
         .ok_or_else(|| format!("{text:?} is not KEY=VALUE, such as team=search"))?;

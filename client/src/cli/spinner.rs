@@ -1,6 +1,6 @@
 //! A spinner with the time for each tool call that runs.
 //!
-//! Boundary: the only module that knows `indicatif`; draws to standard error. Invariant: at most
+//! Boundary: draws to standard error, by `indicatif`. Invariant: at most
 //! [`MAX_SPINNERS`] lines move at a time.
 
 use std::collections::BTreeMap;

@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal as _, Write};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use super::screen::Screen;
 use super::spinner::Spinners;
 use crate::render::{Piece, Style};
 
@@ -20,6 +21,8 @@ pub struct Terminal {
     err: Box<dyn Write + Send>,
     style: Style,
     spinners: Option<Spinners>,
+    /// Whether what was written can be drawn over.
+    draws: bool,
     interrupts: Interrupts,
     input: Box<dyn io::Read + Send>,
     /// Whether somebody can be asked.
@@ -50,6 +53,7 @@ impl Terminal {
                 user_messages: false,
             },
             spinners: live.then(Spinners::new),
+            draws: io::stdout().is_terminal() && capable,
             interrupts: Interrupts::Process(None),
             input: Box::new(io::stdin()),
             asks: io::stdin().is_terminal(),
@@ -68,6 +72,7 @@ impl Terminal {
             err: Box::new(err),
             style: Style::default(),
             spinners: None,
+            draws: false,
             interrupts,
             input: Box::new(io::empty()),
             asks: false,
@@ -92,6 +97,11 @@ impl Terminal {
     #[must_use]
     pub fn style(&self) -> Style {
         self.style
+    }
+
+    /// Lines that can be drawn over; `None` where standard output is no terminal.
+    pub(super) fn screen(&self) -> Option<Screen> {
+        self.draws.then(Screen::new)
     }
 
     /// A line of the command's answer.

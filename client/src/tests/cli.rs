@@ -1,6 +1,7 @@
 mod answers;
 mod control;
 mod logs;
+mod top;
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};

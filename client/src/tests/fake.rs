@@ -19,7 +19,7 @@ use loopwright_proto::v1::{
     CommandStatus, ConverseRequest, Delta, Goodbye, GoodbyeReason, Heartbeat, ListSessionsRequest,
     LoopSummary, ReadEntriesResponse, Reply, ResolveApprovalRequest, ResolveUnknownRequest,
     UpdateLimitsRequest, WatchLoopResponse, converse_request::Command, converse_response,
-    read_entries_response, watch_loop_response,
+    read_entries_response, watch_loop_response, watch_loops_response,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
@@ -71,6 +71,8 @@ pub(crate) struct State {
     pub(crate) cursors: Vec<u64>,
     /// The credential of the last command.
     pub(crate) authorization: Option<String>,
+    /// What each stream of WatchLoops tells before it is cut, in the order in which they begin.
+    pub(crate) overviews: VecDeque<Vec<watch_loops_response::Item>>,
     cancelled: bool,
     hung_up: bool,
     live: usize,

@@ -8,7 +8,7 @@ use loopwright_proto::v1::{
     ResolveApprovalRequest, ResolveApprovalResponse, ResolveUnknownRequest, ResolveUnknownResponse,
     ResumeLoopRequest, ResumeLoopResponse, SendMessageRequest, SendMessageResponse,
     StartLoopRequest, StartLoopResponse, UpdateLimitsRequest, UpdateLimitsResponse,
-    WatchLoopRequest, WatchLoopResponse,
+    WatchLoopRequest, WatchLoopResponse, WatchLoopsRequest, WatchLoopsResponse,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,6 +19,7 @@ use super::{Fake, Items, watch_item};
 #[tonic::async_trait]
 impl LoopService for Fake {
     type WatchLoopStream = Items<WatchLoopResponse>;
+    type WatchLoopsStream = Items<WatchLoopsResponse>;
     type ConverseStream = Items<ConverseResponse>;
 
     async fn start_loop(
@@ -145,6 +146,18 @@ impl LoopService for Fake {
         let fake = self.clone();
         tokio::spawn(fake.play(request.after_seq, ends, sink));
         let items = ReceiverStream::new(items).map(|item| item.map(watch_item));
+        Ok(Response::new(items.boxed()))
+    }
+
+    async fn watch_loops(
+        &self,
+        _request: Request<WatchLoopsRequest>,
+    ) -> Result<Response<Self::WatchLoopsStream>, Status> {
+        self.command("watch_loops", "")?;
+        let items = self.state().overviews.pop_front().unwrap_or_default();
+        let told = |item| Ok(WatchLoopsResponse { item: Some(item) });
+        let cut = futures_util::stream::iter([Err(Status::unavailable("cut"))]);
+        let items = futures_util::stream::iter(items).map(told).chain(cut);
         Ok(Response::new(items.boxed()))
     }
 
