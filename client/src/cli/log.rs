@@ -48,7 +48,8 @@ pub enum LogCommand {
 }
 
 /// Decide a recorded session again with its recorded outcomes. Ends with 0 where every entry is decided
-/// as it was logged, else with 1 after the first that is not.
+/// as it was logged, else with 1 after the first that is not. With --model: 0 wherever the two part, 1 where
+/// the model cannot be called.
 #[derive(Debug, Clone, Args)]
 pub struct LogReplay {
     /// The session
@@ -67,6 +68,11 @@ pub struct LogReplay {
     /// Write it as a golden session: a name in server/core/tests/golden, or a file
     #[arg(long, value_name = "NAME_OR_FILE")]
     pub golden: Option<String>,
+    /// Run the session again with this model, which gets the recorded results of tools; no tool is
+    /// called. Says where the two runs part and what each cost. The model is called from here, with
+    /// this configuration, and what it costs is real
+    #[arg(long, value_name = "MODEL", conflicts_with = "golden")]
+    pub model: Option<String>,
     /// The outcome as one line of JSON, with both sides of a divergence whole
     #[arg(long)]
     pub json: bool,

@@ -72,9 +72,14 @@ impl Cli {
             Command::Client(ClientCommand::Log(LogCommand::Repair(repair))) => {
                 done(Box::pin(offline::repair(repair, place)).await)
             }
+            Command::Client(ClientCommand::Log(LogCommand::Replay(replay)))
+                if replay.model.is_some() =>
+            {
+                done(Box::pin(replay::run(replay, place)).await)
+            }
             _ if place.is_given() => done(Err(anyhow::anyhow!(
                 "--config and --set configure a server, and this command starts none; they go with \
-                 serve, run --local, config, demo and log repair"
+                 serve, run --local, config, demo, log repair and log replay --model"
             ))),
             Command::Sidecar(command) => done(
                 Box::pin(loopwright_sidecars::run(command))
@@ -85,7 +90,7 @@ impl Cli {
                 done(Box::pin(offline::run(log)).await)
             }
             Command::Client(ClientCommand::Log(LogCommand::Replay(replay))) => {
-                done(Box::pin(replay::run(replay)).await)
+                done(Box::pin(replay::run(replay, place)).await)
             }
             Command::Client(command) => {
                 let mut terminal = Terminal::stdio();

@@ -7,6 +7,7 @@
 
 mod diff;
 mod golden;
+mod rerun;
 mod source;
 
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ use loopwright_core::{
 };
 use serde::Serialize;
 
+use super::Where;
 use golden::Golden;
 use source::{Line, Source};
 
@@ -48,8 +50,12 @@ struct Parted {
     newer: Vec<String>,
 }
 
-/// Runs the command: 0 where every entry is decided as it was logged, 1 otherwise.
-pub(super) async fn run(command: LogReplay) -> anyhow::Result<ExitCode> {
+/// Runs the command: 0 where every entry is decided as it was logged, 1 otherwise. With another model,
+/// see [`rerun`].
+pub(super) async fn run(command: LogReplay, place: Where) -> anyhow::Result<ExitCode> {
+    if let Some(model) = &command.model {
+        return Box::pin(rerun::run(&command, model, &place)).await;
+    }
     let mut terminal = Terminal::stdio();
     let mut golden = command.golden.as_deref().map(Golden::at).transpose()?;
     let Source { name, mut lines } = source::open(&command).await?;
@@ -182,4 +188,4 @@ fn say_parted(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

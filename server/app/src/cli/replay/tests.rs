@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
-fn recorded(name: &str) -> PathBuf {
+pub(super) fn recorded(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../core/tests/golden");
     folder.join(format!("{name}.jsonl"))
 }
@@ -19,7 +19,7 @@ fn of(file: &Path) -> LogReplay {
     Parsed::parse_from(["replay", "--file", file.to_str().unwrap()]).replay
 }
 
-async fn all(file: &Path) -> Vec<Line> {
+pub(super) async fn all(file: &Path) -> Vec<Line> {
     let lines = source::open(&of(file)).await.unwrap().lines;
     lines.map(|line| line.unwrap()).collect().await
 }
