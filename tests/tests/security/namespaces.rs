@@ -1,7 +1,7 @@
 //! What is in one namespace is not there for another.
 
-use anyhow::{Result, bail, ensure};
-use loopwright_client::{Client, ConverseEvent, Error, Opening};
+use anyhow::{Context as _, Result, bail, ensure};
+use loopwright_client::{Client, ConverseEvent, Error, LoopsEvent, Opening};
 use loopwright_proto::v1::{
     CancelLoopRequest, GetLoopRequest, GetSessionRequest, ReadEntriesRequest,
     RegisterSidecarRequest, SendMessageRequest, StartLoopRequest, send_message_request::Input,
@@ -90,6 +90,12 @@ async fn a_session_is_not_there_for_another_namespace() -> Result<()> {
             .is_empty()
     );
     ensure!(blue.list_loops(Default::default()).await?.loops.is_empty());
+    let first = blue.watch_loops(Default::default()).next().await;
+    let first = first.context("a snapshot")??;
+    ensure!(
+        matches!(&first, LoopsEvent::Snapshot(loops) if loops.is_empty()),
+        "{first:?}"
+    );
     // The same ids mean another session there, and this one is left alone.
     blue.start_loop(request).await?;
     let others = to_end(&blue, "same", "").await?;

@@ -51,7 +51,8 @@ pub(super) struct Trail {
     pub(super) models: Vec<String>,
     /// What the session has used.
     pub(super) spent: Totals,
-    model: String,
+    /// The model that is asked now.
+    pub(super) model: String,
 }
 
 /// Where two runs part.
