@@ -24,7 +24,7 @@ pub enum LoopsEvent {
     /// one after each interruption.
     Snapshot(Vec<LoopSummary>),
     /// A loop that began or went on, or that left the filters, as it stands now.
-    Changed(LoopSummary),
+    Changed(Box<LoopSummary>),
     /// A session was deleted, with all of its loops; it need not be one that was told of.
     Deleted {
         /// The session.
@@ -109,7 +109,7 @@ impl LoopsWatch {
             Some(Item::SnapshotEnd(_)) => Some(LoopsEvent::Snapshot(
                 self.snapshot.take().unwrap_or_default(),
             )),
-            Some(Item::Changed(one)) => Some(LoopsEvent::Changed(one)),
+            Some(Item::Changed(one)) => Some(LoopsEvent::Changed(Box::new(one))),
             Some(Item::DeletedSessionId(session_id)) => Some(LoopsEvent::Deleted { session_id }),
             Some(Item::Heartbeat(_)) => Some(LoopsEvent::Heartbeat),
             Some(Item::Goodbye(_)) => {

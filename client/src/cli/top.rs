@@ -216,7 +216,7 @@ impl Board {
                     self.leaving
                         .insert(place.clone(), Instant::now() + FAREWELL);
                 }
-                self.loops.insert(place, one);
+                self.loops.insert(place, *one);
             }
             LoopsEvent::Deleted { session_id } => {
                 self.loops.retain(|(session, _), _| *session != session_id);

@@ -33,7 +33,7 @@ async fn next(watch: &mut LoopsWatch) -> String {
     };
     match watch.next().await.unwrap().unwrap() {
         LoopsEvent::Snapshot(loops) => format!("[{}]", names(&loops)),
-        LoopsEvent::Changed(one) => names(&[one]),
+        LoopsEvent::Changed(one) => names(&[*one]),
         LoopsEvent::Deleted { session_id } => format!("-{session_id}"),
         LoopsEvent::Heartbeat => "heartbeat".to_owned(),
         LoopsEvent::Interrupted { .. } => "lost".to_owned(),

@@ -26,7 +26,7 @@ impl Board {
                 self.loops = loops.into_iter().map(|one| (place(&one), one)).collect();
             }
             LoopsEvent::Changed(one) => {
-                self.loops.insert(place(&one), one);
+                self.loops.insert(place(&one), *one);
             }
             LoopsEvent::Deleted { session_id } => {
                 self.loops.retain(|(session, _), _| *session != session_id);

@@ -59,7 +59,7 @@ async fn the_table_shows_what_waits_first_and_lets_ended_loops_go() {
         ..one("new", LoopState::Ended, 190)
     };
     assert!(board.is_new(&ended));
-    board.take(LoopsEvent::Changed(ended.clone()));
+    board.take(LoopsEvent::Changed(Box::new(ended.clone())));
     assert!(!board.is_new(&ended), "told twice, it is shown once");
     assert_eq!(
         sessions(&board),
@@ -86,7 +86,11 @@ async fn ended_loops_stay_where_they_are_asked_for() {
         keeps_ended: true,
         ..Board::default()
     };
-    board.take(LoopsEvent::Changed(one("s1", LoopState::Ended, 1)));
+    board.take(LoopsEvent::Changed(Box::new(one(
+        "s1",
+        LoopState::Ended,
+        1,
+    ))));
     tokio::time::advance(FAREWELL * 2).await;
     board.forget_gone();
     assert_eq!(sessions(&board), ["s1"]);
