@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use loopwright_core::ledger::Used;
 use loopwright_log::{
-    AppendError, BackStream, BlobError, BlobRef, Failure, KeyPage, KeyQuery, LogError, Progress,
-    ReadMode, ReadStream, Seq, Stats, StreamKey, StreamKind,
+    AppendError, BackStream, BlobError, BlobRef, Failure, KeyPage, KeyQuery, LogError, Moves,
+    Progress, ReadMode, ReadStream, Seq, Stats, StreamKey, StreamKind,
 };
 
 use super::*;
@@ -96,6 +96,10 @@ impl Log for Mortal {
 
     fn keys(&self, query: KeyQuery) -> BoxFuture<'_, Result<KeyPage, LogError>> {
         self.log.keys(query)
+    }
+
+    fn moves(&self, kind: StreamKind) -> Moves {
+        self.log.moves(kind)
     }
 
     fn remove<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<bool, LogError>> {

@@ -13,6 +13,7 @@ use loopwright_core::{
     effect::{EffectKey, wanted},
     ids::{Attempt, CallId, LoopId},
     input::{Command, Mode, TimerWhy},
+    ledger::OnExhausted,
     outcome::ModelFailure,
     state::{LoopRun, ToolPhase},
 };
@@ -320,6 +321,8 @@ fn within(limits: &Limits, facts: &ModelFacts) -> Arc<Limits> {
         deadline_ms: None,
         idle_timeout_ms: None,
         approval_timeout_ms: None,
+        // Nobody is here to raise them.
+        on_exhausted: OnExhausted::End,
         ..limits.clone()
     };
     let price = facts.price.map(|price| (facts.name.clone(), price));
