@@ -9,12 +9,12 @@ use loopwright_tests::scene::{self, PATIENCE};
 
 /// The loops that are known.
 #[derive(Debug, Default)]
-pub struct Board {
+pub(super) struct Board {
     loops: BTreeMap<(String, String), LoopSummary>,
     /// Snapshots that came.
-    pub snapshots: u32,
+    pub(super) snapshots: u32,
     /// Connections that were lost.
-    pub lost: u32,
+    pub(super) lost: u32,
 }
 
 impl Board {
@@ -37,7 +37,7 @@ impl Board {
     }
 
     /// Reads on until what is known is as wanted.
-    pub async fn until(
+    pub(super) async fn until(
         &mut self,
         watch: &mut LoopsWatch,
         wanted: impl Fn(&Self) -> bool,
@@ -57,31 +57,31 @@ impl Board {
     }
 
     /// Loops that are known.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.loops.len()
     }
 
     /// Loops in a state.
-    pub fn count(&self, state: LoopState) -> usize {
+    pub(super) fn count(&self, state: LoopState) -> usize {
         let of = self.loops.values().filter(|one| one.state() == state);
         of.count()
     }
 
     /// Loops that ended as completed.
-    pub fn completed(&self) -> usize {
+    pub(super) fn completed(&self) -> usize {
         let of = self.loops.values();
         of.filter(|one| one.end_reason() == EndReason::Completed)
             .count()
     }
 
     /// One of them.
-    pub fn get(&self, session: &str, of: &str) -> Option<&LoopSummary> {
+    pub(super) fn get(&self, session: &str, of: &str) -> Option<&LoopSummary> {
         self.loops.get(&(session.to_owned(), of.to_owned()))
     }
 }
 
 /// Asks a model something, in a session of this name.
-pub fn ask_in(session: &str, model: &str) -> StartLoopRequest {
+pub(super) fn ask_in(session: &str, model: &str) -> StartLoopRequest {
     StartLoopRequest {
         session_id: session.to_owned(),
         ..scene::ask(model)
