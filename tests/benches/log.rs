@@ -141,7 +141,7 @@ async fn appends(dir: &Path, sync: bool, each: u64) -> Result<Run> {
     let body = Bytes::from(format!("{{\"x\":\"{}\"}}", "x".repeat(RECORD - 134)));
     let mut run = timed(each, |n| {
         let (log, body) = (log.clone(), body.clone());
-        async move { fill(&*log, &key(n)?, each, &body).await }
+        async move { fill(&log, &key(n)?, each, &body).await }
     })
     .await?;
     let Stats {
@@ -190,7 +190,7 @@ async fn restarts(dir: &Path, streams: u32) -> Result<()> {
     for wave in (0..streams).collect::<Vec<_>>().chunks(1000) {
         let keys = wave.iter().map(|n| key(u64::from(*n)));
         let keys = keys.collect::<Result<Vec<_>>>()?;
-        try_join_all(keys.iter().map(|key| fill(&*log, key, 3, &body))).await?;
+        try_join_all(keys.iter().map(|key| fill(&log, key, 3, &body))).await?;
     }
     log.close().await?;
     drop(log);
