@@ -22,6 +22,9 @@ pub struct Workload {
     pub result_bytes: u32,
     /// Pieces in which the mock streams each reply.
     pub pieces: u32,
+    /// Whether the mock counts the tokens of each prompt, so that the conversation is compacted when it
+    /// fills its window; else every prompt counts the same.
+    pub counted: bool,
 }
 
 impl Workload {
@@ -33,6 +36,7 @@ impl Workload {
             steps,
             result_bytes: 200,
             pieces: 1,
+            counted: false,
         }
     }
 
@@ -43,9 +47,13 @@ impl Workload {
             steps,
             result_bytes,
             pieces,
+            counted,
             ..
         } = self;
-        format!("W loop={number} steps={steps} bytes={result_bytes} pieces={pieces} .")
+        let counted = u32::from(*counted);
+        format!(
+            "W loop={number} steps={steps} bytes={result_bytes} pieces={pieces} counted={counted} ."
+        )
     }
 
     /// Tool calls of all loops.

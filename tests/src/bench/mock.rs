@@ -41,6 +41,10 @@ pub struct Seen {
     pub p50_ms: f64,
     /// And 99 in 100.
     pub p99_ms: f64,
+    /// The overhead of each step of the first loop, in order, milliseconds.
+    pub steps_ms: Vec<f64>,
+    /// Bytes of the longest request.
+    pub longest: u64,
 }
 
 #[derive(Default)]
@@ -58,6 +62,7 @@ pub(super) struct OneLoop {
     tool_ms: f64,
     tool_calls: u32,
     overheads_ms: Vec<f64>,
+    longest: u64,
     pub(super) done: bool,
 }
 
@@ -139,8 +144,9 @@ async fn chat(State(mock): State<Mock>, body: Bytes) -> impl IntoResponse {
                 .push(whole - std::mem::take(&mut one.tool_ms));
         }
         one.step += 1;
+        one.longest = one.longest.max(body.len() as u64);
         one.done = one.step > order.steps;
-        let reply = order.reply(one.step, one.done);
+        let reply = order.reply(one.step, one.done, body.len());
         one.ready = Some(Instant::now());
         reply
     };
@@ -154,6 +160,7 @@ struct Order {
     steps: u32,
     bytes: u32,
     pieces: u32,
+    counted: bool,
 }
 
 impl Order {
@@ -167,11 +174,12 @@ impl Order {
             steps: number()?,
             bytes: number()?,
             pieces: number()?,
+            counted: number()? == 1,
         })
     }
 
     /// A reply as server-sent events: one tool call, or the last text, and the usage.
-    fn reply(&self, step: u32, last: bool) -> String {
+    fn reply(&self, step: u32, last: bool, asked_bytes: usize) -> String {
         let mut events = String::with_capacity(1024);
         let mut event = |delta: &str, finish: &str| {
             events
@@ -198,10 +206,12 @@ impl Order {
             event(&call, "null");
             event("{}", "\"tool_calls\"");
         }
-        events.push_str(
-            "data: {\"id\":\"r\",\"choices\":[],\"usage\":{\"prompt_tokens\":100,\
-             \"completion_tokens\":20,\"total_tokens\":120}}\n\ndata: [DONE]\n\n",
-        );
+        let prompt = if self.counted { asked_bytes / 4 } else { 100 };
+        let total = prompt + 20;
+        events.push_str(&format!(
+            "data: {{\"id\":\"r\",\"choices\":[],\"usage\":{{\"prompt_tokens\":{prompt},\
+             \"completion_tokens\":20,\"total_tokens\":{total}}}}}\n\ndata: [DONE]\n\n",
+        ));
         events
     }
 }
@@ -252,6 +262,11 @@ impl Mock {
             seconds,
             p50_ms: percentile(&overheads, 50.0),
             p99_ms: percentile(&overheads, 99.0),
+            steps_ms: all
+                .first()
+                .map(|one| one.overheads_ms.clone())
+                .unwrap_or_default(),
+            longest: all.iter().map(|one| one.longest).max().unwrap_or_default(),
         }
     }
 }

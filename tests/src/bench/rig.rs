@@ -62,6 +62,7 @@ pub async fn floor_child() -> Result<()> {
         steps,
         result_bytes,
         pieces,
+        counted: false,
     };
     let before = cpu_ms(std::process::id())?;
     floor::run(work, base, &model, &sidecar, sync).await?;
@@ -189,6 +190,7 @@ impl Rig {
             steps,
             result_bytes,
             pieces,
+            ..
         } = work;
         let order = FloorOrder {
             work: [loops, steps, result_bytes, pieces],
