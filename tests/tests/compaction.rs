@@ -1,5 +1,10 @@
 //! A loop that outgrows its model's window, from outside: what the model is sent, and what the log says.
 
+#[path = "compaction/read_output.rs"]
+mod read_output;
+#[path = "compaction/recap.rs"]
+mod recap;
+
 use anyhow::{Context as _, Result, ensure};
 use loopwright_client::Client;
 use loopwright_proto::v1::{
@@ -11,14 +16,36 @@ use loopwright_tests::scene::{self, Stage, end_of, kinds};
 const STEPS: u32 = 300;
 const WINDOW: u64 = 20_000;
 
-/// Asks for a tool that is not there, with much to say, without end. Tokens are counted by the script:
-/// one for four bytes of the prompt.
+/// Tokens of content that a step of the script adds, one for four bytes: the text, the call's name, its
+/// arguments and its id, and the result with its own.
+const STEP_TOKENS: u64 = (24 * 28 + 10 + 21 + 9 + 36 + 16) / 4;
+
+/// Asks for a tool that is not there, with much to say, without end; in the third step it says something
+/// worth keeping. Tokens are counted by the script: one for four bytes of the prompt.
 fn script() -> String {
     let words = "The work goes on as it did. ".repeat(24);
-    format!(
-        "at_end: repeat\nturns:\n- text: \"{words}\"\n  tool_calls:\n  - tool: none__such\n    \
-         arguments: {{ place: somewhere }}\n"
-    )
+    let turn = |text: &str, times: u32| {
+        format!(
+            "- text: \"{text}\"\n  repeat: {times}\n  tool_calls:\n  - tool: none__such\n    \
+             arguments: {{ place: somewhere }}\n"
+        )
+    };
+    let fact = "I found it.\\nNote: the vault opens with Q7-kite.\\nOn with it.";
+    let turns = [turn(&words, 2), turn(fact, 1), turn(&words, 10_000)];
+    format!("turns:\n{}", turns.concat())
+}
+
+/// How many compactions `steps` steps may take: from where the first leaves the window at the most and at
+/// the least full, to the next check that finds it above the threshold.
+fn expected(steps: u32) -> std::ops::RangeInclusive<usize> {
+    const CHECK: u64 = 5;
+    let (threshold, target) = (WINDOW * 6 / 10, WINDOW / 2);
+    // It goes by whole groups, and a recap need not fill its room of an eighth of the target.
+    let least_full = target - STEP_TOKENS - target / 8;
+    let until = |from: u64| ((threshold - from).div_ceil(STEP_TOKENS)).div_ceil(CHECK) * CHECK;
+    let after_first = u64::from(steps) - until(0);
+    let count = |interval: u64| usize::try_from(1 + after_first / interval).unwrap_or(usize::MAX);
+    count(until(least_full))..=count(until(target))
 }
 
 fn start(context: ContextOptions) -> StartLoopRequest {
@@ -33,9 +60,7 @@ fn start(context: ContextOptions) -> StartLoopRequest {
             context: Some(context),
             ..Agent::default()
         }),
-        input: Some(Input::Text(
-            "Remember: the vault opens with Q7-kite. Then work.".to_owned(),
-        )),
+        input: Some(Input::Text("Look for the key, then work.".to_owned())),
         ..StartLoopRequest::default()
     }
 }
@@ -77,10 +102,10 @@ async fn three_hundred_steps_fit_a_small_window_and_a_fact_of_the_first_lasts() 
         (last.kind(), last.trigger()),
         (CompactionKind::TurnsDropped, CompactionTrigger::Threshold)
     );
-    // About 210 tokens a step: from half of the window to above six tenths at a check of every fifth.
+    let expected = expected(STEPS);
     ensure!(
-        (15..=40).contains(&done.len()),
-        "{} compactions",
+        expected.contains(&done.len()),
+        "{} compactions, expected {expected:?}",
         done.len()
     );
     for one in &done {

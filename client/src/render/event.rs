@@ -5,8 +5,8 @@
 
 use loopwright_proto::v1::{
     BudgetAmount, BudgetDimension, BudgetRef, BudgetScope, ContextCompacted, Message,
-    ModelCallCompleted, ModelCallFailed, ModelCallStarted, Part, ToolCallCompleted, ToolCallFailed,
-    ToolResult, Usage, event::Kind, part,
+    ModelCallCompleted, ModelCallFailed, ModelCallPurpose, ModelCallStarted, Part, RecapFallback,
+    ToolCallCompleted, ToolCallFailed, ToolResult, Usage, event::Kind, part,
 };
 
 use super::ending::{budget_words, counted, summary_line};
@@ -107,8 +107,21 @@ pub(super) fn compacted_words(e: &ContextCompacted) -> String {
     } else {
         ", short of its target"
     };
+    let by = match e.recap_fallback() {
+        _ if e.recap_by_model => ", recap by a model".to_owned(),
+        RecapFallback::Unspecified => String::new(),
+        why => format!(
+            ", recap by the rule (model: {})",
+            label(why.as_str_name(), "RECAP_FALLBACK_")
+        ),
+    };
+    let dropped = match e.messages_dropped {
+        0 => String::new(),
+        1 => ", 1 message dropped".to_owned(),
+        count => format!(", {count} messages dropped"),
+    };
     format!(
-        "{} from seq {} through {}: {} to {} tokens{missed}",
+        "{} from seq {} through {}: {} to {} tokens{dropped}{missed}{by}",
         label(e.kind().as_str_name(), "COMPACTION_KIND_"),
         e.from_seq,
         e.through_seq,
@@ -305,6 +318,7 @@ fn loop_event(kind: &Kind) -> Option<(&'static str, String)> {
 
 fn started_words(e: &ModelCallStarted) -> String {
     let step = match e.step {
+        _ if e.purpose() == ModelCallPurpose::Recap => "recap, ".to_owned(),
         0 => String::new(),
         step => format!("step {step}, "),
     };

@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use loopwright_proto::v1::{
-    Delta, Entry, LoopEnded, MessageAdded, MessageOrigin, ModelCallCompleted, PendingState,
-    UnknownPolicy, delta::Content, event::Kind, part,
+    Delta, Entry, LoopEnded, MessageAdded, MessageOrigin, ModelCallCompleted, ModelCallPurpose,
+    PendingState, UnknownPolicy, delta::Content, event::Kind, part,
 };
 use loopwright_proto::well_known::Timestamp;
 
@@ -166,6 +166,8 @@ impl RunView {
         let at = entry.committed_at.as_ref();
         for event in &entry.events {
             match &event.kind {
+                // What is told of a recap is the compaction that it was for.
+                Some(Kind::ModelCallCompleted(e)) if e.purpose() == ModelCallPurpose::Recap => {}
                 Some(Kind::ModelCallCompleted(e)) => self.completed(e, pieces),
                 Some(Kind::ModelCallFailed(e)) => {
                     let line = format!("✗ model call failed, {}", failed_words(e));

@@ -162,8 +162,9 @@ impl Sidecars {
     }
 
     /// The tools that a new step of a session is offered, ordered by name: those of each sidecar of
-    /// the namespace that is healthy, or lost for no longer than a call would wait for it. A
-    /// `selection` names tools (`<sidecar>__<tool>`) or whole sidecars; `None` is all of them.
+    /// the namespace that is healthy, or lost for no longer than a call would wait for it, and the
+    /// built-in one. A `selection` names tools (`<sidecar>__<tool>`) or whole sidecars; `None` is all
+    /// of them.
     #[must_use]
     pub fn tools(&self, namespace: &str, selection: Option<&[String]>) -> Arc<ToolSet> {
         self.catalog.tools(self, namespace, selection)

@@ -16,6 +16,9 @@ mod change;
 
 pub use change::LimitsChange;
 
+/// The built-in tool that reads results back, by its name on the model's wire.
+pub const READ_OUTPUT: &str = "loopwright__read_output";
+
 /// Who answers: the model and how it is asked.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Agent {
@@ -48,7 +51,8 @@ pub struct Agent {
     /// JSON Schema of the result, where the loop must end in JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_schema: Option<String>,
-    /// Tools by name, `<sidecar>__<tool>` or `<sidecar>`; absent: all healthy ones; empty: none.
+    /// Tools by name, `<sidecar>__<tool>` or `<sidecar>`; absent: all healthy ones, and
+    /// [`READ_OUTPUT`] with them; empty: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<Vec<String>>,
     /// Named budgets that every model call reserves on, beside the loop's own limits.
@@ -328,6 +332,12 @@ impl ToolSet {
             .binary_search_by(|tool| tool.name.as_str().cmp(name))
             .ok()
             .map(|at| &self.0[at])
+    }
+
+    /// Whether the model can read results back, so that a notice may say so.
+    #[must_use]
+    pub fn reads_output(&self) -> bool {
+        self.get(READ_OUTPUT).is_some()
     }
 
     /// All of them, ordered by name.

@@ -7,6 +7,7 @@
 
 mod plan;
 mod recap;
+mod writing;
 
 #[cfg(test)]
 mod tests;
@@ -15,8 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{budget::MARGIN_PER_PROMPT, ids::CallId, state::State};
 
-pub use plan::{Goal, Plan, plan, shorten};
+pub use plan::{Goal, Plan, carry_out, plan, room, shorten, to_drop, whole_by};
 pub use recap::{Item, ItemKind, Recap};
+pub use writing::{RecapAsk, RecapFallback, SYSTEM_PROMPT};
 
 /// Bytes to a token, where no provider has counted yet.
 const BYTES_PER_TOKEN: u64 = 4;
@@ -36,6 +38,10 @@ pub struct ContextTerms {
     pub target_permille: u32,
     /// Latest messages that are kept whole, unless the ceiling cannot be met otherwise.
     pub min_recent_messages: u32,
+    /// The model that writes the recap where the regular check compacts; absent: it follows from a
+    /// rule, as it does where the prompt would not fit and a step cannot wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recap_by_model: Option<String>,
 }
 
 /// Why a conversation is compacted.
@@ -76,6 +82,7 @@ impl Default for ContextTerms {
             check_every: 5,
             target_permille: 500,
             min_recent_messages: 10,
+            recap_by_model: None,
         }
     }
 }

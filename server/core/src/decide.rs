@@ -21,6 +21,7 @@ mod control;
 mod landing;
 mod message;
 mod model;
+mod recap;
 mod step;
 mod timer;
 mod tool;

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use crate::{
     agent::{Agent, Limits, ToolSet},
     budget::Bound,
-    context::{CompactionTrigger, Recap, Shortened},
+    context::{CompactionTrigger, Recap, RecapAsk, RecapFallback, Shortened},
     ids::{Attempt, CallId, Epoch, LoopId, Seq, Timestamp},
     message::Parts,
     outcome::{AbandonReason, EndReason, ModelFailureKind, StopReason},
@@ -326,6 +326,9 @@ facts! {
         pub call: CallId,
         /// Its attempt.
         pub attempt: Attempt,
+        /// What recap it is to write, where it is no step of the loop.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub recap: Option<RecapAsk>,
     }
     /// See [`Event::ContextCompacted`].
     ContextCompacted {
@@ -352,6 +355,12 @@ facts! {
         /// Results that are told shorter from now on.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         pub shortened: Vec<Shortened>,
+        /// Whether a model wrote the recap.
+        #[serde(default, skip_serializing_if = "crate::message::is_false")]
+        pub by_model: bool,
+        /// Why none did, where one was to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub fallback: Option<RecapFallback>,
     }
     /// See [`Event::ModelCallStarted`].
     ModelCallStarted {
@@ -371,6 +380,9 @@ facts! {
         /// What set the cap.
         #[serde(default, skip_serializing_if = "Bound::is_configured")]
         pub bound: Bound,
+        /// What recap it is to write, where it is no step of the loop.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub recap: Option<RecapAsk>,
     }
     /// See [`Event::ModelCallCompleted`].
     ModelCallCompleted {
@@ -400,6 +412,9 @@ facts! {
         /// What it cost, micro-USD, where the model has a price.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub cost_micro_usd: Option<u64>,
+        /// Whether it wrote a recap, which is no part of the conversation.
+        #[serde(default, skip_serializing_if = "crate::message::is_false")]
+        pub recap: bool,
     }
     /// See [`Event::ModelCallFailed`].
     ModelCallFailed {

@@ -94,6 +94,8 @@ pub enum AbandonReason {
     Deadline,
     /// The loop was paused, or its limits moved, before the attempt was made.
     Paused,
+    /// A budget does not cover it, and the loop goes on without it: of recaps alone.
+    NotCovered,
 }
 
 /// How an attempt of a model call failed.

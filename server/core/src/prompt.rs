@@ -1,5 +1,7 @@
 //! What a model call is asked: a view of the state, rendered by a provider when the call starts.
 
+mod recap;
+
 use std::sync::Arc;
 
 use crate::{
@@ -40,6 +42,8 @@ pub struct ModelRequest {
     pub concludes: bool,
     /// What the model is told behind all that was said, in this call alone.
     pub note: Option<String>,
+    /// Whether it asks for a recap: what it says is shown to nobody as the model's word.
+    pub recap: bool,
 }
 
 /// One request to a tool.
@@ -55,6 +59,8 @@ pub struct ToolRequest {
     pub part: CallPart,
     /// When its first attempt started.
     pub first_at: Timestamp,
+    /// Whether the model can read its whole result back by the call's id, where it is told less.
+    pub reads_output: bool,
 }
 
 impl ModelRequest {
@@ -85,6 +91,9 @@ impl State {
         else {
             return None;
         };
+        if let Some(ask) = model.recap {
+            return Some(self.recap_request(model, ask, max_output_tokens));
+        }
         Some(ModelRequest {
             call: model.call,
             attempt: model.attempt,
@@ -96,6 +105,7 @@ impl State {
             max_output_tokens,
             concludes: self.concludes(),
             note: left::note(self),
+            recap: false,
         })
     }
 
@@ -111,6 +121,7 @@ impl State {
             epoch: self.epoch,
             part: active.call_part(tool.index).filter(|_| dispatched)?.clone(),
             first_at: tool.first_at?,
+            reads_output: self.tools.reads_output(),
         })
     }
 
@@ -119,6 +130,9 @@ impl State {
     pub fn budget_request(&self) -> Option<Ask> {
         let model = self.active.as_ref()?.model.as_ref()?;
         let reserving = model.phase == ModelPhase::Reserving;
+        if let Some(ask) = model.recap {
+            return reserving.then(|| self.recap_budget(ask));
+        }
         let own = self.own_grant().ok().filter(|_| reserving)?;
         Some(Ask {
             output: own.reserved.output,

@@ -66,6 +66,16 @@ const PAUSES: [&str; 6] = [
     "resumed by somebody",
     "resumed by a limit",
 ];
+/// Ends of recaps that a model was to write, each of which some seed must show.
+const RECAPS: [&str; 7] = [
+    "recap by a model",
+    "recap Budget",
+    "recap Failed",
+    "recap Cut",
+    "recap Empty",
+    "recap TooLarge",
+    "recap Interrupted",
+];
 const REASONS: [&str; 12] = [
     "completed",
     "max_steps",
@@ -187,6 +197,11 @@ fn count(outcome: &Outcome, seen: &mut BTreeMap<String, u64>) {
                 Nudge::Conclude(_) => "nudge Conclude".to_owned(),
             });
         }
+        if let Event::ContextCompacted(e) = event {
+            let why = e.fallback.map(|why| format!("recap {why:?}"));
+            let by_model = e.by_model.then(|| "recap by a model".to_owned());
+            why.or(by_model).into_iter().for_each(&mut also);
+        }
         if let Event::ApprovalResolved(e) = event {
             also(format!("approval {:?}", e.outcome));
             if e.outcome == ApprovalOutcome::Expired && e.allowed {
@@ -220,7 +235,7 @@ fn count(outcome: &Outcome, seen: &mut BTreeMap<String, u64>) {
 
 fn never(seen: &BTreeMap<String, u64>) -> Vec<&'static str> {
     let all = Event::KINDS.iter().chain(&REASONS).chain(&ANSWERS);
-    let all = all.chain(&NUDGES).chain(&PAUSES).copied();
+    let all = all.chain(&NUDGES).chain(&PAUSES).chain(&RECAPS).copied();
     all.filter(|what| !seen.contains_key(*what)).collect()
 }
 

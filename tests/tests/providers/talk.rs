@@ -97,6 +97,7 @@ impl Talk {
     pub(super) fn request(&mut self) -> ModelRequest {
         self.current = CallId(self.state.next_call);
         self.apply(Event::ModelCallStarted(ModelCallStarted {
+            recap: None,
             step: 1,
             call: self.current,
             attempt: 1,
@@ -145,6 +146,7 @@ impl Talk {
     pub(super) fn take(&mut self, reply: &ModelReply) {
         let call = self.current;
         self.apply(Event::ModelCallCompleted(ModelCallCompleted {
+            recap: false,
             call,
             attempt: 1,
             parts: Arc::clone(&reply.parts),

@@ -17,7 +17,7 @@ mod server;
 
 pub use agent::{
     BudgetConfig, CacheTtl, ContextConfig, LimitsConfig, LoopConfig, OnExhausted,
-    PromptCacheConfig, RetryConfig,
+    PromptCacheConfig, RecapBy, RetryConfig,
 };
 pub use model::{LongContextConfig, ModelConfig, PriceConfig, Provider};
 pub use redaction::{RedactionConfig, SecretKind};

@@ -183,7 +183,9 @@ impl Driver {
         for event in &entry.events {
             match event {
                 Event::LoopStarted(_) => self.world.telemetry.metrics().loop_started(),
-                Event::ModelCallStarted(e) if e.attempt == 1 => self.step_began(),
+                Event::ModelCallStarted(e) if e.attempt == 1 && e.recap.is_none() => {
+                    self.step_began();
+                }
                 Event::ModelCallCompleted(e) => self.model_ended(e),
                 Event::ModelCallFailed(e) => {
                     self.call_failed((e.call, e.attempt), &word(&e.kind), &e.message);

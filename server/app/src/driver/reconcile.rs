@@ -21,6 +21,7 @@ use super::{
 use crate::{
     effects::{
         budget::{Charged, Refused},
+        model::Transcript,
         progress::ProgressSink,
     },
     sidecars::SessionRef,
@@ -186,7 +187,13 @@ impl Driver {
         let sink = self.sink(call, attempt);
         let trace = self.model_trace(&request);
         let models = Arc::clone(&self.world.models);
-        let reply = models.call(&mut self.transcript, request, trace, sink);
+        let reply = if request.recap {
+            // Of another conversation, and for nobody's eyes: neither the cache nor watchers get it.
+            let sink = sink.muted();
+            models.call(&mut Transcript::default(), request, trace, sink)
+        } else {
+            models.call(&mut self.transcript, request, trace, sink)
+        };
         let (sidecars, clock) = (Arc::clone(&self.world.sidecars), self.world.clock);
         let ended = async move {
             match reply.await {

@@ -46,6 +46,7 @@ pub struct ProgressSink {
     thinking: Channel,
     flight: Flight,
     first_at: Option<Instant>,
+    mute: bool,
 }
 
 #[derive(Default)]
@@ -76,7 +77,14 @@ impl ProgressSink {
             thinking,
             flight: Flight::default(),
             first_at: None,
+            mute: false,
         }
+    }
+
+    /// The same sink, of which nobody is shown anything.
+    #[must_use]
+    pub fn muted(self) -> Self {
+        Self { mute: true, ..self }
     }
 
     /// How far the effect is; whoever runs it says so here.
@@ -168,6 +176,9 @@ impl ProgressSink {
     }
 
     fn publish(&self, channel: u16, offset: u64, payload: Bytes, keep: Keep) {
+        if self.mute {
+            return;
+        }
         let topic = ProgressTopic {
             anchor: self.anchor,
             call: self.call.0,

@@ -10,13 +10,14 @@ mod deadline;
 mod failure;
 mod lookup;
 mod output;
+pub(crate) mod read_output;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
-use loopwright_core::agent::ToolSpec;
+use loopwright_core::agent::{READ_OUTPUT, ToolSpec};
 use loopwright_core::message::ToolOutput;
 use loopwright_core::outcome::ToolFailure;
 use loopwright_core::prompt::ToolRequest;
@@ -71,6 +72,9 @@ pub(crate) async fn run(
             false,
         ));
     };
+    if sidecar == read_output::BUILT_IN {
+        return built_in(sidecars, call, tool, arguments).await;
+    }
     let reached = sidecars.reach(&call.session.namespace, sidecar).await;
     let (live, link) =
         reached.map_err(|why| not_executed(format!("sidecar `{sidecar}`: {why}"), true))?;
@@ -102,7 +106,27 @@ pub(crate) async fn run(
             return Err(of_sidecar(sidecar, unreadable));
         }
     };
-    Ok(output::of(result, sidecars, call.session).await)
+    Ok(output::of(result, sidecars, call).await)
+}
+
+/// A call that the server itself carries out.
+async fn built_in(
+    sidecars: &Sidecars,
+    call: Call<'_>,
+    tool: &str,
+    arguments: &str,
+) -> Result<ToolOutput, ToolFailure> {
+    if call.spec.name != READ_OUTPUT {
+        return Err(not_executed(
+            format!("there is no built-in tool `{tool}`"),
+            false,
+        ));
+    }
+    let most_chars = sidecars.limits().max_output_chars;
+    let read = read_output::run(&**sidecars.log(), call.session, arguments, most_chars);
+    let patience = Duration::from_millis(call.spec.timeout_ms);
+    let late = |_| not_executed(format!("the log was not read within {patience:?}"), true);
+    tokio::time::timeout(patience, read).await.map_err(late)?
 }
 
 async fn send(

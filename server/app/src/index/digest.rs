@@ -134,12 +134,12 @@ impl Digest {
                     current.restarts = current.restarts.saturating_add(1);
                 }
             }
-            Event::ModelCallStarted(e) => {
+            Event::ModelCallStarted(e) if e.recap.is_none() => {
                 if let Some(current) = self.open() {
                     current.model.clone_from(&e.model);
                 }
             }
-            Event::ModelCallCompleted(e) => {
+            Event::ModelCallCompleted(e) if !e.recap => {
                 let said = e.parts.iter().any(|part| matches!(part, Part::Text(_)));
                 if let Some(current) = self.open().filter(|_| said) {
                     current.last_text = cut(&e.parts, TEXT_CHARS);

@@ -163,14 +163,16 @@ impl Fields {
     /// What is remembered of calls, in one line each, without what stood behind the tool's name.
     fn recap(&self, recap: &Recap) -> Option<Recap> {
         let tool_of = |text: &str| {
-            let (tool, _) = text.split_once('(')?;
-            self.covers(tool).then(|| tool.to_owned())
+            let (name, _) = text.split_once('(')?;
+            // The call's handle stands before it.
+            let tool = name.split_once(' ').map_or(name, |(_, tool)| tool);
+            self.covers(tool).then(|| name.to_owned())
         };
         let mut shown: Option<Recap> = None;
         for (at, item) in recap.items.iter().enumerate() {
-            if let Some(tool) = tool_of(&item.text) {
+            if let Some(name) = tool_of(&item.text) {
                 shown.get_or_insert_with(|| recap.clone()).items[at].text =
-                    format!("{tool}([redacted])");
+                    format!("{name}([redacted])");
             }
         }
         shown

@@ -226,6 +226,7 @@ pub(crate) fn started(n: u32, at: u64, text: &str) -> Entry {
         limits: None,
     };
     let call = event::ModelCallStarted {
+        recap: None,
         step: 1,
         call: CallId(n),
         attempt: 1,
@@ -241,6 +242,7 @@ pub(crate) fn started(n: u32, at: u64, text: &str) -> Entry {
 /// The model asks for one tool, which is dispatched.
 pub(crate) fn asks(model_call: u32, call: u32) -> Entry {
     let reply = event::ModelCallCompleted {
+        recap: false,
         call: CallId(model_call),
         attempt: 1,
         parts: Arc::new(vec![

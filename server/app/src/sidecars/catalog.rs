@@ -7,10 +7,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use loopwright_core::agent::{ToolSet, ToolSpec};
+use loopwright_core::agent::{READ_OUTPUT, ToolSet, ToolSpec};
 
 use super::Sidecars;
 use super::describe::split;
+use crate::effects::tool::read_output;
 
 /// Sets kept; past that all are dropped and made again as they are asked for.
 const MAX_SETS: usize = 1024;
@@ -42,7 +43,9 @@ impl Catalog {
         {
             return Arc::clone(set);
         }
-        let fresh = ToolSet::new(offered(sidecars, namespace, selection));
+        let mut tools = offered(sidecars, namespace, selection);
+        tools.extend(built_in(&tools, selection));
+        let fresh = ToolSet::new(tools);
         let set = match before {
             Some((_, set)) if set == fresh => set,
             _ => fresh,
@@ -75,6 +78,17 @@ fn offered(sidecars: &Sidecars, namespace: &str, selection: Option<&[String]>) -
         tools.extend(chosen.map(|served| served.tool.spec.clone()));
     }
     tools
+}
+
+/// What the server serves itself: where there are tools whose results may be read back, unless a
+/// selection leaves it out. It depends on nothing that changes within a loop, so that the prompt's
+/// prefix stays as it is.
+fn built_in(served: &[ToolSpec], selection: Option<&[String]>) -> Option<ToolSpec> {
+    let wanted = match selection {
+        None => !served.is_empty(),
+        Some(_) => is_selected(READ_OUTPUT, selection),
+    };
+    wanted.then(read_output::spec)
 }
 
 fn is_selected(wire_name: &str, selection: Option<&[String]>) -> bool {

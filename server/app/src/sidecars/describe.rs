@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::schema::{Schemas, sha256_hex};
 use crate::config::OnChange;
+use crate::effects::tool::read_output::BUILT_IN;
 
 /// Tools of one sidecar.
 pub(crate) const MAX_TOOLS: usize = 128;
@@ -110,7 +111,7 @@ pub(crate) fn split(wire_name: &str) -> Option<(&str, &str)> {
 
 /// What is wrong with the name of a sidecar.
 pub(crate) fn bad_sidecar_name(name: &str) -> Option<&'static str> {
-    if name == "loopwright" {
+    if name == BUILT_IN {
         return Some("`loopwright` is reserved for built-in tools");
     }
     (!good_name(name, 23)).then_some(

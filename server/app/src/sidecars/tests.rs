@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use loopwright_core::agent::{ToolSet, ToolSpec};
+use loopwright_core::agent::{READ_OUTPUT, ToolSet, ToolSpec};
 use loopwright_core::ids::{CallId, Timestamp};
 use loopwright_core::message::{CallPart, ToolOutput};
 use loopwright_core::outcome::{LookupAnswer, ToolFailure};
@@ -191,6 +191,7 @@ fn request(spec: &ToolSpec, arguments: &str) -> ToolRequest {
             arguments: arguments.to_owned(),
         },
         first_at: loopwright_core::ids::Timestamp(86_400_500),
+        reads_output: true,
     }
 }
 
@@ -215,8 +216,10 @@ fn registration(name: &str, endpoint: &str) -> Registration {
     }
 }
 
+/// What sidecars serve of them.
 fn names(tools: &ToolSet) -> Vec<String> {
-    tools.iter().map(|tool| tool.name.clone()).collect()
+    let served = tools.iter().filter(|tool| tool.name != READ_OUTPUT);
+    served.map(|tool| tool.name.clone()).collect()
 }
 
 #[test]

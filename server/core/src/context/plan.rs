@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Recap, Shortened};
-use crate::state::Turn;
+use crate::{agent::READ_OUTPUT, ids::CallId, state::Turn};
 
 /// Bytes that a recap may take: an eighth of the target, within these.
 const RECAP_BYTES: std::ops::RangeInclusive<u64> = 1_024..=16 * 1_024;
@@ -19,6 +19,8 @@ pub struct Goal {
     pub ceiling: u64,
     /// Latest turns that are kept whole, unless the ceiling cannot be met otherwise.
     pub min_recent: usize,
+    /// Whether the model can read results back, so that those told shorter may say so.
+    pub reads_output: bool,
 }
 
 /// A compaction.
@@ -39,18 +41,50 @@ pub struct Plan {
 /// where nothing can be made smaller.
 #[must_use]
 pub fn plan(turns: &[Arc<Turn>], before: Option<&Recap>, goal: Goal) -> Option<Plan> {
+    let dropped = to_drop(turns, before, goal);
+    carry_out(turns, before, goal, dropped, None)
+}
+
+/// Bytes that the recap of such a compaction may take.
+#[must_use]
+pub fn room(goal: Goal) -> u32 {
     let room = (goal.target / 8).clamp(*RECAP_BYTES.start(), *RECAP_BYTES.end());
+    u32::try_from(room).unwrap_or(u32::MAX)
+}
+
+/// How many turns a plan drops, an older recap among them; 0 where it drops none.
+#[must_use]
+pub fn to_drop(turns: &[Arc<Turn>], before: Option<&Recap>, goal: Goal) -> usize {
     let total: u64 = turns.iter().map(|turn| turn.bytes()).sum();
     let recapped = usize::from(before.is_some());
     let starts = group_starts(turns, recapped);
-    let dropped = boundary(turns, &starts, total.saturating_add(room), goal);
-    let (dropped, recap) = if dropped > recapped {
+    let dropped = boundary(
+        turns,
+        &starts,
+        total.saturating_add(room(goal).into()),
+        goal,
+    );
+    if dropped > recapped { dropped } else { 0 }
+}
+
+/// The compaction that drops so many turns, with the recap that a model has `written`, else by the rule.
+/// `None` where nothing is made smaller.
+#[must_use]
+pub fn carry_out(
+    turns: &[Arc<Turn>],
+    before: Option<&Recap>,
+    goal: Goal,
+    dropped: usize,
+    written: Option<String>,
+) -> Option<Plan> {
+    let recapped = usize::from(before.is_some());
+    let recap = (dropped > recapped).then(|| {
         let gone = turns[recapped..dropped].iter().map(AsRef::as_ref);
-        let room = usize::try_from(room).unwrap_or(usize::MAX);
-        (dropped, Some(Recap::of(before, gone, room)))
-    } else {
-        (0, None)
-    };
+        match written {
+            Some(text) => Recap::written(before, gone, text),
+            None => Recap::of(before, gone, room(goal) as usize),
+        }
+    });
     let kept = &turns[dropped..];
     let told = recap.as_ref().map_or(0, |recap| recap.text().len() as u64);
     let mut bytes = kept
@@ -65,6 +99,7 @@ pub fn plan(turns: &[Arc<Turn>], before: Option<&Recap>, goal: Goal) -> Option<P
         }
         (shortened, bytes) = shorten_old(kept, told, chars, goal);
     }
+    let dropped = if recap.is_some() { dropped } else { 0 };
     let does_something = dropped > 0 || !shortened.is_empty();
     does_something.then_some(Plan {
         dropped,
@@ -74,15 +109,23 @@ pub fn plan(turns: &[Arc<Turn>], before: Option<&Recap>, goal: Goal) -> Option<P
     })
 }
 
-/// `text` in at most `chars` characters: its head, a notice, its tail.
+/// How a notice in a result that is told shorter says where all of it is.
 #[must_use]
-pub fn shorten(text: &str, chars: u32) -> String {
+pub fn whole_by(call: CallId) -> String {
+    format!("; all of it: {READ_OUTPUT}, handle {call}")
+}
+
+/// `text` in at most `chars` characters: its head, a notice, its tail. The notice names `handle`
+/// where the model can read the whole of it by that.
+#[must_use]
+pub fn shorten(text: &str, chars: u32, handle: Option<CallId>) -> String {
     let chars = chars as usize;
     let count = text.chars().count();
     if count <= chars {
         return text.to_owned();
     }
-    let notice = format!("\n[... {count} characters, shortened ...]\n");
+    let whole = handle.map(whole_by).unwrap_or_default();
+    let notice = format!("\n[... {count} characters, shortened{whole} ...]\n");
     let left = chars.saturating_sub(notice.chars().count());
     let head: String = text.chars().take(left * 2 / 3).collect();
     let tail: String = text.chars().skip(count - left / 3).collect();
@@ -142,7 +185,8 @@ fn shorten_old(kept: &[Arc<Turn>], told: u64, chars: u32, goal: Goal) -> (Vec<Sh
             if bytes <= goal.ceiling || text.len() <= chars as usize {
                 continue;
             }
-            let shorter = shorten(text, chars).len();
+            let handle = goal.reads_output.then_some(result.call);
+            let shorter = shorten(text, chars, handle).len();
             bytes = bytes.saturating_sub((text.len().saturating_sub(shorter)) as u64);
             shortened.push(Shortened {
                 call: result.call,

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     decide::is_nudge,
-    message::{CallPart, Part, ToolOutput, clamp, text_of},
-    state::Turn,
+    message::{CallPart, Part, clamp, text_of},
+    state::{ToolResult, Turn},
 };
 
 /// Bytes of the first request: what the session is about.
@@ -24,10 +24,13 @@ const ARGUMENT_BYTES: usize = 120;
 const LONG_WORD_BYTES: usize = 40;
 /// Share of a recap that calls and errors may take, in percent, while anything else wants in.
 const CALLS_PERCENT: usize = 50;
+/// What of its room a recap has for items beside what a model wrote: one part of so many at least.
+const LEAST_SHARE: usize = 4;
 /// What introduces a recap.
 const HEAD: &str = "[The conversation so far was too long and has been compacted. What follows is a \
                     summary of the part that is no longer shown; the messages after it are as they \
-                    were.]";
+                    were. Of what you write, lines that begin with \"Note:\" or \"Next:\" are kept \
+                    longest.]";
 
 /// The recap of what was dropped so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +42,9 @@ pub struct Recap {
     /// What was not remembered: items that had no room, of all rounds.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub forgotten: u32,
+    /// What a model wrote of all that was dropped before the items were, but for the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<String>,
 }
 
 /// One thing that is remembered.
@@ -58,6 +64,8 @@ pub enum ItemKind {
     Task,
     /// Something that was left to do.
     Open,
+    /// Something that the model marked as to be kept.
+    Note,
     /// A later request.
     Request,
     /// What the model said.
@@ -85,15 +93,23 @@ impl Recap {
             match turn {
                 Turn::User(parts) => items.extend(request(parts, items.is_empty())),
                 Turn::Assistant { parts, .. } => {
+                    tick_off(&mut items, parts);
                     items.extend(said(parts));
                     asked = Some(parts);
                 }
                 Turn::Results(results) => {
                     let calls = asked.take().into_iter().flatten().filter_map(call_of);
-                    items.extend(calls.zip(results.iter()).map(|(c, r)| call(c, &r.output)));
+                    items.extend(calls.zip(results.iter()).map(|(c, r)| call(c, r)));
                 }
             }
         }
+        // What a model wrote is carried forward whole; what came since has its own room beside it.
+        let written = before.and_then(|before| before.written.clone());
+        let taken = written.as_ref().map_or(0, String::len);
+        let room = room.saturating_sub(taken).max(room / LEAST_SHARE);
+        let mut known = std::collections::BTreeSet::new();
+        let lasts = |item: &Item| matches!(item.kind, ItemKind::Note | ItemKind::Open);
+        items.retain(|item| !lasts(item) || known.insert(item.text.clone()));
         let all = items.len();
         let items = fit(items, room);
         let gone = u32::try_from(all - items.len()).unwrap_or(u32::MAX);
@@ -102,6 +118,25 @@ impl Recap {
             round: before.map_or(0, |before| before.round).saturating_add(1),
             items,
             forgotten: forgotten.saturating_add(gone),
+            written,
+        }
+    }
+
+    /// The recap that a model has written of `before` and of the turns that are dropped now. The task
+    /// stays in its own words beside it.
+    #[must_use]
+    pub fn written<'a>(
+        before: Option<&Self>,
+        dropped: impl IntoIterator<Item = &'a Turn>,
+        text: String,
+    ) -> Self {
+        let rule = Self::of(before, dropped, 0);
+        let task = rule.items.into_iter();
+        Self {
+            round: rule.round,
+            items: task.filter(|item| item.kind == ItemKind::Task).collect(),
+            forgotten: before.map_or(0, |before| before.forgotten),
+            written: Some(text),
         }
     }
 
@@ -111,6 +146,7 @@ impl Recap {
         let mut text = HEAD.to_owned();
         for (kind, title) in [
             (ItemKind::Task, "Task"),
+            (ItemKind::Note, "Notes"),
             (ItemKind::Request, "Later requests"),
             (ItemKind::Decision, "What you said"),
             (ItemKind::Open, "Open"),
@@ -128,6 +164,10 @@ impl Recap {
             for item in of_kind {
                 text.push_str("\n- ");
                 text.push_str(&item.text);
+            }
+            if let Some(written) = self.written.as_ref().filter(|_| kind == ItemKind::Task) {
+                text.push_str("\n\nSummary:\n");
+                text.push_str(written);
             }
         }
         if self.forgotten > 0 {
@@ -167,7 +207,7 @@ fn fit(items: Vec<Item>, room: usize) -> Vec<Item> {
 fn class(kind: ItemKind) -> u8 {
     match kind {
         ItemKind::Task => 0,
-        ItemKind::Open => 1,
+        ItemKind::Open | ItemKind::Note => 1,
         ItemKind::Request | ItemKind::Decision => 2,
         ItemKind::Error => 3,
         ItemKind::Call => 4,
@@ -188,19 +228,13 @@ fn request(parts: &[Part], is_first: bool) -> Option<Item> {
     (!text.is_empty()).then_some(Item { kind, text })
 }
 
-/// What a reply said, and what it says is left to do.
+/// What a reply said, what it marked as to be kept, and what it says is left to do.
 fn said(parts: &[Part]) -> Vec<Item> {
     let text = text_of(parts);
-    let is_open = |line: &&str| line.starts_with("- [ ]") || line.starts_with("Next:");
-    let open = text
+    let mut items: Vec<Item> = text
         .lines()
-        .map(str::trim)
-        .filter(is_open)
-        .map(|line| Item {
-            kind: ItemKind::Open,
-            text: one_line(line.trim_start_matches("- [ ]").trim(), ITEM_BYTES),
-        });
-    let mut items: Vec<Item> = open.collect();
+        .filter_map(|line| marked(line.trim()))
+        .collect();
     let text = one_line(&text, ITEM_BYTES);
     if !text.is_empty() {
         let kind = ItemKind::Decision;
@@ -209,21 +243,46 @@ fn said(parts: &[Part]) -> Vec<Item> {
     items
 }
 
-fn call(call: &CallPart, output: &ToolOutput) -> Item {
+/// What a reply says is done is open no more.
+fn tick_off(items: &mut Vec<Item>, parts: &[Part]) {
+    for line in text_of(parts).lines() {
+        if let Some(done) = line.trim().strip_prefix("- [x]") {
+            let done = one_line(done.trim(), ITEM_BYTES);
+            items.retain(|item| item.kind != ItemKind::Open || item.text != done);
+        }
+    }
+}
+
+/// A line whose beginning says that it outlives what was said around it.
+fn marked(line: &str) -> Option<Item> {
+    let starts = |marks: &[&str]| marks.iter().any(|mark| line.starts_with(mark));
+    let kind = if starts(&["- [ ]", "Next:"]) {
+        ItemKind::Open
+    } else if starts(&["Note:", "Decision:", "Remember:", "Important:"]) {
+        ItemKind::Note
+    } else {
+        return None;
+    };
+    let text = one_line(line.trim_start_matches("- [ ]").trim(), ITEM_BYTES);
+    Some(Item { kind, text })
+}
+
+/// The handle comes first, by which the whole result may be read back.
+fn call(call: &CallPart, result: &ToolResult) -> Item {
     let arguments = one_line(&call.arguments, ARGUMENT_BYTES);
-    let gave = one_line(&output.text, ARGUMENT_BYTES);
-    let kind = if output.is_error {
+    let gave = one_line(&result.output.text, ARGUMENT_BYTES);
+    let kind = if result.output.is_error {
         ItemKind::Error
     } else {
         ItemKind::Call
     };
     Item {
         kind,
-        text: format!("{}({arguments}) -> {gave}", call.tool),
+        text: format!("{} {}({arguments}) -> {gave}", result.call, call.tool),
     }
 }
 
-fn call_of(part: &Part) -> Option<&CallPart> {
+pub(super) fn call_of(part: &Part) -> Option<&CallPart> {
     match part {
         Part::ToolCall(call) => Some(call),
         Part::Text(_) | Part::Thinking(_) | Part::Opaque(_) | Part::Blob(_) => None,

@@ -53,6 +53,7 @@ fn goal(target: u64, ceiling: u64, min_recent: usize) -> Goal {
         target,
         ceiling,
         min_recent,
+        reads_output: false,
     }
 }
 
@@ -154,10 +155,40 @@ fn a_fact_of_the_first_round_is_there_after_the_fifth() {
 }
 
 #[test]
+fn what_the_model_marks_is_kept_once_and_beyond_what_it_merely_said() {
+    let mut recap: Option<Recap> = None;
+    for round in 0..6 {
+        let mut turns = vec![user("task"), said("Hm.\n  Note: the vault is Q7-kite.")];
+        for at in 0..40 {
+            turns.push(said(&format!(
+                "in round {round} I said {at} {}",
+                "x".repeat(200)
+            )));
+        }
+        recap = Some(Recap::of(
+            recap.as_ref(),
+            turns.iter().map(AsRef::as_ref),
+            2_048,
+        ));
+    }
+    let text = recap.map(|recap| recap.text()).unwrap();
+    assert_eq!(
+        text.matches("- Note: the vault is Q7-kite.").count(),
+        1,
+        "{text}"
+    );
+    assert!(
+        text.contains("in round 5 I said 39"),
+        "the newest stay: {text}"
+    );
+}
+
+#[test]
 fn errors_and_what_is_open_outweigh_calls() {
     let mut turns = vec![
         user("task"),
-        said("Plan:\n- [ ] write the test\nNext: ask Ann"),
+        said("Plan:\n- [ ] write the test\n- [ ] read it\nNext: ask Ann"),
+        said("- [x] read it\n- [ ] write the test"),
     ];
     (0..50).for_each(|at| turns.extend(calls(at, 1, 300)));
     let recap = Recap::of(None, turns.iter().map(AsRef::as_ref), 1_024);
@@ -166,6 +197,13 @@ fn errors_and_what_is_open_outweigh_calls() {
         text.contains("write the test") && text.contains("Next: ask Ann"),
         "{text}"
     );
+    let open = text.split("Open:").nth(1).unwrap();
+    assert_eq!(
+        open.matches("write the test").count(),
+        1,
+        "said twice, open once: {text}"
+    );
+    assert!(!open.contains("read it"), "it is done: {text}");
 }
 
 #[test]
@@ -174,16 +212,18 @@ fn shortened_text_keeps_head_and_tail_and_never_its_limit() {
         .map(|at| if at % 7 == 0 { 'ä' } else { 'b' })
         .collect();
     for chars in [100, 500, 1_999] {
-        let short = shorten(&text, chars);
+        let short = shorten(&text, chars, None);
         assert!(short.chars().count() <= chars as usize, "{chars}");
         assert!(
             short.starts_with("äb") && short.contains("2000 characters"),
             "{short}"
         );
     }
-    assert_eq!(shorten(&text, 2_000), text);
+    assert_eq!(shorten(&text, 2_000, None), text);
+    let named = shorten(&text, 100, Some(CallId(12)));
+    assert!(named.chars().count() <= 100 && named.contains("loopwright__read_output, handle c12"));
     assert!(
-        shorten("abc", 0).len() > 3,
+        shorten("abc", 0, None).len() > 3,
         "a notice is longer than nothing"
     );
 }
@@ -241,6 +281,8 @@ proptest! {
                 target_met: true,
                 recap: plan.recap.clone().map(Arc::new),
                 shortened: plan.shortened.clone(),
+                by_model: false,
+                fallback: None,
             };
             state.apply(&event.into());
             prop_assert_eq!(state.conversation.bytes(), plan.bytes);

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Draft, cancel, step, tool};
+use super::{Draft, cancel, recap, step, tool};
 use crate::{
     agent::ToolSet,
     event::{DriverAttached, DriverDetached, LogRecovered, ToolsChanged},
     ids::Epoch,
     outcome::AbandonReason,
     rejection::Rejection,
-    state::{ModelPhase, ToolCall, ToolPhase},
+    state::{ModelCall, ModelPhase, ToolCall, ToolPhase},
 };
 
 pub(super) fn attach(
@@ -53,6 +53,9 @@ fn resume_model(draft: &mut Draft) {
     match model.phase {
         ModelPhase::Running { .. } | ModelPhase::Abandoned => {
             cancel::abandon_model(draft, AbandonReason::DriverLost);
+            if let Some(ask) = model.recap {
+                return recap::again(draft, model.call, model.attempt.saturating_add(1), ask);
+            }
             step::start_call(draft, model.call, model.attempt.saturating_add(1));
         }
         // The ledger knows the reservation by its key, and the timer is set again.
@@ -92,7 +95,12 @@ pub(super) fn tools_changed(draft: &mut Draft, tools: Arc<ToolSet>) {
         .active
         .as_ref()
         .and_then(|active| active.model.as_ref());
-    if model.is_some_and(|model| model.phase == ModelPhase::Reserving) {
+    // A recap's prompt names no tools.
+    let of_step = |model: &&ModelCall| model.recap.is_none();
+    if model
+        .filter(of_step)
+        .is_some_and(|model| model.phase == ModelPhase::Reserving)
+    {
         // What named budgets are asked for would not cover the prompt with these tools.
         cancel::abandon_model(draft, AbandonReason::Interrupted);
         step::next(draft);

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Draft, control, step};
+use super::{Draft, control, recap, step};
 use crate::{
-    budget::{Amount, Bound, Dimension, Grant, LOOP_BUDGET, Reservation, SESSION_BUDGET},
+    budget::{Amount, Bound, Dimension, Grant, LOOP_BUDGET, Price, Reservation, SESSION_BUDGET},
+    context::RecapFallback,
     event::{
         BudgetOverrun, BudgetReserved, BudgetSettled, BudgetWarning, LoopPaused, LoopResumed,
         SettlementAcknowledged,
@@ -30,6 +31,9 @@ pub(super) fn granted(
         let (id, by) = (active.id, String::new());
         draft.emit(LoopResumed { id, by });
     }
+    if let Some(ask) = recap::open(draft) {
+        return recap::granted(draft, call, attempt, ask);
+    }
     match draft.state.own_grant() {
         Err(reason) => control::exhausted(draft, reason),
         Ok(own) => {
@@ -48,6 +52,10 @@ pub(super) fn waits(draft: &mut Draft, call: CallId, attempt: Attempt, waits_for
     if !is_reserving(draft, call, attempt) {
         return;
     }
+    if let Some(ask) = recap::open(draft) {
+        // The step waits for what it cannot do without, never for a better recap.
+        return recap::give_up(draft, ask, RecapFallback::Budget);
+    }
     if let Some(active) = draft.state.active.as_ref().filter(|a| a.paused.is_none()) {
         draft.emit(LoopPaused {
             id: active.id,
@@ -58,8 +66,12 @@ pub(super) fn waits(draft: &mut Draft, call: CallId, attempt: Attempt, waits_for
 
 /// Named budgets said no.
 pub(super) fn refused(draft: &mut Draft, call: CallId, attempt: Attempt, reason: EndReason) {
-    if is_reserving(draft, call, attempt) {
-        step::end(draft, reason);
+    if !is_reserving(draft, call, attempt) {
+        return;
+    }
+    match recap::open(draft) {
+        Some(ask) => recap::give_up(draft, ask, RecapFallback::Budget),
+        None => step::end(draft, reason),
     }
 }
 
@@ -83,6 +95,8 @@ pub(super) struct Ended {
     pub(super) may_have_run: bool,
     /// Tool calls of its reply that are let through.
     pub(super) tool_calls: u64,
+    /// What its tokens cost at most, where it is no call of the loop's own model.
+    pub(super) price: Option<Price>,
 }
 
 impl Ended {
@@ -98,6 +112,7 @@ impl Ended {
             cost,
             may_have_run: true,
             tool_calls: let_through.count() as u64,
+            price: None,
         }
     }
 }
@@ -132,7 +147,7 @@ pub(super) fn settle(draft: &mut Draft, call: CallId, attempt: Attempt, ended: E
         call,
         attempt,
         usage,
-        cost_micro_usd: cost.unwrap_or_else(|| most(draft, &usage)),
+        cost_micro_usd: cost.unwrap_or_else(|| most(draft, ended.price, &usage)),
         estimated,
         tool_calls: if shared { ended.tool_calls } else { 0 },
         wall_ms: if shared { uncharged(draft) } else { 0 },
@@ -202,8 +217,12 @@ pub(super) fn reserve_running(draft: &mut Draft) {
         } = model.phase
         && state.limits.are_budgeted()
     {
+        let bound = match model.recap {
+            Some(ask) => state.recap_budget(ask).input,
+            None => state.prompt_bound(),
+        };
         let reserved = Reservation {
-            input: state.prompt_bound(),
+            input: bound,
             output: max_output_tokens,
         };
         let (call, attempt) = (model.call, model.attempt);
@@ -230,8 +249,8 @@ pub(super) fn release(draft: &mut Draft, call: CallId, attempt: Attempt) {
 }
 
 /// What this usage can cost at most, where the provider's own count of it has no price.
-fn most(draft: &Draft, usage: &Usage) -> u64 {
-    let price = draft.state.price();
+fn most(draft: &Draft, price: Option<Price>, usage: &Usage) -> u64 {
+    let price = price.or_else(|| draft.state.price());
     price.map_or(0, |price| price.cost(usage.prompt(), usage.output))
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Draft, budget, cancel, landing, message, step, tool};
+use super::{Draft, budget, cancel, landing, message, recap, step, tool};
 use crate::{
     agent::LimitsChange,
     event::{LimitsUpdated, LoopPaused, LoopResumed},
@@ -166,7 +166,10 @@ fn proceed(draft: &mut Draft) {
         ModelPhase::Backoff { .. } => {}
         // No attempt was ever made, so that the messages that waited for it wait still.
         ModelPhase::Abandoned if model.first_at.is_none() => step::next(draft),
-        ModelPhase::Abandoned => step::start_call(draft, call, next),
+        ModelPhase::Abandoned => match model.recap {
+            Some(ask) => recap::again(draft, call, next, ask),
+            None => step::start_call(draft, call, next),
+        },
     }
 }
 

@@ -1,7 +1,8 @@
 //! Sessions, loops and messages: what clients ask for.
 
-use super::{Draft, cancel, step};
+use super::{Draft, cancel, recap, step};
 use crate::{
+    context::RecapFallback,
     event::{LoopPaused, LoopStarted, MessageAdded, Origin, SessionCreated, ToolsChanged},
     ids::LoopId,
     input::{Create, Mode, SendMessage, StartLoop},
@@ -93,7 +94,11 @@ pub(super) fn send(draft: &mut Draft, message: SendMessage) -> Result<(), Reject
         .active
         .as_ref()
         .is_some_and(|active| active.model.is_some());
-    if message.mode == Mode::Interrupt && calling {
+    if message.mode == Mode::Interrupt
+        && let Some(ask) = recap::open(draft)
+    {
+        recap::give_up(draft, ask, RecapFallback::Interrupted);
+    } else if message.mode == Mode::Interrupt && calling {
         cancel::abandon_model(draft, AbandonReason::Interrupted);
         step::next(draft);
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Draft, budget, context, control, landing, step, tool};
+use super::{Draft, budget, context, control, landing, recap, step, tool};
 use crate::{
     budget::{Amount, Bound, Dimension, LOOP_BUDGET, SESSION_BUDGET},
     event::{MessageAdded, ModelCallCompleted, ModelCallFailed, Origin, RejectReason},
@@ -18,6 +18,9 @@ pub(super) fn completed(draft: &mut Draft, call: CallId, attempt: Attempt, reply
     let Some(model) = running(draft, call, attempt) else {
         return;
     };
+    if let Some(ask) = model.recap {
+        return recap::completed(draft, &model, ask, reply);
+    }
     let bound = match model.phase {
         ModelPhase::Running { bound, .. } => bound,
         ModelPhase::Reserving | ModelPhase::Backoff { .. } | ModelPhase::Abandoned => return,
@@ -105,6 +108,7 @@ fn write_down(
         latency_ms: reply.latency_ms,
         first_token_ms: reply.first_token_ms,
         cost_micro_usd: reply.cost_micro_usd,
+        recap: false,
     });
     let checked = if stop.lets_tools_run() && !draft.state.concludes() {
         tool::check(draft, &parts, &verdicts)
@@ -208,6 +212,9 @@ pub(super) fn failed(
     let Some(model) = running(draft, call, attempt) else {
         return;
     };
+    if let Some(ask) = model.recap {
+        return recap::failed(draft, &model, ask, failure);
+    }
     let due = draft.state.limits.retry.next(Failed {
         failures: model.failures.saturating_add(1),
         first_at: model.first_at.unwrap_or(draft.at),

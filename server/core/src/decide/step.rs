@@ -67,7 +67,11 @@ pub(super) fn start_call(draft: &mut Draft, call: CallId, attempt: Attempt) {
     match draft.state.own_grant() {
         Err(reason) => control::exhausted(draft, reason),
         Ok(_) if !draft.state.agent.budgets.is_empty() => {
-            draft.emit(ModelCallReserving { call, attempt });
+            draft.emit(ModelCallReserving {
+                call,
+                attempt,
+                recap: None,
+            });
         }
         Ok(granted) => license(draft, call, attempt, granted),
     }
@@ -105,6 +109,7 @@ pub(super) fn license(draft: &mut Draft, call: CallId, attempt: Attempt, granted
         } else {
             granted.bound
         },
+        recap: None,
     });
 }
 

@@ -18,6 +18,7 @@ mod messages;
 mod model;
 mod pause;
 mod progress;
+mod recap;
 mod resume;
 mod shared;
 mod steps;

@@ -57,6 +57,7 @@ fn called() -> State {
     };
     apply(&mut state, start);
     let licence = ModelCallStarted {
+        recap: None,
         step: 1,
         call: CallId(1),
         attempt: 1,
@@ -127,6 +128,7 @@ fn a_tool_call_is_asked_for_only_while_it_is_dispatched() {
     };
     let parts = vec![Part::Text("so".to_owned()), Part::ToolCall(part.clone())];
     let reply = ModelCallCompleted {
+        recap: false,
         call: CallId(1),
         attempt: 1,
         parts: Arc::new(parts),
@@ -165,6 +167,7 @@ fn a_tool_call_is_asked_for_only_while_it_is_dispatched() {
         epoch: 0,
         part,
         first_at: AT,
+        reads_output: false,
     };
     assert_eq!(state.tool_request(call), Some(expected));
 }

@@ -7,11 +7,13 @@
 
 use crate::{
     agent::LimitsChange,
+    budget::{Dimension, Shortfall},
     entry::{Cause, Entry},
     event::{Event, MessageAdded, RejectReason, ToolCallCompleted, ToolCallResultLate},
     input::{AdoptOrigin, Command, Create, SendMessage, StartLoop, What},
     outcome::{
-        EndReason, LookupAnswer, ModelFailure, ModelReply, ToolFailure, ToolFailureKind, Verdict,
+        AbandonReason, EndReason, LookupAnswer, ModelFailure, ModelReply, ToolFailure,
+        ToolFailureKind, Verdict, WaitsFor,
     },
 };
 
@@ -92,13 +94,24 @@ fn budget_what(entry: &Entry) -> Option<What> {
         &Cause::BudgetWaits { call, attempt } => What::BudgetWaits {
             call,
             attempt,
-            waits_for: find!(entry, LoopPaused)?.waits_for.clone(),
+            waits_for: match find!(entry, LoopPaused) {
+                Some(paused) => paused.waits_for.clone(),
+                None => of_recap(entry)?,
+            },
         },
-        &Cause::BudgetRefused { call, attempt } => What::BudgetRefused {
-            call,
-            attempt,
-            reason: find!(entry, LoopEnded)?.reason.clone(),
-        },
+        &Cause::BudgetRefused { call, attempt } => {
+            let reason = match of_recap(entry) {
+                Some(_) => EndReason::Error {
+                    message: String::new(),
+                },
+                None => find!(entry, LoopEnded)?.reason.clone(),
+            };
+            What::BudgetRefused {
+                call,
+                attempt,
+                reason,
+            }
+        }
         Cause::BudgetSettled {
             call,
             attempt,
@@ -109,6 +122,21 @@ fn budget_what(entry: &Entry) -> Option<What> {
             more: more.clone(),
         },
         _ => return None,
+    })
+}
+
+/// What a budget said of a recap, which goes on without it whatever that was.
+fn of_recap(entry: &Entry) -> Option<WaitsFor> {
+    let abandoned = find!(entry, ModelCallAbandoned)?;
+    let of_recap = abandoned.reason == AbandonReason::NotCovered;
+    of_recap.then(|| WaitsFor::Budget {
+        budget: String::new(),
+        short: Shortfall {
+            dimension: Dimension::TotalTokens,
+            limit: 0,
+            used: 0,
+            requested: 0,
+        },
     })
 }
 

@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod control;
+mod recap;
 mod tool;
 
 impl State {
@@ -188,6 +189,7 @@ impl State {
             tools_granted: None,
             wall_charged_ms: 0,
             warned: Warned::default(),
+            compacted_at: None,
         });
     }
 
@@ -205,6 +207,7 @@ impl State {
             first_at: None,
             joining,
             overflowed: false,
+            recap: e.recap,
             phase: ModelPhase::Reserving,
         });
         active.model = Some(ModelCall {
@@ -216,6 +219,9 @@ impl State {
 
     fn model_started(&mut self, e: &ModelCallStarted) {
         self.next_call = self.next_call.max(e.call.0.saturating_add(1));
+        if let Some(ask) = e.recap {
+            return self.recap_started(e, ask);
+        }
         let Some(active) = &mut self.active else {
             return;
         };
@@ -243,6 +249,7 @@ impl State {
             overflowed: before.as_ref().is_some_and(|model| model.overflowed),
             first_at: before.and_then(|model| model.first_at).or(Some(e.at)),
             joining: 0,
+            recap: None,
             phase: ModelPhase::Running {
                 max_output_tokens: e.max_output_tokens,
                 bound: e.bound,
@@ -254,6 +261,9 @@ impl State {
     }
 
     fn model_completed(&mut self, e: &ModelCallCompleted) {
+        if e.recap {
+            return self.recap_completed(e);
+        }
         let first_call = CallId(self.next_call);
         let asked = e
             .parts
@@ -288,13 +298,18 @@ impl State {
             let turn = Turn::Assistant { parts, first_call };
             self.conversation.push(turn, self.seq);
         }
-        let unreserved = active.reserved.is_none();
+        self.charge(e);
+    }
+
+    /// Counts what a reply used for which nothing was reserved: else its settlement says it.
+    fn charge(&mut self, e: &ModelCallCompleted) {
+        let Some(active) = self.active.as_mut().filter(|a| a.reserved.is_none()) else {
+            return;
+        };
         for totals in [&mut active.totals, &mut self.totals] {
-            if unreserved {
-                let cost = e.cost_micro_usd.unwrap_or(0);
-                totals.cost_micro_usd = totals.cost_micro_usd.saturating_add(cost);
-                totals.usage = totals.usage.plus(&e.usage.unwrap_or_default());
-            }
+            let cost = e.cost_micro_usd.unwrap_or(0);
+            totals.cost_micro_usd = totals.cost_micro_usd.saturating_add(cost);
+            totals.usage = totals.usage.plus(&e.usage.unwrap_or_default());
         }
     }
 
@@ -390,8 +405,9 @@ impl State {
         let added = told.as_ref().map_or(0, |(turn, _)| turn.bytes());
         let turns = u64::from(told.is_some());
         let (bytes, len) = (self.conversation.bytes(), self.conversation.len() as u64);
+        let reads_output = self.tools.reads_output();
         self.conversation
-            .compact(e.dropped as usize, told, &e.shortened);
+            .compact(e.dropped as usize, told, &e.shortened, reads_output);
         if e.recap.is_some() {
             self.recap.clone_from(&e.recap);
         }
@@ -408,12 +424,13 @@ impl State {
             counted.bytes = bytes.saturating_sub(added).saturating_sub(since);
             counted.turns = len.saturating_sub(turns).saturating_sub(turns_since);
         }
-        if let Some(model) = self
-            .active
-            .as_mut()
-            .and_then(|active| active.model.as_mut())
-        {
-            model.overflowed |= e.trigger == CompactionTrigger::Provider;
+        if let Some(active) = &mut self.active {
+            active.compacted_at = Some(active.totals.steps);
+            // A recap's call is over with it, also one that was given up.
+            active.model = active.model.take().filter(|model| model.recap.is_none());
+            if let Some(model) = &mut active.model {
+                model.overflowed |= e.trigger == CompactionTrigger::Provider;
+            }
         }
     }
 

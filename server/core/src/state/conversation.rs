@@ -53,6 +53,7 @@ pub struct Conversation {
     last: Option<Arc<Node>>,
     len: usize,
     bytes: u64,
+    replies: u64,
 }
 
 #[derive(Debug)]
@@ -64,6 +65,13 @@ struct Node {
 }
 
 impl Conversation {
+    /// A conversation of one turn, which came with no entry.
+    pub(crate) fn one(turn: Turn) -> Self {
+        let mut all = Self::default();
+        all.push(turn, 0);
+        all
+    }
+
     /// A conversation of these turns.
     #[cfg(test)]
     pub(crate) fn of(turns: &[Arc<Turn>]) -> Self {
@@ -88,6 +96,12 @@ impl Conversation {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Turns of the model so far, those that were dropped since included.
+    #[must_use]
+    pub fn replies(&self) -> u64 {
+        self.replies
     }
 
     /// The last turn.
@@ -143,6 +157,7 @@ impl Conversation {
         dropped: usize,
         recap: Option<(Turn, Seq)>,
         shortened: &[Shortened],
+        reads_output: bool,
     ) {
         let mut kept = Vec::new();
         let mut node = self.last.as_ref();
@@ -155,14 +170,16 @@ impl Conversation {
             whole.push(turn, seq);
         }
         for (turn, seq) in kept.into_iter().rev() {
-            whole.put(shorter(turn, shortened), seq);
+            whole.put(shorter(turn, shortened, reads_output), seq);
         }
+        whole.replies = self.replies;
         *self = whole;
     }
 
     fn put(&mut self, turn: Arc<Turn>, seq: Seq) {
         self.len += 1;
         self.bytes = self.bytes.saturating_add(turn.bytes());
+        self.replies += u64::from(matches!(*turn, Turn::Assistant { .. }));
         self.last = Some(Arc::new(Node {
             turn,
             seq,
@@ -172,7 +189,7 @@ impl Conversation {
 }
 
 /// A turn of results with those shortened that are to be.
-fn shorter(turn: Arc<Turn>, shortened: &[Shortened]) -> Arc<Turn> {
+fn shorter(turn: Arc<Turn>, shortened: &[Shortened], reads_output: bool) -> Arc<Turn> {
     let Turn::Results(results) = &*turn else {
         return turn;
     };
@@ -185,7 +202,11 @@ fn shorter(turn: Arc<Turn>, shortened: &[Shortened]) -> Arc<Turn> {
         Some(one) => ToolResult {
             call: result.call,
             output: Arc::new(ToolOutput {
-                text: shorten(&result.output.text, one.chars),
+                text: shorten(
+                    &result.output.text,
+                    one.chars,
+                    reads_output.then_some(result.call),
+                ),
                 structured: None,
                 ..(*result.output).clone()
             }),

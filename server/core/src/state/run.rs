@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     agent::EffectClass,
     budget::{Bound, Reservation, Warned},
+    context::RecapAsk,
     event::{ApprovalReason, Nudge},
     ids::{Attempt, CallId, LoopId, Timestamp},
     message::{CallPart, Part, Parts, ToolOutput},
@@ -63,6 +64,8 @@ pub struct LoopRun {
     pub wall_charged_ms: u64,
     /// Dimensions of its own budget that were warned of.
     pub warned: Warned,
+    /// After how many steps the conversation was last compacted: the regular check does so once a step.
+    pub compacted_at: Option<u32>,
 }
 
 /// A model call under way.
@@ -80,6 +83,8 @@ pub struct ModelCall {
     pub joining: usize,
     /// Whether the provider has said that its prompt did not fit.
     pub overflowed: bool,
+    /// What recap it is to write, where it is no step of the loop.
+    pub recap: Option<RecapAsk>,
     /// How far it is.
     pub phase: ModelPhase,
 }

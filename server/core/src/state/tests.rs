@@ -27,6 +27,7 @@ fn asked_for(calls: u32) -> State {
         limits: None,
     }));
     state.apply(&Event::ModelCallCompleted(ModelCallCompleted {
+        recap: false,
         call: CallId(1),
         attempt: 1,
         parts: Arc::new((0..calls).map(|_| part()).collect()),

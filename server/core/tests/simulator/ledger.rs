@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use loopwright_core::{
-    budget::{Dimension, Shortfall},
+    budget::{Ask, Dimension, Shortfall},
     ids::{Attempt, CallId},
     outcome::{EndReason, WaitsFor},
     usage::Usage,
@@ -36,12 +36,13 @@ impl Ledger {
     }
 
     /// Reserves, or repeats the grant that this key has had. What was settled is not granted again.
-    pub(crate) fn reserve(
-        &mut self,
-        key: (CallId, Attempt),
-        input: u64,
-        output: u64,
-    ) -> Result<u64, EndReason> {
+    pub(crate) fn reserve(&mut self, key: (CallId, Attempt), ask: Ask) -> Result<u64, EndReason> {
+        let Ask {
+            input,
+            output,
+            min_output,
+            ..
+        } = ask;
         let left = self.limit.saturating_sub(self.used + self.held());
         let refusal = EndReason::BudgetExceeded {
             budget: "team".to_owned(),
@@ -53,7 +54,7 @@ impl Ledger {
         match self.slots.get(&key) {
             Some(&Slot::Reserved { cap, .. }) => Ok(cap),
             Some(Slot::Settled) => Err(refusal),
-            None if left < input + 16 => Err(refusal),
+            None if left < input + min_output.min(output) => Err(refusal),
             None => {
                 let cap = output.min(left - input);
                 self.slots.insert(key, Slot::Reserved { input, cap });

@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use loopwright_core::{
     EffectKey, Entry, Event, Input, Rejection, State, What,
     agent::EffectClass,
+    context::Recap,
     event::{self, Origin},
     ids::{LoopId, Seq, Timestamp},
     input::{Mode, TimerWhy},
@@ -260,6 +261,10 @@ fn tamper_events(mutant: Mutant, state: &State, input: &Input, events: &mut Vec<
         events.retain(|e| !settles(e));
     } else if mutant == Mutant::BudgetNotReserved {
         events.retain(|e| !matches!(e, Event::BudgetReserved(_)));
+    } else if mutant == Mutant::RecapNotReserved && events.iter().any(starts_recap) {
+        events.retain(|e| !matches!(e, Event::BudgetReserved(_)));
+    } else if mutant == Mutant::RecapWithoutItsCompaction {
+        events.retain(|e| !matches!(e, Event::ContextCompacted(e) if e.by_model));
     } else if mutant == Mutant::QueueStartsAfterCancel && !state.queue.is_empty() {
         start_queued(state, events);
     }
@@ -284,6 +289,11 @@ fn tamper_event(mutant: Mutant, attaches: bool, state: &State, what: &What, even
             if matches!(what, What::ModelFailed { .. }) {
                 e.usage = Usage::default();
             }
+        }
+        (Mutant::RecapOfSomethingElse, Event::ContextCompacted(e)) if e.by_model => {
+            let recap = e.recap.as_deref().cloned().unwrap_or_default();
+            let written = Some("nothing of note".to_owned());
+            e.recap = Some(Arc::new(Recap { written, ..recap }));
         }
         (Mutant::ToolOfCutReplyDispatched, Event::ModelCallCompleted(e)) => {
             if let What::ModelCompleted { reply, .. } = what {
@@ -312,6 +322,10 @@ fn start_queued(state: &State, events: &mut Vec<Event>) {
             limits: None,
         }));
     }
+}
+
+fn starts_recap(event: &Event) -> bool {
+    matches!(event, Event::ModelCallStarted(e) if e.recap.is_some())
 }
 
 fn pretend_success(event: &mut Event) {
@@ -346,6 +360,12 @@ fn tamper_fold(mutant: Mutant, state: &mut State, event: &Event) {
             nudge: false,
             parts: Arc::clone(&e.parts),
         });
+    }
+    if mutant == Mutant::RecapIsAStep
+        && starts_recap(event)
+        && let Some(active) = &mut state.active
+    {
+        active.totals.steps += 1;
     }
     if let (Mutant::MessageLostOnCancel, Event::LoopEnded(e)) = (mutant, event)
         && matches!(e.reason, EndReason::Cancelled { .. })

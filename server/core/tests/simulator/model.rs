@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use loopwright_core::{
-    message::{CallPart, Part},
+    message::{CallPart, Part, text_of},
     outcome::{ModelFailure, ModelFailureKind, ModelReply, StopReason, Verdict},
     prompt::ModelRequest,
+    state::Turn,
     usage::Usage,
 };
 
@@ -41,7 +42,11 @@ pub(crate) fn speak(
         };
     }
     real.output = rng.between(1, request.max_output_tokens);
-    let parts = parts(rng);
+    let parts = if request.recap {
+        recap(rng, request)
+    } else {
+        parts(rng)
+    };
     let verdicts: Vec<Verdict> = parts.iter().filter_map(verdict).collect();
     let stop = stop(rng, verdicts.len(), features);
     if stop == StopReason::MaxTokens {
@@ -111,6 +116,35 @@ fn parts(rng: &mut Rng) -> Vec<Part> {
         }
     }
     parts
+}
+
+/// What was asked for, as the recap is to carry it forward: every message but the first, which the
+/// recap has as the task; or nothing, or too much.
+fn recap(rng: &mut Rng, request: &ModelRequest) -> Vec<Part> {
+    let said = request.conversation.turns();
+    let asked: String = said.iter().flat_map(|turn| words(turn)).collect();
+    let lines = asked
+        .lines()
+        .map(|line| line.strip_prefix("- ").unwrap_or(line));
+    let messages = lines.filter(|line| line.starts_with('m')).skip(1);
+    let kept: String = messages.map(|message| format!("- {message}\n")).collect();
+    let text = match rng.between(0, 9) {
+        0 => String::new(),
+        1 => "long ".repeat(9_000),
+        _ => format!("What was asked:\n{kept}"),
+    };
+    let mut parts = vec![Part::Text(text)];
+    if rng.chance(10) {
+        parts.push(Part::ToolCall(call(rng)));
+    }
+    parts
+}
+
+fn words(turn: &Turn) -> Option<String> {
+    match turn {
+        Turn::User(parts) => Some(text_of(parts)),
+        Turn::Assistant { .. } | Turn::Results(_) => None,
+    }
 }
 
 fn call(rng: &mut Rng) -> CallPart {

@@ -67,6 +67,8 @@ pub(crate) enum Mutant {
     SessionBudgetOfTheLoopAlone,
     WarnedAgainAndAgain,
     NeverWarned,
+    RecapNotReserved,
+    RecapWithoutItsCompaction,
     // What is folded.
     SteerJoinsTwice,
     MessageLostOnCancel,
@@ -78,6 +80,8 @@ pub(crate) enum Mutant {
     ForkKeepsItsMessages,
     MovedLimitsForgotten,
     DeadlineDoesNotMove,
+    RecapIsAStep,
+    RecapOfSomethingElse,
     // What is wanted.
     SettlementForgotten,
     DeadlineForgotten,
@@ -88,7 +92,7 @@ pub(crate) enum Mutant {
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Self; 78] = [
+    pub(crate) const ALL: [Self; 82] = [
         Self::FenceOff,
         Self::ActBeforeCommit,
         Self::LostAckAppendedAgain,
@@ -167,5 +171,9 @@ impl Mutant {
         Self::IdleForgotten,
         Self::CopyIsDriven,
         Self::RetriesWhileItRests,
+        Self::RecapNotReserved,
+        Self::RecapWithoutItsCompaction,
+        Self::RecapIsAStep,
+        Self::RecapOfSomethingElse,
     ];
 }

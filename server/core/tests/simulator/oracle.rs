@@ -12,6 +12,7 @@ use super::sidecar::Sidecar;
 mod calls;
 mod landing;
 mod people;
+mod recap;
 mod rest;
 mod talk;
 mod tally;
@@ -53,6 +54,7 @@ pub(crate) struct Oracle {
     calls: calls::Calls,
     landing: landing::Landing,
     people: people::People,
+    recaps: recap::Recaps,
     rest: rest::Rest,
     tally: tally::Tally,
     talk: talk::Talk,
@@ -77,6 +79,7 @@ impl Oracle {
             self.talk.event(entry, event)?;
             self.landing.event(event, after)?;
         }
+        self.recaps.entry(entry, after)?;
         self.tally.settles_up(after, self.calls.model_runs())?;
         self.people.settled(after, self.rest.rests())?;
         self.talk.conversation(&self.calls, after)

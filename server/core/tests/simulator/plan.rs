@@ -14,6 +14,9 @@ use loopwright_core::{
 
 use super::rng::Rng;
 
+/// The model that writes recaps.
+pub(crate) const RECAP_MODEL: &str = "writer";
+
 /// Something that a seed may contain; a failing seed is narrowed down by leaving them out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Feature {
@@ -252,6 +255,7 @@ fn context(rng: &mut Rng) -> Option<ContextTerms> {
         check_every: small(rng, 1, 3),
         target_permille: small(rng, 100, 600),
         min_recent_messages: small(rng, 0, 4),
+        recap_by_model: rng.chance(60).then(|| RECAP_MODEL.to_owned()),
     };
     rng.chance(30).then_some(terms)
 }

@@ -11,6 +11,7 @@ use std::{
 use loopwright_core::{
     EffectKey, Entry, Input, State, What,
     agent::BudgetLimits,
+    budget::Ask,
     ids::{Attempt, CallId, Epoch, LoopId, Timestamp},
     input::{Command, Create},
     message::Parts,
@@ -75,7 +76,7 @@ enum Happening {
     },
     LookUp(Ticket, CallId, Attempt, Epoch),
     Rejoin(Ticket, CallId),
-    Reserve(Ticket, CallId, Attempt, u64),
+    Reserve(Ticket, CallId, Attempt, Ask),
     Settle(Ticket, CallId, Attempt),
     Stray(What),
     Progress(usize),
@@ -325,8 +326,8 @@ impl World {
                 self.rejoin(ticket, call);
                 Ok(())
             }
-            Happening::Reserve(ticket, call, attempt, input) => {
-                self.reserve(ticket, call, attempt, input);
+            Happening::Reserve(ticket, call, attempt, ask) => {
+                self.reserve(ticket, call, attempt, ask);
                 Ok(())
             }
             Happening::Settle(ticket, call, attempt) => self.settle(ticket, call, attempt),

@@ -149,6 +149,23 @@ pub struct ContextConfig {
     /// Latest messages that are kept whole, unless the prompt would not fit.
     #[schemars(extend("x-max" = 10_000))]
     pub min_recent_messages: u32,
+    /// Who writes the recap of what a regular check drops: `heuristic`, a rule, or `model`, in a call
+    /// that is charged to the loop; where that call comes to nothing, the rule holds.
+    pub recap: RecapBy,
+    /// With `recap = "model"`: the model that writes it, an alias of `models` or `provider/id`. None =
+    /// the agent's own.
+    pub recap_model: Option<String>,
+}
+
+/// Who writes recaps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RecapBy {
+    /// A rule.
+    #[default]
+    Heuristic,
+    /// A model.
+    Model,
 }
 
 impl Default for ContextConfig {
@@ -160,6 +177,8 @@ impl Default for ContextConfig {
             compaction_check_every: 5,
             compaction_target: 0.5,
             min_recent_messages: 10,
+            recap: RecapBy::Heuristic,
+            recap_model: None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Which tools a loop is offered, and what is too large for an entry.
 
-use loopwright_core::{State, agent::ToolSet};
+use loopwright_core::{State, agent::READ_OUTPUT};
 use loopwright_log::{AppendError, Id};
 
 use super::*;
@@ -56,8 +56,8 @@ async fn offered(rig: &Rig) -> Vec<String> {
             state.apply_entry(record.seq, &entry);
         }
     }
-    let names = |tools: &ToolSet| tools.iter().map(|tool| tool.name.clone()).collect();
-    names(&state.tools)
+    let served = state.tools.iter().filter(|tool| tool.name != READ_OUTPUT);
+    served.map(|tool| tool.name.clone()).collect()
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn tools_that_no_entry_holds_do_not_take_the_session_with_them() {
         register(&rig, name, &fake).await;
         fakes.push(fake);
     }
-    assert_eq!(rig.sidecars.tools("default", None).len(), 18);
+    assert_eq!(rig.sidecars.tools("default", None).len(), 19);
     run(&rig, None, 2).await;
     assert_eq!(offered(&rig).await, [""; 0]);
     assert_eq!(rig.drivers.restarts(&key("a")), 0);

@@ -39,10 +39,7 @@ pub(super) async fn run(
         fault.into_failure(&[], target.redaction, String::new())
     };
     let said = request.conversation.turns();
-    let number = said
-        .iter()
-        .filter(|turn| matches!(***turn, Turn::Assistant { .. }))
-        .count() as u64;
+    let number = request.conversation.replies();
     let Some(turn) = script.turn(number) else {
         let text = format!(
             "the script has {} replies, and this is number {}; add turns to it, or `at_end: repeat`",

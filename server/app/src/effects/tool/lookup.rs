@@ -64,7 +64,7 @@ pub(crate) async fn look_up(
     let found = found.unwrap_or_else(|_| Err("its answer could not be read".to_owned()));
     match found {
         Ok(Rejoined::Result(result)) => {
-            let output = output::of(result, sidecars, call.session).await;
+            let output = output::of(result, sidecars, call).await;
             LookupAnswer::Completed(Arc::new(output))
         }
         Ok(Rejoined::NeverStarted) => LookupAnswer::NeverStarted,

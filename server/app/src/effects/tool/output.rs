@@ -7,12 +7,14 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use loopwright_core::context::whole_by;
 use loopwright_core::message::{BlobPart, ToolOutput, ToolUsage};
 use loopwright_core::usage::Usage;
 use loopwright_log::{Id, StreamKey};
 use loopwright_proto::v1::{self, Part, ToolResult, part};
 use serde::de::IgnoredAny;
 
+use super::Call;
 use crate::redaction::Redaction;
 use crate::sidecars::{SessionRef, Sidecars};
 
@@ -21,12 +23,8 @@ const MAX_STRUCTURED_BYTES: usize = 64 << 10;
 /// Largest text as JSON, bytes: an entry must fit a record of 900 KiB.
 const MAX_JSON_BYTES: usize = 512 << 10;
 
-/// The output of a call of `session`.
-pub(super) async fn of(
-    result: ToolResult,
-    sidecars: &Sidecars,
-    session: &SessionRef,
-) -> ToolOutput {
+/// The output of a call.
+pub(super) async fn of(result: ToolResult, sidecars: &Sidecars, call: Call<'_>) -> ToolOutput {
     let usage = result.usage.as_ref().map(used);
     let redaction = sidecars.limits().redaction;
     let mut text = text_of(result.parts, redaction);
@@ -43,34 +41,34 @@ pub(super) async fn of(
         text.clone_from(json);
     }
     let structured = structured.filter(|json| json.len() <= MAX_STRUCTURED_BYTES);
-    let clamped = match clamp(&text, sidecars.limits().max_output_chars) {
-        Cow::Borrowed(_) => None,
-        Cow::Owned(clamped) => Some(clamped),
-    };
-    let Some(clamped) = clamped else {
-        return ToolOutput {
-            text,
-            is_error: result.is_error,
-            structured,
-            usage,
-            ..ToolOutput::default()
-        };
-    };
-    ToolOutput {
-        latency_ms: 0,
+    let limit = sidecars.limits().max_output_chars;
+    let output = ToolOutput {
         is_error: result.is_error,
         structured,
-        full_bytes: Some(text.len() as u64),
-        full: keep(text, sidecars, session).await,
-        text: clamped,
         usage,
+        ..ToolOutput::default()
+    };
+    if let Cow::Borrowed(_) = clamp(&text, limit, "") {
+        return ToolOutput { text, ..output };
+    }
+    let text = Bytes::from(text);
+    let full = keep(text.clone(), sidecars, call.session).await;
+    let asked = call.request;
+    let handle = full.is_some() && asked.reads_output;
+    let whole = handle.then(|| whole_by(asked.call)).unwrap_or_default();
+    let all = String::from_utf8_lossy(&text);
+    ToolOutput {
+        full_bytes: Some(text.len() as u64),
+        full,
+        text: clamp(&all, limit, &whole).into_owned(),
+        ..output
     }
 }
 
-/// `text` in at most `limit` characters: its head (2/3), a notice, its tail (1/3).
-fn clamp(text: &str, limit: usize) -> Cow<'_, str> {
+/// `text` in at most `limit` characters: its head (2/3), a notice that ends in `whole`, its tail (1/3).
+fn clamp<'a>(text: &'a str, limit: usize, whole: &str) -> Cow<'a, str> {
     let mut limit = limit;
-    let mut clamped = clamp_chars(text, limit);
+    let mut clamped = clamp_chars(text, limit, whole);
     loop {
         let size = json_bytes(&clamped);
         if size <= MAX_JSON_BYTES {
@@ -79,11 +77,11 @@ fn clamp(text: &str, limit: usize) -> Cow<'_, str> {
         let chars = clamped.chars().count().min(limit);
         // By its share, and by one at least: the next round is shorter.
         limit = (chars.saturating_mul(MAX_JSON_BYTES) / size).min(chars.saturating_sub(1));
-        clamped = clamp_chars(text, limit);
+        clamped = clamp_chars(text, limit, whole);
     }
 }
 
-fn clamp_chars(text: &str, limit: usize) -> Cow<'_, str> {
+fn clamp_chars<'a>(text: &'a str, limit: usize, whole: &str) -> Cow<'a, str> {
     // Bytes are never fewer than characters.
     if text.len() <= limit {
         return Cow::Borrowed(text);
@@ -92,7 +90,7 @@ fn clamp_chars(text: &str, limit: usize) -> Cow<'_, str> {
     if total <= limit {
         return Cow::Borrowed(text);
     }
-    let notice = |left_out: usize| format!("\n[... {left_out} characters left out ...]\n");
+    let notice = |left_out: usize| format!("\n[... {left_out} characters left out{whole} ...]\n");
     let room = limit.saturating_sub(notice(total).len());
     if room < 3 {
         return Cow::Owned(text.chars().take(limit).collect());
@@ -175,11 +173,11 @@ fn is_json(text: &str) -> bool {
     !text.is_empty() && serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
-async fn keep(text: String, sidecars: &Sidecars, session: &SessionRef) -> Option<BlobPart> {
+async fn keep(text: Bytes, sidecars: &Sidecars, session: &SessionRef) -> Option<BlobPart> {
     let namespace = Id::parse(&session.namespace).ok()?;
     let id = Id::parse(&session.session).ok()?;
     let key = StreamKey::session(&namespace, &id);
-    match sidecars.log().put_blob(&key, Bytes::from(text)).await {
+    match sidecars.log().put_blob(&key, text).await {
         Ok(blob) => Some(BlobPart {
             sha256: blob.sha256,
             bytes: blob.bytes,
@@ -199,7 +197,7 @@ mod tests {
     #[test]
     fn what_fits_is_left_alone() {
         for text in ["", "abc", "äöü", &"x".repeat(200)] {
-            assert!(matches!(clamp(text, 200), Cow::Borrowed(_)), "{text}");
+            assert!(matches!(clamp(text, 200, ""), Cow::Borrowed(_)), "{text}");
         }
     }
 
@@ -213,7 +211,7 @@ mod tests {
             ("\n", 1000),
         ] {
             let text = unit.repeat(5000);
-            let clamped = clamp(&text, limit);
+            let clamped = clamp(&text, limit, "; all of it: there");
             let chars = clamped.chars().count();
             assert!(
                 chars <= limit && chars + 4 > limit,
@@ -222,7 +220,7 @@ mod tests {
             let parts: Vec<_> = clamped.split("\n[... ").collect();
             let (head, rest) = (parts[0], parts[1]);
             let tail = rest
-                .split_once(" characters left out ...]\n")
+                .split_once(" characters left out; all of it: there ...]\n")
                 .map_or("", |(_, tail)| tail);
             assert!(text.starts_with(head) && text.ends_with(tail), "{unit:?}");
             let (head, tail) = (head.chars().count(), tail.chars().count());
@@ -238,14 +236,14 @@ mod tests {
 
     #[test]
     fn a_limit_below_the_notice_keeps_the_head() {
-        assert_eq!(clamp(&"ä".repeat(500), 10), "ä".repeat(10));
-        assert_eq!(clamp("abc", 0), "");
+        assert_eq!(clamp(&"ä".repeat(500), 10, ""), "ä".repeat(10));
+        assert_eq!(clamp("abc", 0, ""), "");
     }
 
     #[test]
     fn what_fits_the_characters_fits_a_record_too() {
         for unit in ["🦀", "\u{1}", "\"", "a"] {
-            let clamped = clamp(&unit.repeat(1_000_000), 1_000_000).into_owned();
+            let clamped = clamp(&unit.repeat(1_000_000), 1_000_000, "").into_owned();
             let json = serde_json::to_string(&clamped).map_or(usize::MAX, |json| json.len());
             assert!(json <= MAX_JSON_BYTES + 2, "{unit:?}: {json}");
             assert!(

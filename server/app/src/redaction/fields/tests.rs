@@ -145,6 +145,7 @@ fn reply(tool: &str, arguments: &str) -> Entry {
         arguments: arguments.into(),
     });
     let completed = ModelCallCompleted {
+        recap: false,
         call: CallId(1),
         attempt: 1,
         parts: Arc::new(vec![Part::Text("I write".into()), call]),
@@ -208,10 +209,11 @@ fn what_is_remembered_of_a_call_names_its_tool_alone() {
                 ItemKind::Call,
                 "files__write({\"content\":\"xyzzy\"}) -> wrote xyzzy",
             ),
-            item(ItemKind::Error, "files__write(xyzzy"),
+            item(ItemKind::Error, "c7 files__write(xyzzy"),
             item(ItemKind::Call, "files__read({}) -> a"),
         ],
         forgotten: 0,
+        written: None,
     };
     let fields = fields(&["files__write/content"]);
     let shown: Vec<String> = fields
@@ -226,7 +228,7 @@ fn what_is_remembered_of_a_call_names_its_tool_alone() {
         [
             "I write (xyzzy is my own word)",
             "files__write([redacted])",
-            "files__write([redacted])",
+            "c7 files__write([redacted])",
             "files__read({}) -> a"
         ]
     );

@@ -1,13 +1,16 @@
 //! How a conversation is kept within the model's window: what a request asks for, what the log says.
 
 use loopwright_core::{
-    context::{CompactionTrigger, ContextTerms},
+    context::{CompactionTrigger, ContextTerms, RecapFallback},
     event::ContextCompacted,
 };
 use loopwright_proto::v1;
 
-use super::fields::Violations;
-use crate::config::Config;
+use super::fields::{Violations, shown};
+use crate::config::{Config, ContextConfig, RecapBy};
+
+/// Characters of a model's name.
+const MAX_NAME: usize = 200;
 
 /// Tokens of the window that are used where nobody says: less where the model has less.
 const DEFAULT_WINDOW: u64 = 180_000;
@@ -49,6 +52,7 @@ pub fn resolve(
         min_recent_messages: asked
             .min_recent_messages
             .unwrap_or(configured.min_recent_messages),
+        recap_by_model: recap_by_model(asked, configured, all),
     }
 }
 
@@ -62,6 +66,11 @@ pub fn to_wire(terms: &ContextTerms) -> v1::ContextOptions {
         compaction_target: Some(f64::from(terms.target_permille) / 1_000.0),
         min_recent_messages: Some(terms.min_recent_messages),
         max_tool_output_chars: None,
+        recap: match terms.recap_by_model {
+            Some(_) => v1::RecapKind::Model,
+            None => v1::RecapKind::Heuristic,
+        } as i32,
+        recap_model: terms.recap_by_model.clone().unwrap_or_default(),
     }
 }
 
@@ -91,9 +100,51 @@ pub fn compacted(e: &ContextCompacted) -> v1::ContextCompacted {
             .as_ref()
             .map(|recap| recap.text())
             .unwrap_or_default(),
-        recap_by_model: false,
+        recap_by_model: e.by_model,
         target_met: e.target_met,
+        recap_fallback: e.fallback.map_or(v1::RecapFallback::Unspecified, fallback) as i32,
     }
+}
+
+fn fallback(why: RecapFallback) -> v1::RecapFallback {
+    match why {
+        RecapFallback::Budget => v1::RecapFallback::Budget,
+        RecapFallback::Failed => v1::RecapFallback::Failed,
+        RecapFallback::Cut => v1::RecapFallback::Cut,
+        RecapFallback::Empty => v1::RecapFallback::Empty,
+        RecapFallback::TooLarge => v1::RecapFallback::TooLarge,
+        RecapFallback::Interrupted => v1::RecapFallback::Interrupted,
+    }
+}
+
+/// The model that writes recaps: `None` where none does, empty for the agent's own.
+fn recap_by_model(
+    asked: &v1::ContextOptions,
+    configured: &ContextConfig,
+    all: &mut Violations,
+) -> Option<String> {
+    let by_model = match v1::RecapKind::try_from(asked.recap) {
+        Ok(v1::RecapKind::Unspecified) => configured.recap == RecapBy::Model,
+        Ok(v1::RecapKind::Heuristic) => false,
+        Ok(v1::RecapKind::Model) => true,
+        Err(_) => {
+            let problem = format!("{} is no value of this enum; leave it out", asked.recap);
+            all.add("agent.context.recap", problem);
+            false
+        }
+    };
+    let model = &asked.recap_model;
+    if !by_model && !model.is_empty() {
+        let problem = "names a model that would write nothing; set agent.context.recap to MODEL";
+        all.add("agent.context.recap_model", problem);
+    }
+    if model.chars().count() > MAX_NAME {
+        let problem = format!("{} is longer than {MAX_NAME} characters", shown(model));
+        all.add("agent.context.recap_model", problem);
+    }
+    let named = Some(model.clone()).filter(|model| !model.is_empty());
+    let named = named.or_else(|| configured.recap_model.clone());
+    by_model.then(|| named.unwrap_or_default())
 }
 
 fn permille(share: f64, least: f64, field: &str, all: &mut Violations) -> u32 {

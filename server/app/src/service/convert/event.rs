@@ -50,6 +50,7 @@ pub(super) fn kinds(event: &Event, context: &Context<'_>) -> Vec<Kind> {
         Event::ModelCallReserving(e) => Kind::ModelCallReserving(v1::ModelCallReserving {
             call: e.call.to_string(),
             attempt: e.attempt,
+            purpose: purpose(e.recap.is_some()) as i32,
         }),
         Event::ContextCompacted(e) => Kind::ContextCompacted(compaction::compacted(e)),
         Event::ModelCallStarted(e) => Kind::ModelCallStarted(model_started(e, context)),
@@ -146,7 +147,7 @@ fn model_started(e: &core::ModelCallStarted, context: &Context<'_>) -> v1::Model
         call: e.call.to_string(),
         attempt: e.attempt,
         model: e.model.clone(),
-        purpose: v1::ModelCallPurpose::Step as i32,
+        purpose: purpose(e.recap.is_some()) as i32,
         max_output_tokens: e.max_output_tokens,
         output_bound: words::bound(e.bound) as i32,
         estimated_input_tokens: reserved.unwrap_or_default(),
@@ -182,6 +183,14 @@ fn model_completed(e: &core::ModelCallCompleted, context: &Context<'_>) -> v1::M
         request_crc32c: crc(&e.body_crc).unwrap_or_default(),
         latency: Some(duration(e.latency_ms)),
         time_to_first_token: e.first_token_ms.map(duration),
+        purpose: purpose(e.recap) as i32,
+    }
+}
+
+fn purpose(is_recap: bool) -> v1::ModelCallPurpose {
+    match is_recap {
+        true => v1::ModelCallPurpose::Recap,
+        false => v1::ModelCallPurpose::Step,
     }
 }
 

@@ -8,6 +8,7 @@ use loopwright_client::cli::FoldMessages;
 use loopwright_core::{
     Event, State,
     agent::UnknownPolicy,
+    context::RecapAsk,
     event::{
         ApprovalReason, ApprovalRequested, LoopEnded, LoopStarted, MessageAdded,
         ModelCallCompleted, ModelCallReserving, ModelCallStarted, Origin, RejectReason,
@@ -155,6 +156,7 @@ fn read_model(kind: &Kind) -> Result<Option<Event>, IdError> {
         Kind::ModelCallReserving(e) => ModelCallReserving {
             call: e.call.parse()?,
             attempt: e.attempt,
+            recap: recap(e.purpose()),
         }
         .into(),
         Kind::ModelCallStarted(e) => ModelCallStarted {
@@ -165,6 +167,7 @@ fn read_model(kind: &Kind) -> Result<Option<Event>, IdError> {
             model: e.model.clone(),
             max_output_tokens: e.max_output_tokens,
             bound: Default::default(),
+            recap: recap(e.purpose()),
         }
         .into(),
         Kind::ModelCallCompleted(e) => ModelCallCompleted {
@@ -178,10 +181,19 @@ fn read_model(kind: &Kind) -> Result<Option<Event>, IdError> {
             latency_ms: 0,
             first_token_ms: None,
             cost_micro_usd: None,
+            recap: recap(e.purpose()).is_some(),
         }
         .into(),
         other => return read_tool(other),
     }))
+}
+
+/// What matters is that it is no step: how much it stands for is told by the compaction.
+fn recap(purpose: v1::ModelCallPurpose) -> Option<RecapAsk> {
+    (purpose == v1::ModelCallPurpose::Recap).then_some(RecapAsk {
+        dropped: 0,
+        room: 0,
+    })
 }
 
 fn added(e: &v1::MessageAdded) -> MessageAdded {

@@ -53,6 +53,7 @@ pub(super) fn abandoned(reason: AbandonReason) -> v1::AbandonReason {
         AbandonReason::DriverLost => v1::AbandonReason::DriverLost,
         AbandonReason::Deadline => v1::AbandonReason::Deadline,
         AbandonReason::Paused => v1::AbandonReason::Paused,
+        AbandonReason::NotCovered => v1::AbandonReason::NotCovered,
     }
 }
 

@@ -54,10 +54,10 @@ impl ServiceState {
 
     fn settle_prices(&self, terms: &mut Terms, limits_money: Option<&str>) -> Result<(), Status> {
         let mut prices = BTreeMap::new();
-        for model in [&terms.agent.model]
-            .into_iter()
-            .chain(&terms.agent.fallbacks)
-        {
+        let context = terms.limits.context.as_ref();
+        let writer = context.and_then(|context| context.recap_by_model.as_ref());
+        let models = [&terms.agent.model].into_iter();
+        for model in models.chain(&terms.agent.fallbacks).chain(writer) {
             let facts = self.models.check(model).map_err(status::no_model)?;
             match (facts.price, limits_money) {
                 (Some(price), _) => drop(prices.insert(model.clone(), price)),

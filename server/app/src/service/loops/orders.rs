@@ -179,6 +179,14 @@ impl ServiceState {
         if terms.agent.model.is_empty() {
             terms.agent.model = facts.name;
         }
+        if let Some(context) = &mut Arc::make_mut(&mut terms.limits).context
+            && let Some(writer) = &mut context.recap_by_model
+        {
+            if writer.is_empty() {
+                writer.clone_from(&terms.agent.model);
+            }
+            self.models.check(writer).map_err(status::no_model)?;
+        }
         if let Some((window, context)) = facts
             .context_window
             .zip(Arc::make_mut(&mut terms.limits).context.as_mut())

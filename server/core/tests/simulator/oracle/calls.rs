@@ -88,6 +88,7 @@ impl Calls {
                 self.is_due(at, call)
             }
             Event::ModelCallStarted(e) => self.model_started(at, e, limits),
+            Event::ModelCallCompleted(e) if e.recap => self.model_ended(e.call, e.attempt),
             Event::ModelCallCompleted(e) => self.model_completed(e),
             Event::ModelCallFailed(e) => self.model_failed(at, entry, e, limits),
             Event::ModelCallAbandoned(e) => {
@@ -170,7 +171,7 @@ impl Calls {
             format!("{call} attempt {attempt} after {before}")
         })?;
         self.is_due(at, call)?;
-        self.steps += u32::from(attempt == 1);
+        self.steps += u32::from(attempt == 1 && e.recap.is_none());
         let is_begun = attempt > 1;
         check(
             is_begun || self.steps <= limits.max_steps,

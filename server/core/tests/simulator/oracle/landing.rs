@@ -51,20 +51,20 @@ impl Landing {
             Event::SessionForked(_) => self.waiting = 0,
             Event::LoopStarted(_) => self.run = Run::default(),
             Event::MessageAdded(e) => return self.message(e, limits),
-            Event::ModelCallReserving(e) => {
+            Event::ModelCallReserving(e) if e.recap.is_none() => {
                 self.begins(limits, e.attempt)?;
                 if self.reserving.is_none_or(|(call, _)| call != e.call) {
                     self.reserving = Some((e.call, self.waiting));
                 }
             }
-            Event::ModelCallStarted(e) => {
+            Event::ModelCallStarted(e) if e.recap.is_none() => {
                 self.begins(limits, e.attempt)?;
                 if e.attempt == 1 {
                     let of_call = self.reserving.filter(|(call, _)| *call == e.call);
                     self.joins(of_call.map_or(self.waiting, |(_, joining)| joining));
                 }
             }
-            Event::ModelCallCompleted(e) => self.run.replied(e),
+            Event::ModelCallCompleted(e) if !e.recap => self.run.replied(e),
             Event::ToolCallRequested(e) => {
                 if let Some(Part::ToolCall(part)) = self.run.reply.get(e.index as usize) {
                     let call = format!("call {} {}", part.tool, e.args_hash);

@@ -2,6 +2,7 @@
 
 use loopwright_core::{
     EffectKey, What,
+    budget::Ask,
     ids::{Attempt, CallId, Epoch},
     outcome::{LookupAnswer, ToolFailure, ToolFailureKind},
     retry::JITTER_ONE,
@@ -40,8 +41,9 @@ impl World {
                 Ok(())
             }
             EffectKey::Reserve { call, attempt } => {
-                let input = self.drivers[id].state.prompt_bound();
-                self.put(delay, Happening::Reserve(ticket, call, attempt, input));
+                let ask = self.drivers[id].state.budget_request();
+                let ask = ask.expect("a wanted reservation has its request");
+                self.put(delay, Happening::Reserve(ticket, call, attempt, ask));
                 Ok(())
             }
             EffectKey::Settle { call, attempt } => {
@@ -246,9 +248,8 @@ impl World {
         self.put(after, Happening::Deliver(ticket, key, what));
     }
 
-    pub(super) fn reserve(&mut self, ticket: Ticket, call: CallId, attempt: Attempt, input: u64) {
-        let output = self.plan.limits.max_output_tokens;
-        let what = match self.ledger.reserve((call, attempt), input, output) {
+    pub(super) fn reserve(&mut self, ticket: Ticket, call: CallId, attempt: Attempt, ask: Ask) {
+        let what = match self.ledger.reserve((call, attempt), ask) {
             Ok(max_output_tokens) => What::BudgetGranted {
                 call,
                 attempt,

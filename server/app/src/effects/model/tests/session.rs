@@ -63,6 +63,7 @@ impl Session {
             self.current = CallId(self.state.next_call);
         }
         self.apply(Event::ModelCallStarted(ModelCallStarted {
+            recap: None,
             step: 1,
             call: self.current,
             attempt,
@@ -77,6 +78,7 @@ impl Session {
     /// The call's reply.
     pub(super) fn reply(&mut self, parts: Vec<Part>) {
         self.apply(Event::ModelCallCompleted(ModelCallCompleted {
+            recap: false,
             call: self.current,
             attempt: 1,
             parts: Arc::new(parts),

@@ -39,7 +39,12 @@ pub(super) fn samples() -> Vec<Event> {
     let mut all: Vec<Event> = vec![
         event::DriverDetached {}.into(),
         event::LogRecovered { cut_bytes: 9 }.into(),
-        event::ModelCallReserving { call, attempt }.into(),
+        event::ModelCallReserving {
+            call,
+            attempt,
+            recap: None,
+        }
+        .into(),
         event::SettlementAcknowledged { call, attempt }.into(),
         model_failed(),
     ];
@@ -160,6 +165,8 @@ fn model_failed() -> Event {
 
 fn compacted() -> Event {
     let compacted = event::ContextCompacted {
+        by_model: false,
+        fallback: None,
         trigger: loopwright_core::context::CompactionTrigger::Ceiling,
         dropped: 2,
         from_seq: 3,
