@@ -55,7 +55,11 @@ pub(super) async fn of(result: ToolResult, sidecars: &Sidecars, call: Call<'_>) 
     let full = keep(text.clone(), sidecars, call.session).await;
     let asked = call.request;
     let handle = full.is_some() && asked.reads_output;
-    let whole = handle.then(|| whole_by(asked.call)).unwrap_or_default();
+    let whole = if handle {
+        whole_by(asked.call)
+    } else {
+        String::new()
+    };
     let all = String::from_utf8_lossy(&text);
     ToolOutput {
         full_bytes: Some(text.len() as u64),
