@@ -250,14 +250,14 @@ fn limits(rng: &mut Rng, features: Features) -> Limits {
 fn context(rng: &mut Rng) -> Option<ContextTerms> {
     let small = |rng: &mut Rng, low, high| u32::try_from(rng.between(low, high)).expect("small");
     let terms = ContextTerms {
-        max_tokens: rng.between(900, 3_000),
-        threshold_permille: small(rng, 300, 900),
+        max_tokens: rng.between(900, 4_000),
+        threshold_permille: small(rng, 150, 900),
         check_every: small(rng, 1, 3),
         target_permille: small(rng, 100, 600),
         min_recent_messages: small(rng, 0, 4),
-        recap_by_model: rng.chance(60).then(|| RECAP_MODEL.to_owned()),
+        recap_by_model: rng.chance(80).then(|| RECAP_MODEL.to_owned()),
     };
-    rng.chance(30).then_some(terms)
+    rng.chance(50).then_some(terms)
 }
 
 fn budget(rng: &mut Rng, features: Features) -> BudgetLimits {

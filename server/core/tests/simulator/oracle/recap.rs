@@ -12,6 +12,8 @@ use super::{Violation, check};
 pub(super) struct Recaps {
     /// The call that is under way or ended last.
     call: Option<CallId>,
+    /// Its driver was lost: it may be made once more, now or when the loop goes on.
+    lost: bool,
     /// Recaps asked for since the last step began.
     since_step: u32,
     steps: u32,
@@ -40,6 +42,9 @@ impl Recaps {
                 {
                     self.since_step = 0;
                 }
+                Event::ModelCallAbandoned(e) if Some(e.call) == self.call => {
+                    self.lost = e.reason == AbandonReason::DriverLost;
+                }
                 Event::ModelCallCompleted(e) if e.recap => ended = true,
                 Event::ModelCallFailed(e) if Some(e.call) == self.call => {
                     ended = true;
@@ -67,12 +72,12 @@ impl Recaps {
 
     fn asked(&mut self, call: CallId, attempt: u32, entry: &Entry) -> Result<(), Violation> {
         if self.call == Some(call) {
-            let lost = matches!(entry.cause, Cause::Attach | Cause::BudgetGranted { .. });
-            return check(attempt == 1 || lost, "recap_once", || {
+            let granted = matches!(entry.cause, Cause::BudgetGranted { .. });
+            return check(attempt == 1 || self.lost || granted, "recap_once", || {
                 format!("recap {call} is tried again by {}", entry.cause.label())
             });
         }
-        self.call = Some(call);
+        (self.call, self.lost) = (Some(call), false);
         self.since_step += 1;
         check(self.since_step == 1, "recap_once", || {
             format!("{call} is the second recap before a step")

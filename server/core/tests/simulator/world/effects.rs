@@ -75,7 +75,7 @@ impl World {
         let request = state
             .model_request()
             .expect("a licensed call has its request");
-        let (call, attempt) = (request.call, request.attempt);
+        let (call, attempt, of_recap) = (request.call, request.attempt, request.recap);
         let loop_id = state.current_loop();
         let Spoken { outcome, real } =
             speak(&mut self.rng, &request, self.features, self.plan.overcounts);
@@ -106,7 +106,9 @@ impl World {
                 jitter: self.jitter(),
             },
         };
-        let delay = self.rng.between(1, 30);
+        // A recap is of much that was said: time enough for a client to interrupt it.
+        let longest = if of_recap { 200 } else { 30 };
+        let delay = self.rng.between(1, longest);
         self.put(delay, Happening::Deliver(ticket, key, what));
         if self.features.has(Feature::Progress) {
             for _ in 0..self.chatter.between(0, 2) {
