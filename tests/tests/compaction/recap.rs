@@ -8,7 +8,8 @@ use loopwright_proto::v1::{
 };
 use loopwright_tests::scene::{self, Stage, end_of, kinds};
 
-const STEPS: u32 = 90;
+/// The first compaction is after step 65, and then there is one every 15 or 20 steps.
+const STEPS: u32 = 120;
 const WRITER: &str = "\
 at_end: repeat
 turns:
