@@ -82,6 +82,9 @@ async fn fifty_sessions_over_a_kill_are_all_known_in_the_end() -> Result<()> {
     let mut seen = Board::default();
     let mut open = scene.client.watch_loops(open_states());
     let mut going_on = Board::default();
+    going_on
+        .until(&mut open, |seen| seen.snapshots == 1)
+        .await?;
     for (n, name) in names().enumerate() {
         let model = if n % 2 == 0 { "quick" } else { "slow" };
         scene.client.start_loop(ask_in(&name, model)).await?;
