@@ -101,7 +101,7 @@ async fn a_model_that_asks_for_the_same_does_not_part_and_both_costs_are_told() 
     let log = recorded.scene.server.dir().join("log");
     let keys = recorded.scripted(SAME)?;
     let mut set: Vec<&str> = keys.iter().map(String::as_str).collect();
-    set.push("models.other.price.input=2");
+    set.extend(["models.other.price.input=2", "models.other.price.output=0"]);
     for from in [["--server", url.as_str()], ["--dir", text(&log)?]] {
         let told = recorded.again(&from, &set, "other")?;
         let words = said(&told);
@@ -155,7 +155,7 @@ async fn a_call_that_was_not_recorded_is_where_they_part() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_provider_is_asked_as_the_server_asks_it() -> Result<()> {
     let recorded = Recorded::new().await?;
     let url = recorded.scene.server.url.clone();
@@ -180,6 +180,7 @@ async fn a_provider_is_asked_as_the_server_asks_it() -> Result<()> {
         "models.mock.id=mock-1",
         base.as_str(),
         "models.mock.price.input=1",
+        "models.mock.price.output=1",
     ];
     let told = recorded.again(&["--server", &url], &set, "mock")?;
     let words = said(&told);

@@ -21,7 +21,6 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream};
-use loopwright_core::ids::LoopId;
 use loopwright_log::{Id, Move, StreamKey};
 use loopwright_proto::v1::{self, watch_loops_response::Item};
 use tokio::time::{Instant, sleep_until};
@@ -85,7 +84,7 @@ struct Watch {
     /// What is left of the snapshot.
     snapshot: Option<Snapshot>,
     /// With a filter by state: the loop of each session that was told and may still leave the filter.
-    inside: HashMap<String, LoopId>,
+    inside: HashMap<String, String>,
     /// To be sent next: what became of one session.
     ready: VecDeque<Told>,
     drain: DrainSignal,
@@ -172,7 +171,7 @@ impl Watch {
             return false;
         }
         let left = match self.inside.get(key.id()) {
-            Some(inside) if *inside == one.id => self.inside.remove(key.id()).is_some(),
+            Some(inside) if *inside == one.id.to_string() => self.inside.remove(key.id()).is_some(),
             _ => false,
         };
         let passes = self.filter.wants(summary::loop_state(&shown.brief, one));
@@ -185,13 +184,13 @@ impl Watch {
 
 /// A loop that was told and may leave the filter.
 fn note_inside(
-    inside: &mut HashMap<String, LoopId>,
+    inside: &mut HashMap<String, String>,
     filter: &LoopFilter,
     key: &StreamKey,
     one: &LoopDigest,
 ) {
     if one.ended.is_none() && !filter.states.is_empty() {
-        inside.insert(key.id().to_owned(), one.id);
+        inside.insert(key.id().to_owned(), one.id.to_string());
     }
 }
 

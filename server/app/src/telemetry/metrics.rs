@@ -127,14 +127,8 @@ impl Metrics {
                 "loopwright.tool.latency",
                 "Attempts of tool calls, in seconds",
             ),
-            tool_lookups: counter(
-                "loopwright.tool.lookups",
-                "Questions to sidecars what became of a call in doubt, by outcome",
-            ),
-            tool_lookup_latency: seconds(
-                "loopwright.tool.lookup.latency",
-                "Questions to sidecars what became of a call in doubt, in seconds",
-            ),
+            tool_lookups: counter("loopwright.tool.lookups", "Lookups of calls in doubt"),
+            tool_lookup_latency: seconds("loopwright.tool.lookup.latency", "Lookups, in seconds"),
             drivers: gauge("loopwright.drivers", "Sessions driven now"),
             drivers_lost: counter("loopwright.drivers.lost", "Drivers lost, by cause"),
             watchers: gauge("loopwright.watchers", "Watch streams open now"),

@@ -12,7 +12,6 @@ use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use loopwright_core::ids::LoopId;
 use loopwright_log::{Id, StreamKey};
 use loopwright_proto::v1;
 use prost::Message as _;
@@ -95,7 +94,7 @@ impl Snapshot {
     pub(super) async fn part(
         &mut self,
         filter: &LoopFilter,
-        inside: &mut HashMap<String, LoopId>,
+        inside: &mut HashMap<String, String>,
     ) -> Result<Option<v1::LoopsPart>, Status> {
         let (mut part, mut bytes) = (v1::LoopsPart::default(), 0);
         while part.loops.len() < PART_LOOPS {
