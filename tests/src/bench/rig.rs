@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use loopwright_client::{Client, ClientOptions};
-use loopwright_proto::v1::{Agent, LoopLimits, StartLoopRequest, start_loop_request};
+use loopwright_proto::v1::{
+    Agent, LoopLimits, StartLoopRequest, ToolSelection, start_loop_request,
+};
 
 use super::{
     Workload, floor,
@@ -251,6 +253,10 @@ fn start(work: Workload, number: u32, budgets: &[String]) -> StartLoopRequest {
         agent: Some(Agent {
             model: "bench".to_owned(),
             budgets: budgets.to_vec(),
+            // The work of the page is one remote tool.
+            tools: Some(ToolSelection {
+                tools: vec!["bench__work".to_owned()],
+            }),
             limits: Some(LoopLimits {
                 max_steps: Some(1000),
                 ..LoopLimits::default()

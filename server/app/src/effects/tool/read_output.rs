@@ -29,11 +29,10 @@ const HEAD_CHARS: usize = 100;
 /// Deadline of one call, milliseconds.
 const TIMEOUT_MS: u64 = 60_000;
 
-const DESCRIPTION: &str = "Reads the result of an earlier tool call of this conversation again, whole \
-    or in part. Long results are shown with their middle left out, and old ones are shortened or only \
-    named in a summary; the handle of each is the id of its call, such as c12. Gives the bytes from \
-    range.start to range.end, as many as fit, and says where to go on.";
-const INPUT_SCHEMA: &str = r#"{"type":"object","properties":{"handle":{"type":"string","description":"Whose result: the id of the call, such as c12"},"range":{"type":"object","properties":{"start":{"type":"integer","minimum":0,"description":"First byte, from 0; default 0"},"end":{"type":"integer","minimum":0,"description":"The byte to stop before; default: as many as fit"}},"additionalProperties":false}},"required":["handle"],"additionalProperties":false}"#;
+// Every prompt of every loop with tools carries these: short, and what the notices say is not said again.
+const DESCRIPTION: &str = "Reads an earlier tool result of this conversation again: the bytes from \
+    range.start to range.end, as many as fit. The handle is the id of its call, such as c12.";
+const INPUT_SCHEMA: &str = r#"{"type":"object","properties":{"handle":{"type":"string"},"range":{"type":"object","properties":{"start":{"type":"integer","minimum":0},"end":{"type":"integer","minimum":0}},"additionalProperties":false}},"required":["handle"],"additionalProperties":false}"#;
 
 /// What a model asks for.
 #[derive(Debug, Deserialize)]
