@@ -62,8 +62,9 @@ pub struct SessionRef {
     pub namespace: Arc<str>,
     /// Its id.
     pub session: Arc<str>,
-    /// When it was created: what tells it from one that had its id before.
-    pub created_at: Timestamp,
+    /// When it came to be under its id: created, forked or imported. What tells it from one that had the
+    /// id before.
+    pub born_at: Timestamp,
 }
 
 impl SessionRef {
@@ -71,7 +72,7 @@ impl SessionRef {
     /// does not meet what the other's calls did.
     pub(crate) fn key_of(&self, call: CallId) -> String {
         let (namespace, session) = (&self.namespace, &self.session);
-        let Timestamp(born) = self.created_at;
+        let Timestamp(born) = self.born_at;
         format!("{namespace}/{session}@{born}/{call}")
     }
 }

@@ -173,8 +173,7 @@ impl Driver {
     }
 
     fn charged(&self, call: CallId, attempt: Attempt) -> Charged {
-        let born = self.state.session.as_ref().map(|head| head.born_at);
-        let hold = HoldId::of_call(self.key.id(), born.unwrap_or_default(), call, attempt);
+        let hold = HoldId::of_call(self.key.id(), self.born_at(), call, attempt);
         Charged::new(Arc::clone(&self.world.ledgers), &self.key, hold)
     }
 
@@ -306,15 +305,16 @@ impl Driver {
         (request, spec)
     }
 
+    fn born_at(&self) -> Timestamp {
+        let head = self.state.session.as_ref();
+        head.map(|head| head.born_at).unwrap_or_default()
+    }
+
     fn session_ref(&self) -> SessionRef {
         SessionRef {
             namespace: self.key.namespace().into(),
             session: self.key.id().into(),
-            created_at: self
-                .state
-                .session
-                .as_ref()
-                .map_or(Timestamp(0), |head| head.created_at),
+            born_at: self.born_at(),
         }
     }
 

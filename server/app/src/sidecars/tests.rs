@@ -160,7 +160,7 @@ impl Bench {
         let session = SessionRef {
             namespace: "default".into(),
             session: "s1".into(),
-            created_at: Timestamp(1_795_345_899_123),
+            born_at: Timestamp(1_795_345_899_123),
         };
         let traceparent =
             Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned());
@@ -228,7 +228,7 @@ fn a_session_under_the_id_of_a_deleted_one_does_not_meet_its_calls() {
         let session = SessionRef {
             namespace: "default".into(),
             session: "s1".into(),
-            created_at: Timestamp(born),
+            born_at: Timestamp(born),
         };
         session.key_of(CallId(1))
     };

@@ -210,3 +210,17 @@ fn copied_entries_are_decided_again_as_their_originals_were() {
     };
     assert_eq!(redecide(&copy.state, at, &copied), Ok(()));
 }
+
+#[test]
+fn an_import_is_born_when_it_comes_and_was_created_when_it_was() {
+    let mut s = Session::started(Limits::default());
+    let created = s.state.session.as_deref().map(|head| head.created_at);
+    s.wait(500);
+    let mut copy = whole(&s);
+    copy.go(import());
+    let head = copy.state.session.as_deref().expect("it is adopted");
+    assert_eq!(Some(head.created_at), created);
+    // What is reserved and called for it is told from what the original did under the same id.
+    assert_eq!(head.born_at, Timestamp(copy.now));
+    assert!(head.born_at > head.created_at);
+}

@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 
 use super::*;
 use crate::disk::sim::{Plan, SimDisk};
-use crate::record::Timestamp;
+use crate::record::{Seq, Timestamp};
 use crate::{Keep, LogError, ProgressTopic, ReadItem};
 
 fn key(id: &str) -> StreamKey {
@@ -397,4 +397,23 @@ fn answer(child: &mut Child) -> (String, u32) {
         matches!(word, "serving" | "refused").then(|| (word.to_owned(), pid.parse().unwrap()))
     });
     said.expect("the process serves or is refused")
+}
+
+#[tokio::test]
+async fn a_block_that_was_read_ahead_is_not_for_a_reader_that_passed_it() {
+    let log = on_sim(&SimDisk::default());
+    // Several blocks of what a reader takes at once.
+    fill(&*log, &key("s"), [20_000; 60]).await;
+    until("filed", || log.stats().unfiled_bytes == 0).await;
+    let mut history = log.opened(&key("s")).await.unwrap().history;
+    let mut after = 0;
+    // By what live readers saw in memory, some go on further along than the file was read.
+    for passed in [0, 3, 0] {
+        let block = history.next(after + passed, true).await.unwrap();
+        let seqs: Vec<Seq> = block.iter().map(|record| record.seq).collect();
+        let last = after + passed + seqs.len() as Seq;
+        assert_eq!(seqs, Vec::from_iter(after + passed + 1..=last));
+        after = last;
+    }
+    assert!(after < 60, "{after}: a block is read ahead still");
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::fixture::*;
 use super::*;
 use crate::LogError;
+use crate::disk::sim::SimDisk;
 
 #[test]
 fn a_clean_end_leaves_nothing_to_recover() {
@@ -247,4 +248,19 @@ fn a_newer_version_is_refused_everywhere() {
             supported: 1
         })
     );
+}
+
+#[test]
+fn a_server_that_crashes_again_and_again_keeps_eight_segments_and_no_more() {
+    let disk = SimDisk::default();
+    let mut found = Vec::new();
+    for round in 0..12 {
+        let mut parts = start(&disk).unwrap();
+        assert_eq!(parts.report.streams, usize::from(round > 0));
+        found.push(parts.report.segments);
+        assert_eq!(append(&mut parts, "s").unwrap(), round + 1);
+        drop(parts);
+        disk.kill();
+    }
+    assert_eq!(found, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2]);
 }

@@ -17,7 +17,7 @@ fn session() -> SessionRef {
     SessionRef {
         namespace: "default".into(),
         session: "s".into(),
-        created_at: loopwright_core::ids::Timestamp(1),
+        born_at: loopwright_core::ids::Timestamp(1),
     }
 }
 
