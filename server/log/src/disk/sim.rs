@@ -47,6 +47,8 @@ struct State {
     names: BTreeMap<PathBuf, Option<usize>>,
     /// Names that survive a loss of power.
     durable: BTreeMap<PathBuf, Option<usize>>,
+    /// What may not be opened or synced, and the error that says so.
+    refused: BTreeMap<PathBuf, io::ErrorKind>,
     locked: bool,
 }
 
@@ -100,6 +102,11 @@ impl SimDisk {
         lock(&self.0).operations
     }
 
+    /// From here on this name can neither be opened nor synced: it is somebody else's, or rotten.
+    pub fn refuse(&self, path: &Path, kind: io::ErrorKind) {
+        lock(&self.0).refused.insert(path.into(), kind);
+    }
+
     /// The process dies; the machine does not. Nothing is lost, the lock is free.
     pub fn kill(&self) {
         lock(&self.0).locked = false;
@@ -127,7 +134,7 @@ impl SimDisk {
         names.retain(|path, _| {
             path.ancestors()
                 .skip(1)
-                .all(|dir| dir == Path::new("/") || kept.get(dir) == Some(&None))
+                .all(|dir| is_given(dir) || kept.get(dir) == Some(&None))
         });
         state.names.clone_from(&names);
         state.durable = names;
@@ -190,6 +197,13 @@ impl SimDisk {
     }
 }
 
+impl State {
+    fn admits(&self, path: &Path) -> io::Result<()> {
+        let refused = self.refused.get(path);
+        refused.map_or(Ok(()), |kind| Err((*kind).into()))
+    }
+}
+
 impl Inode {
     /// What was appended since the last sync survives up to some byte, perhaps with holes.
     fn lose(&mut self, dice: &mut Dice) {
@@ -245,7 +259,14 @@ impl Disk for SimDisk {
         if state.plan.failing_sync == Some(state.syncs) {
             return Err(io::Error::other("input/output error"));
         }
-        let inside = |name: &PathBuf| name.parent() == Some(path);
+        state.admits(path)?;
+        let dir = match path.to_str() {
+            // Where relative names begin has a name only to sync it by.
+            Some("") => return Err(io::ErrorKind::NotFound.into()),
+            Some(".") => Path::new(""),
+            _ => path,
+        };
+        let inside = |name: &PathBuf| name.parent() == Some(dir);
         let now: Vec<_> = state
             .names
             .iter()
@@ -269,6 +290,7 @@ impl Disk for SimDisk {
 
     fn open(&self, path: &Path, how: OpenAs) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.step()?;
+        state.admits(path)?;
         let known = state
             .names
             .get(path)
@@ -452,6 +474,11 @@ impl DiskFile for SimFile {
         inode.sync();
         Ok(())
     }
+}
+
+/// The directories that names begin in: nobody makes them.
+fn is_given(dir: &Path) -> bool {
+    dir == Path::new("/") || dir.as_os_str().is_empty()
 }
 
 fn joined(parts: &[IoSlice<'_>]) -> Vec<u8> {

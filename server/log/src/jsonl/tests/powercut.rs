@@ -1,7 +1,10 @@
 //! The simulated disk: promises kept through thousands of lives, and the few that want a scene of
 //! their own.
 
+use std::path::Path;
+
 use super::*;
+use crate::disk::Disk;
 use crate::disk::sim::{Dice, SimDisk};
 
 /// The rig of the whole repository runs more.
@@ -48,4 +51,49 @@ fn a_blob_that_was_kept_survives_a_power_cut() {
         let found = parts.engine.get_blob(&key, &blob);
         assert_eq!(found, Ok(payload), "seed {seed}");
     }
+}
+
+#[test]
+fn a_data_directory_survives_wherever_it_is() {
+    for root in ["/srv/loopwright/state", "state", "loops/state"] {
+        for seed in 0..20 {
+            let disk = SimDisk::default();
+            let open = || Parts::open(Arc::new(disk.clone()), JsonlOptions::new(root));
+            let mut parts = open().unwrap();
+            assert_eq!(fixture::append(&mut parts, "s"), Ok(1), "{root}");
+            drop(parts);
+            disk.power_cycle(&mut Dice::new(seed));
+            let mut parts = open().unwrap();
+            assert_eq!(
+                fixture::append(&mut parts, "s"),
+                Ok(2),
+                "{root}, seed {seed}"
+            );
+        }
+    }
+}
+
+#[test]
+fn only_a_directory_that_was_there_may_be_one_that_is_not_ours_to_sync() {
+    let open_in = |made: bool, kind| {
+        let disk = SimDisk::default();
+        for dir in [Path::new("/srv"), Path::new("/srv/state")] {
+            assert!(!made || disk.create_dir(dir).unwrap());
+        }
+        disk.refuse(Path::new("/srv"), kind);
+        Parts::open(Arc::new(disk.clone()), JsonlOptions::new("/srv/state")).map(drop)
+    };
+    // Who has made it has synced it: a volume that was mounted, a home that was set up.
+    assert!(open_in(true, io::ErrorKind::PermissionDenied).is_ok());
+    // A name that we made and that may not last carries no promise.
+    assert!(open_in(false, io::ErrorKind::PermissionDenied).is_err());
+    assert!(open_in(true, io::ErrorKind::StorageFull).is_err());
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_read_is_not_one_that_is_missing() {
+    let disk = fixture::filed(&["s"]);
+    let checkpoint = path::Layout::new("/state".into()).checkpoint();
+    disk.refuse(&checkpoint, io::ErrorKind::Other);
+    assert!(fixture::start(&disk).is_err());
 }
