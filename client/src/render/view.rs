@@ -270,6 +270,12 @@ impl RunView {
             Kind::ToolCallUnknown(e) if e.policy() == UnknownPolicy::Ask => {
                 (&e.call, PendingState::Unknown)
             }
+            Kind::LoopPaused(e) => {
+                if let Some(line) = self.answering.goes_on(session, e) {
+                    self.line(&line, Paint::Yellow, pieces);
+                }
+                return;
+            }
             _ => return,
         };
         for line in self.answering.commands(session, call, state) {

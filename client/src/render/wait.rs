@@ -1,13 +1,15 @@
-//! Tool calls that wait for a person: what is asked, until when, and the commands that answer.
+//! What waits for a person, tool calls and paused loops: what is asked, until when, and the commands that
+//! answer.
 //!
-//! Boundary: the events of a wait in, lines out. Invariant: whoever is told that a call waits is told the
-//! exact command that ends the wait.
+//! Boundary: the events of a wait in, lines out. Invariant: whoever is told of a wait is told the exact
+//! command that ends it.
 
 use std::collections::BTreeMap;
 
 use loopwright_proto::v1::{
-    ApprovalOutcome, ApprovalReason, ApprovalRequested, ApprovalResolved, Entry, PendingCall,
-    PendingState, ToolCallUnknown, UnknownPolicy, UnknownResolution, UnknownResolved, event::Kind,
+    ApprovalOutcome, ApprovalReason, ApprovalRequested, ApprovalResolved, BudgetDimension,
+    BudgetScope, Entry, LoopPaused, PendingCall, PendingState, ToolCallUnknown, UnknownPolicy,
+    UnknownResolution, UnknownResolved, event::Kind,
 };
 
 use super::words::{QUOTE, one_line, timestamp_words};
@@ -62,6 +64,42 @@ impl Answering {
         };
         answers.iter().map(line).collect()
     }
+
+    /// The command line that lets a paused loop go on; none where this version knows of none.
+    #[must_use]
+    pub fn goes_on(&self, session: &str, paused: &LoopPaused) -> Option<String> {
+        let server = &self.server;
+        let (meaning, command) = match &paused.budget {
+            None => ("go on:", format!("resume {session}")),
+            Some(detail) => {
+                let limit = limit_flag(detail.dimension())?;
+                let budget = detail.budget.as_ref()?;
+                let command = match budget.scope() {
+                    BudgetScope::Loop => format!("limits {session} --{limit} .."),
+                    BudgetScope::Session => format!("limits {session} --session-{limit} .."),
+                    BudgetScope::Named => format!("budget set {} --{limit} ..", budget.name),
+                    BudgetScope::Namespace => format!("budget set namespace --{limit} .."),
+                    BudgetScope::Unspecified => return None,
+                };
+                ("raise it:", command)
+            }
+        };
+        Some(format!("  {meaning:<18}loopwright {command}{server}"))
+    }
+}
+
+/// The flag that sets the limit of a dimension.
+fn limit_flag(dimension: BudgetDimension) -> Option<&'static str> {
+    Some(match dimension {
+        BudgetDimension::InputTokens => "max-input-tokens",
+        BudgetDimension::OutputTokens => "max-output-tokens",
+        BudgetDimension::TotalTokens => "max-tokens",
+        BudgetDimension::CostMicroUsd => "max-cost",
+        BudgetDimension::ModelCalls => "max-model-calls",
+        BudgetDimension::ToolCalls => "max-tool-calls",
+        BudgetDimension::WallTimeMs => "max-wall-time",
+        BudgetDimension::Unspecified => return None,
+    })
 }
 
 impl Waits {

@@ -91,9 +91,16 @@ fn only_a_directory_that_was_there_may_be_one_that_is_not_ours_to_sync() {
 }
 
 #[test]
-fn a_checkpoint_that_cannot_be_read_is_not_one_that_is_missing() {
-    let disk = fixture::filed(&["s"]);
-    let checkpoint = path::Layout::new("/state".into()).checkpoint();
-    disk.refuse(&checkpoint, io::ErrorKind::Other);
-    assert!(fixture::start(&disk).is_err());
+fn what_cannot_be_read_is_not_what_is_missing() {
+    let layout = path::Layout::new("/state".into());
+    let key = fixture::key("s");
+    for name in [layout.checkpoint(), layout.damage(&key)] {
+        let disk = fixture::filed(&["s"]);
+        disk.refuse(&name, io::ErrorKind::Other);
+        let loaded = fixture::start(&disk).map(|parts| {
+            let stream = parts.engine.stream(&key);
+            parts.engine.load(&stream)
+        });
+        assert!(!matches!(loaded, Ok(Ok(()))), "{}", name.display());
+    }
 }

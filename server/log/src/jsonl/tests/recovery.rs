@@ -237,6 +237,17 @@ fn a_newer_version_is_refused_everywhere() {
     );
 
     let disk = filed(&["s1"]);
+    let covered = "{\"v\":2,\"next_segment\":9,\"streams\":[]";
+    let crc = crc32c::crc32c(covered.as_bytes());
+    let checkpoint = format!("{covered},\"crc\":\"{crc:08x}\"}}\n");
+    disk.put(Path::new("/state/checkpoint.json"), checkpoint.as_bytes());
+    let refused = start(&disk).map(|_| ()).unwrap_err();
+    assert!(
+        matches!(refused, OpenError::NewerVersion { found: 2, .. }),
+        "{refused}"
+    );
+
+    let disk = filed(&["s1"]);
     disk.put(Path::new("/state/checkpoint.json"), b"");
     disk.put(&file("s1"), newer("").as_bytes());
     let parts = start(&disk).unwrap();
