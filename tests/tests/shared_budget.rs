@@ -4,5 +4,7 @@
 mod command;
 #[path = "shared_budget/ledger.rs"]
 mod ledger;
+#[path = "shared_budget/namespace.rs"]
+mod namespace;
 #[path = "shared_budget/parallel.rs"]
 mod parallel;

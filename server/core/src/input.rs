@@ -120,6 +120,10 @@ pub struct SendMessage {
     pub mode: Mode,
     /// The loop that it is meant for, refused where another one runs.
     pub guard: Option<LoopId>,
+    /// The agent of a loop which it starts, where another one than the session has.
+    pub agent: Option<Arc<Agent>>,
+    /// The limits of a loop which it starts, where the session has others.
+    pub limits: Option<Arc<Limits>>,
     /// The trace that a loop which it starts belongs to.
     pub traceparent: Option<String>,
 }

@@ -199,7 +199,7 @@ pub struct Hold {
 
 impl Ledger {
     /// The budgets that a call is charged to that names these: each with its parents, none twice,
-    /// and the namespace's own where there is one.
+    /// and the namespace's own where there is one, whether it is named or not.
     ///
     /// # Errors
     /// The first name that is not there.
@@ -209,7 +209,8 @@ impl Ledger {
             .contains_key(NAMESPACE_BUDGET)
             .then_some(NAMESPACE_BUDGET);
         let mut chain: Vec<Name> = Vec::new();
-        for name in names.into_iter().chain(own) {
+        let named = names.into_iter().filter(|name| *name != NAMESPACE_BUDGET);
+        for name in named.chain(own) {
             let mut next = Some(Name::from(name));
             while let Some(name) = next.take().filter(|name| !chain.contains(name)) {
                 let budget = self.budgets.get(&name).ok_or_else(|| Arc::clone(&name))?;

@@ -357,6 +357,8 @@ async fn a_message_to_a_running_loop_waits_for_the_next_one() {
         parts: Arc::new(vec![Part::Text("and then".to_owned())]),
         mode: Mode::Queue,
         guard: None,
+        agent: None,
+        limits: None,
         traceparent: None,
     });
     rig.drivers.command(&key("a"), message).await.unwrap();

@@ -314,6 +314,8 @@ fn only_what_has_a_secret_is_made_anew() {
         parts: secret,
         mode: Mode::Steer,
         guard: None,
+        agent: None,
+        limits: None,
         traceparent: None,
     }));
     let What::SendMessage(told) = told else {

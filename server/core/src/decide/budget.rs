@@ -95,7 +95,7 @@ pub(super) struct Ended {
     pub(super) may_have_run: bool,
     /// Tool calls of its reply that are let through.
     pub(super) tool_calls: u64,
-    /// What its tokens cost at most, where it is no call of the loop's own model.
+    /// What its tokens cost at most, where its model is not the one that the state calls by now.
     pub(super) price: Option<Price>,
 }
 
@@ -133,21 +133,28 @@ pub(super) fn settle(draft: &mut Draft, call: CallId, attempt: Attempt, ended: E
         None if ended.may_have_run => (reserved.as_usage(), true),
         None => (Usage::default(), false),
     };
-    if usage.prompt() > reserved.input || usage.output > reserved.output {
+    let price = ended.price.or_else(|| draft.state.price());
+    let most = |input, output| price.map_or(0, |price| price.cost(input, output));
+    let counted = ended.cost.filter(|_| ended.usage.is_some());
+    let cost_micro_usd = counted.unwrap_or_else(|| most(usage.prompt(), usage.output));
+    let reserved_micro_usd = most(reserved.input, reserved.output);
+    let overdrawn = price.is_some() && cost_micro_usd > reserved_micro_usd;
+    if usage.prompt() > reserved.input || usage.output > reserved.output || overdrawn {
         draft.emit(BudgetOverrun {
             call,
             attempt,
             reserved,
             usage,
+            reserved_micro_usd,
+            cost_micro_usd: price.map_or(0, |_| cost_micro_usd),
         });
     }
-    let cost = ended.cost.filter(|_| ended.usage.is_some());
     let shared = !draft.state.agent.budgets.is_empty();
     draft.emit(BudgetSettled {
         call,
         attempt,
         usage,
-        cost_micro_usd: cost.unwrap_or_else(|| most(draft, ended.price, &usage)),
+        cost_micro_usd,
         estimated,
         tool_calls: if shared { ended.tool_calls } else { 0 },
         wall_ms: if shared { uncharged(draft) } else { 0 },
@@ -246,12 +253,6 @@ pub(super) fn release(draft: &mut Draft, call: CallId, attempt: Attempt) {
         tool_calls: 0,
         wall_ms: 0,
     });
-}
-
-/// What this usage can cost at most, where the provider's own count of it has no price.
-fn most(draft: &Draft, price: Option<Price>, usage: &Usage) -> u64 {
-    let price = price.or_else(|| draft.state.price());
-    price.map_or(0, |price| price.cost(usage.prompt(), usage.output))
 }
 
 fn is_reserving(draft: &Draft, call: CallId, attempt: Attempt) -> bool {

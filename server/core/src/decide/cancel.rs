@@ -60,6 +60,7 @@ pub(super) fn abandon_model(draft: &mut Draft, reason: AbandonReason) {
             });
             let ended = budget::Ended {
                 may_have_run: true,
+                price: model.recap.and_then(|_| draft.state.recap_price()),
                 ..budget::Ended::default()
             };
             budget::settle(draft, call, attempt, ended);

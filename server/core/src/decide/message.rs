@@ -73,8 +73,8 @@ pub(super) fn send(draft: &mut Draft, message: SendMessage) -> Result<(), Reject
             StartLoop {
                 by: message.by,
                 parts: message.parts,
-                agent: None,
-                limits: None,
+                agent: message.agent,
+                limits: message.limits,
                 traceparent: message.traceparent,
             },
         );

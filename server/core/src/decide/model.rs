@@ -235,6 +235,8 @@ pub(super) fn failed(
     if smaller {
         retry_at = Some(draft.at);
     }
+    // A fallback has a price of its own.
+    let price = draft.state.price();
     let mut fallback = None;
     if retry_at.is_none() && (next_model as usize) <= draft.state.agent.fallbacks.len() {
         retry_at = Some(draft.at);
@@ -255,6 +257,7 @@ pub(super) fn failed(
         usage: failure.usage,
         cost: failure.cost_micro_usd,
         may_have_run: failure.kind.may_have_run(),
+        price,
         ..budget::Ended::default()
     };
     budget::settle(draft, call, attempt, ended);

@@ -16,6 +16,7 @@ mod late;
 mod limits;
 mod messages;
 mod model;
+mod money;
 mod pause;
 mod progress;
 mod recap;

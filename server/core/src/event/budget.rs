@@ -70,5 +70,11 @@ facts! {
         pub reserved: Reservation,
         /// What was used.
         pub usage: Usage,
+        /// What the reservation could cost at most, micro-USD; 0 where the model had no price.
+        #[serde(default, skip_serializing_if = "crate::message::is_zero")]
+        pub reserved_micro_usd: u64,
+        /// What was charged, micro-USD; 0 where the model had no price.
+        #[serde(default, skip_serializing_if = "crate::message::is_zero")]
+        pub cost_micro_usd: u64,
     }
 }

@@ -47,13 +47,18 @@ pub(super) fn what_of(entry: &Entry) -> Option<What> {
                 traceparent: started.traceparent.clone(),
             })
         }
-        Cause::SendMessage { by, mode, guard } => What::SendMessage(SendMessage {
-            by: by.clone(),
-            parts: message(entry)?.parts.clone(),
-            mode: *mode,
-            guard: *guard,
-            traceparent: find!(entry, LoopStarted).and_then(|e| e.traceparent.clone()),
-        }),
+        Cause::SendMessage { by, mode, guard } => {
+            let started = find!(entry, LoopStarted);
+            What::SendMessage(SendMessage {
+                by: by.clone(),
+                parts: message(entry)?.parts.clone(),
+                mode: *mode,
+                guard: *guard,
+                agent: started.and_then(|e| e.agent.clone()),
+                limits: started.and_then(|e| e.limits.clone()),
+                traceparent: started.and_then(|e| e.traceparent.clone()),
+            })
+        }
         Cause::CancelLoop { .. }
         | Cause::PauseLoop { .. }
         | Cause::ResumeLoop { .. }

@@ -175,6 +175,8 @@ impl Script {
             parts: said(text),
             mode,
             guard: None,
+            agent: None,
+            limits: None,
             traceparent: None,
         }));
     }

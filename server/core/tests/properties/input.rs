@@ -191,6 +191,8 @@ impl Roll {
                 parts,
                 mode: [Mode::Queue, Mode::Steer, Mode::Interrupt][usize::from(self.pick % 3)],
                 guard,
+                agent: None,
+                limits: None,
                 traceparent: None,
             }),
             _ => What::CancelLoop {

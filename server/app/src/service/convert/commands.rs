@@ -134,6 +134,8 @@ pub fn message(
         parts,
         mode,
         guard,
+        agent: None,
+        limits: None,
         traceparent,
     });
     Ok(Told {

@@ -260,6 +260,11 @@ fn overruns(e: &core::BudgetOverrun) -> Vec<Kind> {
             e.reserved.output,
             e.usage.output,
         ),
+        (
+            v1::BudgetDimension::CostMicroUsd,
+            e.reserved_micro_usd,
+            e.cost_micro_usd,
+        ),
     ];
     let over = dimensions
         .into_iter()

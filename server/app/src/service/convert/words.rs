@@ -174,20 +174,14 @@ pub(super) fn end_reason(reason: &EndReason) -> v1::EndReason {
 }
 
 pub(super) fn budget_ref(name: &str) -> v1::BudgetRef {
-    let own = match name {
-        LOOP_BUDGET => Some(v1::BudgetScope::Loop),
-        SESSION_BUDGET => Some(v1::BudgetScope::Session),
-        _ => None,
+    let scope = match name {
+        LOOP_BUDGET => v1::BudgetScope::Loop,
+        SESSION_BUDGET => v1::BudgetScope::Session,
+        named => return super::budget::reference(named),
     };
-    if let Some(scope) = own {
-        return v1::BudgetRef {
-            scope: scope.into(),
-            name: String::new(),
-        };
-    }
     v1::BudgetRef {
-        scope: v1::BudgetScope::Named as i32,
-        name: name.to_owned(),
+        scope: scope.into(),
+        name: String::new(),
     }
 }
 

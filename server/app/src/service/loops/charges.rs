@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use loopwright_core::{
-    budget::{LOOP_BUDGET, SESSION_BUDGET},
+    agent::{Agent, Limits},
+    budget::{LOOP_BUDGET, Price, SESSION_BUDGET},
     ledger::{Ledger, NAMESPACE_BUDGET, Name},
 };
 use loopwright_log::{Id, StreamKey};
@@ -13,16 +14,31 @@ use tonic::Status;
 use crate::service::{ServiceState, budgets, convert::agent::Terms, status};
 
 impl ServiceState {
+    /// What the next loop of a session runs under, where that is something else than the last one did: the
+    /// namespace may have a budget since, or none any more, and a model another price.
+    pub(super) async fn renewed(
+        &self,
+        key: &StreamKey,
+        agent: &Agent,
+        limits: &Arc<Limits>,
+    ) -> Result<Option<Terms>, Status> {
+        let mut terms = Terms {
+            agent: agent.clone(),
+            limits: Arc::clone(limits),
+        };
+        self.settle_budgets(key, &mut terms).await?;
+        let is_new = terms.agent != *agent || terms.limits != *limits;
+        Ok(is_new.then_some(terms))
+    }
+
     /// Checks that the agent's budgets are there, puts the namespace's own beside them, and prices the
-    /// models; whether that changed the agent's budgets. Without a price nothing that limits money is
-    /// entered: it would be a free ride.
+    /// models. Without a price nothing that limits money is entered: it would be a free ride.
     pub(super) async fn settle_budgets(
         &self,
         key: &StreamKey,
         terms: &mut Terms,
-    ) -> Result<bool, Status> {
+    ) -> Result<(), Status> {
         let named = &mut terms.agent.budgets;
-        let before = named.clone();
         named.retain(|name| name != NAMESPACE_BUDGET);
         let asked = named.clone();
         let look = move |ledger: &Ledger, _| {
@@ -43,21 +59,29 @@ impl ServiceState {
         if has_own {
             named.push(NAMESPACE_BUDGET.to_owned());
         }
-        let changed = *named != before;
         let limits = &terms.limits;
         let own = limits.budget.cost_micro_usd.map(|_| LOOP_BUDGET);
         let session = limits.session_budget.cost_micro_usd;
         let own = own.or(session.map(|_| SESSION_BUDGET)).map(Name::from);
-        self.settle_prices(terms, own.or(money).as_deref())?;
-        Ok(changed)
+        let prices = self.prices(&terms.agent, limits, own.or(money).as_deref())?;
+        if terms.limits.prices != prices {
+            Arc::make_mut(&mut terms.limits).prices = prices;
+        }
+        Ok(())
     }
 
-    fn settle_prices(&self, terms: &mut Terms, limits_money: Option<&str>) -> Result<(), Status> {
+    /// The prices of every model that a loop may call. None may be missing where a budget limits money.
+    pub(super) fn prices(
+        &self,
+        agent: &Agent,
+        limits: &Limits,
+        limits_money: Option<&str>,
+    ) -> Result<BTreeMap<String, Price>, Status> {
         let mut prices = BTreeMap::new();
-        let context = terms.limits.context.as_ref();
+        let context = limits.context.as_ref();
         let writer = context.and_then(|context| context.recap_by_model.as_ref());
-        let models = [&terms.agent.model].into_iter();
-        for model in models.chain(&terms.agent.fallbacks).chain(writer) {
+        let models = [&agent.model].into_iter();
+        for model in models.chain(&agent.fallbacks).chain(writer) {
             let facts = self.models.check(model).map_err(status::no_model)?;
             match (facts.price, limits_money) {
                 (Some(price), _) => drop(prices.insert(model.clone(), price)),
@@ -65,9 +89,9 @@ impl ServiceState {
                 (None, None) => {}
             }
         }
-        if terms.limits.prices != prices {
-            Arc::make_mut(&mut terms.limits).prices = prices;
-        }
-        Ok(())
+        Ok(prices)
     }
 }
+
+#[cfg(test)]
+mod tests;

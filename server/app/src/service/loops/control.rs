@@ -2,7 +2,7 @@
 
 use loopwright_core::{
     What,
-    agent::{Agent, LimitsChange},
+    agent::{Agent, Limits, LimitsChange},
     budget::{LOOP_BUDGET, SESSION_BUDGET},
 };
 use tonic::Status;
@@ -11,7 +11,6 @@ use super::Done;
 use crate::service::{
     ServiceState,
     convert::commands::{Moved, Told},
-    status,
 };
 
 impl ServiceState {
@@ -30,7 +29,8 @@ impl ServiceState {
             && known.state.answer(&by.request_id).is_none()
         {
             self.settle_output(&known.state.agent, &mut change);
-            self.price(&known.state.agent, &mut change)?;
+            let (agent, limits) = (&known.state.agent, &known.state.limits);
+            self.price(agent, limits, &mut change)?;
         }
         let change = Box::new(change);
         let what = What::UpdateLimits { by, guard, change };
@@ -56,20 +56,18 @@ impl ServiceState {
     }
 
     /// A limit on cost that comes in mid-loop needs the prices that one at its start needs.
-    fn price(&self, agent: &Agent, change: &mut LimitsChange) -> Result<(), Status> {
+    fn price(
+        &self,
+        agent: &Agent,
+        limits: &Limits,
+        change: &mut LimitsChange,
+    ) -> Result<(), Status> {
         let limited = [
             (change.budget.cost_micro_usd, LOOP_BUDGET),
             (change.session_budget.cost_micro_usd, SESSION_BUDGET),
         ];
-        let Some((_, budget)) = limited.iter().find(|(limit, _)| limit.is_some()) else {
-            return Ok(());
-        };
-        for model in [&agent.model].into_iter().chain(&agent.fallbacks) {
-            let facts = self.models.check(model).map_err(status::no_model)?;
-            let Some(price) = facts.price else {
-                return Err(status::no_price(model, budget));
-            };
-            change.prices.insert(model.clone(), price);
+        if let Some((_, budget)) = limited.iter().find(|(limit, _)| limit.is_some()) {
+            change.prices = self.prices(agent, limits, Some(budget))?;
         }
         Ok(())
     }

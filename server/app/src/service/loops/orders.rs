@@ -84,13 +84,20 @@ impl ServiceState {
             what,
             may_queue,
         } = told;
-        let what = Redaction::from(&*self.config).command(what);
-        if let What::SendMessage(message) = &what
+        let mut what = Redaction::from(&*self.config).command(what);
+        if let What::SendMessage(message) = &mut what
             && let Some(known) = self.known(&key).await?
             && known.state.active.is_none()
             && known.state.answer(&message.by.request_id).is_none()
         {
-            self.check_models(&known.state.agent)?;
+            // It starts a loop.
+            let state = &known.state;
+            self.check_models(&state.agent)?;
+            let renewed = self.renewed(&key, &state.agent, &state.limits).await?;
+            if let Some(Terms { agent, limits }) = renewed {
+                message.agent = Some(Arc::new(agent));
+                message.limits = Some(limits);
+            }
         }
         let answer = self.drivers.command(&key, what).await;
         let answer = answer.map_err(|error| status::command(&error, key.id()))?;
@@ -139,11 +146,14 @@ impl ServiceState {
         let mut tools = Arc::default();
         match known {
             Some(known) if !brings_agent => {
-                self.check_models(&known.state.agent)?;
-                terms.agent = (*known.state.agent).clone();
-                terms.limits = Arc::clone(&known.state.limits);
-                // The namespace may have a budget since, or none any more.
-                brings_agent = self.settle_budgets(&key, &mut terms).await?;
+                let (agent, limits) = (&known.state.agent, &known.state.limits);
+                self.check_models(agent)?;
+                let renewed = self.renewed(&key, agent, limits).await?;
+                brings_agent = renewed.is_some();
+                terms = renewed.unwrap_or_else(|| Terms {
+                    agent: Agent::clone(agent),
+                    limits: Arc::clone(limits),
+                });
             }
             _ => {
                 self.settle_model(&mut terms)?;

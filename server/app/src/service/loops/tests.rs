@@ -50,7 +50,7 @@ fn reason<T: std::fmt::Debug>(result: Result<T, Status>) -> String {
     format!("{:?} {}", status.code(), details.reason)
 }
 
-async fn ended(loops: &Loops, session: &str, id: &str) {
+pub(super) async fn ended(loops: &Loops, session: &str, id: &str) {
     let request = v1::WatchLoopRequest {
         session_id: session.into(),
         loop_id: id.into(),

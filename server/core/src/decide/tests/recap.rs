@@ -364,3 +364,34 @@ fn apply(s: &mut Session, at: crate::ids::Timestamp, what: What) -> Vec<Event> {
     events.iter().for_each(|event| s.state.apply(event));
     events
 }
+
+#[test]
+fn a_recap_that_is_given_up_or_lost_is_charged_at_its_writers_price() {
+    let price = |input, output| crate::budget::Price {
+        input,
+        output,
+        long: None,
+    };
+    let prices = [
+        (String::new(), price(1_000_000, 1_000_000)),
+        ("w".to_owned(), price(700_000_000, 700_000_000)),
+    ];
+    let budget = BudgetLimits {
+        cost_micro_usd: Some(1_000_000_000),
+        ..BudgetLimits::default()
+    };
+    let limits = Limits {
+        prices: prices.into(),
+        budget,
+        ..limits()
+    };
+    for ends in [Session::cancel, Session::attach] {
+        let (mut s, _) = asked(limits.clone(), Agent::default());
+        let reserved = s.state.active.as_ref().and_then(|active| active.reserved);
+        let reserved = reserved.expect("it is reserved");
+        let before = s.state.totals.cost_micro_usd;
+        ends(&mut s);
+        let charged = s.state.totals.cost_micro_usd - before;
+        assert_eq!(charged, 700 * (reserved.input + reserved.output));
+    }
+}

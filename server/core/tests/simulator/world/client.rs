@@ -38,6 +38,8 @@ impl World {
                     parts,
                     mode,
                     guard: None,
+                    agent: None,
+                    limits: None,
                     traceparent: None,
                 }),
                 Order::Cancel => What::CancelLoop {

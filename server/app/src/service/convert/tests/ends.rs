@@ -102,6 +102,7 @@ fn a_budget_that_ended_a_loop_is_named_with_its_numbers() {
     for (name, scope) in [
         ("loop", v1::BudgetScope::Loop),
         ("team", v1::BudgetScope::Named),
+        ("namespace", v1::BudgetScope::Namespace),
     ] {
         let (budget, dimension) = (name.to_owned(), Dimension::ModelCalls);
         let reason = EndReason::BudgetExceeded {

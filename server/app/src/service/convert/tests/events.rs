@@ -245,6 +245,8 @@ fn budgets() -> [Event; 4] {
             attempt,
             reserved,
             usage,
+            reserved_micro_usd: 0,
+            cost_micro_usd: 0,
         }
         .into(),
     ]
@@ -366,6 +368,8 @@ fn an_overrun_is_told_by_dimension() {
             attempt: 1,
             reserved,
             usage,
+            reserved_micro_usd: 0,
+            cost_micro_usd: 0,
         };
         let told = kinds(&event.into(), &[]);
         told.into_iter()

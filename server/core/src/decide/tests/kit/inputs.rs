@@ -48,6 +48,8 @@ pub(in crate::decide::tests) fn send(request: &str, mode: Mode, text: &str) -> S
         parts: said(text),
         mode,
         guard: None,
+        agent: None,
+        limits: None,
         traceparent: None,
     }
 }
