@@ -221,13 +221,11 @@ impl Recovery<'_> {
 
     /// Forgets all that stands before a tombstone.
     fn bury(&mut self, key: &StreamKey) {
-        self.before.remove(key);
-        for record in self.replay.remove(key).unwrap_or_default() {
-            // Whose damage these would explain is gone.
-            self.healed.insert(record.crc);
-            self.healed
-                .extend(Some(record.prev).filter(|prev| *prev != 0));
-        }
+        // The damage that these explain is a gone stream's.
+        let filed = self.before.remove(key).map(|mark| mark.crc);
+        let replayed = self.replay.remove(key).unwrap_or_default();
+        let replayed = replayed.iter().map(|record| record.crc);
+        self.healed.extend(replayed.chain(filed));
         self.removed.insert(key.clone());
     }
 
@@ -326,7 +324,7 @@ impl Recovery<'_> {
                 .find(ends_here)
                 .map(|(key, mark)| (key.clone(), mark.seq));
             match owner {
-                Some((key, seq)) if seq > 0 => self.condemn(&key, seq, place.into()),
+                Some((key, seq)) => self.condemn(&key, seq, place.into()),
                 _ if self.healed.contains(prev) => {}
                 _ => match self.gap_after(*prev) {
                     Some((key, seq)) => self.condemn(&key, seq, place.into()),

@@ -254,3 +254,57 @@ fn what_a_newer_release_has_written_is_not_cut() {
     assert_eq!(parts.report.corrupt.len(), 1, "{:?}", parts.report);
     assert_eq!(disk.content(&file("s1")), before);
 }
+
+#[test]
+fn damage_that_names_the_wrong_owner_is_nobodys() {
+    let lies = [
+        // A stream that is not there, and not at its first record.
+        "{\"v\":1,\"stream\":\"session/a/ghost\",\"seq\":2,\"prev\":\"1234abcd\",\"crc\":\"0\"}",
+        // A record that its stream has.
+        "{\"v\":1,\"stream\":\"session/a/s2\",\"seq\":1,\"prev\":\"1234abcd\",\"crc\":\"0\"}",
+        // A stream is condemned, but this is not what it misses.
+        "#########################,\"prev\":\"1234abcd\",\"crc\":\"00000000\"}",
+    ];
+    for lie in lies {
+        let disk = journal_of(&["s1", "s1", "s1", "s2", "s2", "s2"]);
+        spoil(&disk, &segment(), |content| {
+            let at = line(content, 6);
+            content.splice(at..at, format!("{lie}\n\n").bytes());
+            let second = line(content, 2) + 100;
+            content[second] ^= 1;
+        });
+        let refused = start(&disk).map(|parts| parts.report);
+        assert!(
+            matches!(refused, Err(OpenError::Damaged { .. })),
+            "{lie}: {refused:?}"
+        );
+    }
+}
+
+#[test]
+fn damage_of_a_removed_stream_is_explained_by_what_was_filed_of_it() {
+    let disk = filed(&["s1", "s1"]);
+    let mut parts = start(&disk).unwrap();
+    append(&mut parts, "s1").unwrap();
+    append(&mut parts, "s2").unwrap();
+    let stream = parts.engine.stream(&key("s1"));
+    let (done, _answer) = oneshot::channel();
+    let removal = Removal { stream, done };
+    parts
+        .engine
+        .write_tombstones(&mut parts.writer, vec![removal]);
+    drop(parts);
+    disk.kill();
+    let journal = disk.paths().into_iter().find(|path| {
+        let content = disk.content(path).unwrap_or_default();
+        path.starts_with("/state/journal") && content.windows(4).any(|at| at == b"s2-0")
+    });
+    spoil(&disk, &journal.unwrap(), |content| {
+        // Only the checksum of the record before still tells whose it was.
+        let head = line(content, 1);
+        content[head..head + 60].fill(b'#');
+    });
+    let parts = start(&disk).unwrap();
+    assert_eq!(parts.report.corrupt, []);
+    assert_eq!((seqs(&disk, "s1"), seqs(&disk, "s2")), (vec![], vec![1]));
+}

@@ -268,6 +268,8 @@ fn a_server_that_crashes_again_and_again_keeps_eight_segments_and_no_more() {
     for round in 0..12 {
         let mut parts = start(&disk).unwrap();
         assert_eq!(parts.report.streams, usize::from(round > 0));
+        let records = usize::try_from(parts.report.records).unwrap();
+        assert_eq!(records, parts.report.segments, "one in each");
         found.push(parts.report.segments);
         assert_eq!(append(&mut parts, "s").unwrap(), round + 1);
         drop(parts);
