@@ -10,6 +10,8 @@ pub mod config;
 pub mod drain;
 pub mod driver;
 pub mod effects;
+#[cfg(test)]
+mod faulty;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

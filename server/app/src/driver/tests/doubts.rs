@@ -2,14 +2,11 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use futures_util::future::BoxFuture;
-use loopwright_log::{
-    BackStream, BlobError, BlobRef, Failure, KeyPage, KeyQuery, LogError, Moves, Progress,
-    ReadStream, Seq, Stats, StreamKind,
-};
+use loopwright_log::Seq;
 use tokio::sync::watch;
 
 use super::*;
+use crate::faulty::{Fault, Faulty, Write};
 use crate::sidecars::tests::fake::Fake;
 use crate::sidecars::{Registration, Who};
 
@@ -150,21 +147,24 @@ async fn a_call_that_nobody_knows_of_is_unknown() {
 
 #[tokio::test]
 async fn an_answer_that_was_here_when_the_call_was_cancelled_is_kept_as_late() {
-    let log = Arc::new(Gated {
-        inner: MemoryLog::new(),
-        open: watch::Sender::new(true),
-        held: watch::Sender::new(0),
+    let log = Arc::new(Faulty {
+        log: MemoryLog::new(),
+        fault: Gate {
+            open: watch::Sender::new(true),
+            held: watch::Sender::new(0),
+        },
     });
+    let gate = &log.fault;
     let rig = rig_on(Arc::clone(&log) as Arc<dyn Log>, &calls("gated"));
     let fake = fake(&rig, &["gated"]).await;
     let mut running = fake.state.running.subscribe();
-    let (a, mut held) = (key("a"), log.held.subscribe());
+    let (a, mut held) = (key("a"), gate.held.subscribe());
     rig.drivers
         .start_loop(&a, create("a"), start("r1"))
         .await
         .unwrap();
     running.wait_for(|&count| count == 1).await.unwrap();
-    log.open.send_replace(false);
+    gate.open.send_replace(false);
     let cancelled = rig.drivers.command(&a, cancel("r2"));
     let answered = async {
         // The cancel is being written while the tool answers.
@@ -176,7 +176,7 @@ async fn an_answer_that_was_here_when_the_call_was_cancelled_is_kept_as_late() {
         for _ in 0..20 {
             link.describe().await.unwrap();
         }
-        log.open.send_replace(true);
+        gate.open.send_replace(true);
     };
     let (cancelled, ()) = tokio::join!(cancelled, answered);
     cancelled.unwrap();
@@ -203,88 +203,26 @@ async fn an_answer_that_was_here_when_the_call_was_cancelled_is_kept_as_late() {
     assert_eq!(fake.state.most_running.load(Ordering::SeqCst), 1);
 }
 
-/// A log whose appends wait while it is closed.
-struct Gated {
-    inner: Arc<MemoryLog>,
+/// A gate that appends wait at while it is closed.
+struct Gate {
     open: watch::Sender<bool>,
     /// Appends that had to wait.
     held: watch::Sender<u32>,
 }
 
-impl Log for Gated {
+impl Fault for Gate {
     fn append<'a>(
         &'a self,
-        key: &'a StreamKey,
-        expected: Seq,
-        record: NewRecord,
-    ) -> BoxFuture<'a, Result<Seq, AppendError>> {
+        _: &'a StreamKey,
+        write: Write<'a, Seq, AppendError>,
+    ) -> Write<'a, Seq, AppendError> {
         Box::pin(async move {
             if !*self.open.borrow() {
                 self.held.send_modify(|count| *count += 1);
                 let mut open = self.open.subscribe();
                 open.wait_for(|open| *open).await.unwrap();
             }
-            self.inner.append(key, expected, record).await
+            write.await
         })
-    }
-
-    fn read(&self, key: &StreamKey, after: Seq, mode: ReadMode) -> ReadStream {
-        self.inner.read(key, after, mode)
-    }
-
-    fn read_back(&self, key: &StreamKey, before: Seq) -> BackStream {
-        self.inner.read_back(key, before)
-    }
-
-    fn tail<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<Option<Seq>, LogError>> {
-        self.inner.tail(key)
-    }
-
-    fn keys(&self, query: KeyQuery) -> BoxFuture<'_, Result<KeyPage, LogError>> {
-        self.inner.keys(query)
-    }
-
-    fn moves(&self, kind: StreamKind) -> Moves {
-        self.inner.moves(kind)
-    }
-
-    fn remove<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<bool, LogError>> {
-        self.inner.remove(key)
-    }
-
-    fn publish(&self, key: &StreamKey, progress: Progress) {
-        self.inner.publish(key, progress);
-    }
-
-    fn put_blob<'a>(
-        &'a self,
-        key: &'a StreamKey,
-        payload: bytes::Bytes,
-    ) -> BoxFuture<'a, Result<BlobRef, BlobError>> {
-        self.inner.put_blob(key, payload)
-    }
-
-    fn get_blob<'a>(
-        &'a self,
-        key: &'a StreamKey,
-        blob: &'a BlobRef,
-    ) -> BoxFuture<'a, Result<bytes::Bytes, BlobError>> {
-        self.inner.get_blob(key, blob)
-    }
-
-    fn stats(&self) -> Stats {
-        self.inner.stats()
-    }
-
-    fn failed(&self) -> Option<Failure> {
-        self.inner.failed()
-    }
-
-    fn wait_failed(&self) -> BoxFuture<'_, Failure> {
-        self.inner.wait_failed()
-    }
-
-    fn close(&self) -> BoxFuture<'_, Result<(), LogError>> {
-        self.inner.close()
     }
 }

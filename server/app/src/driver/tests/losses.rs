@@ -2,97 +2,34 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use loopwright_log::{
-    BackStream, BlobError, BlobRef, Failure, KeyPage, KeyQuery, LogError, Moves, Progress,
-    ReadStream, Seq, Stats, StreamKind,
-};
+use loopwright_log::Seq;
 use loopwright_proto::v1::SessionState;
 
 use super::*;
-use crate::{index::Scope, service::convert::summary};
+use crate::{
+    faulty::{Fault, Faulty, Write},
+    index::Scope,
+    service::convert::summary,
+};
 
-/// A log that panics in whoever appends to one session, while it is armed.
-struct Poisoned {
-    log: Arc<MemoryLog>,
+/// A panic in whoever appends to one session, while it is armed.
+struct Poison {
     key: StreamKey,
     armed: AtomicBool,
     panics: AtomicU32,
 }
 
-impl Log for Poisoned {
+impl Fault for Poison {
     fn append<'a>(
         &'a self,
         key: &'a StreamKey,
-        expected: Seq,
-        record: NewRecord,
-    ) -> BoxFuture<'a, Result<Seq, AppendError>> {
+        write: Write<'a, Seq, AppendError>,
+    ) -> Write<'a, Seq, AppendError> {
         if *key == self.key && self.armed.load(Ordering::SeqCst) {
             self.panics.fetch_add(1, Ordering::SeqCst);
             panic!("the poison of {key}");
         }
-        self.log.append(key, expected, record)
-    }
-
-    fn read(&self, key: &StreamKey, after: Seq, mode: ReadMode) -> ReadStream {
-        self.log.read(key, after, mode)
-    }
-
-    fn read_back(&self, key: &StreamKey, before: Seq) -> BackStream {
-        self.log.read_back(key, before)
-    }
-
-    fn tail<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<Option<Seq>, LogError>> {
-        self.log.tail(key)
-    }
-
-    fn keys(&self, query: KeyQuery) -> BoxFuture<'_, Result<KeyPage, LogError>> {
-        self.log.keys(query)
-    }
-
-    fn moves(&self, kind: StreamKind) -> Moves {
-        self.log.moves(kind)
-    }
-
-    fn remove<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<bool, LogError>> {
-        self.log.remove(key)
-    }
-
-    fn publish(&self, key: &StreamKey, progress: Progress) {
-        self.log.publish(key, progress);
-    }
-
-    fn put_blob<'a>(
-        &'a self,
-        key: &'a StreamKey,
-        payload: Bytes,
-    ) -> BoxFuture<'a, Result<BlobRef, BlobError>> {
-        self.log.put_blob(key, payload)
-    }
-
-    fn get_blob<'a>(
-        &'a self,
-        key: &'a StreamKey,
-        blob: &'a BlobRef,
-    ) -> BoxFuture<'a, Result<Bytes, BlobError>> {
-        self.log.get_blob(key, blob)
-    }
-
-    fn stats(&self) -> Stats {
-        self.log.stats()
-    }
-
-    fn failed(&self) -> Option<Failure> {
-        self.log.failed()
-    }
-
-    fn wait_failed(&self) -> BoxFuture<'_, Failure> {
-        self.log.wait_failed()
-    }
-
-    fn close(&self) -> BoxFuture<'_, Result<(), LogError>> {
-        self.log.close()
+        write
     }
 }
 
@@ -117,23 +54,27 @@ async fn until(what: impl Fn() -> bool) {
 #[tokio::test]
 async fn a_driver_that_panics_ends_alone_and_is_tried_again_only_so_often() {
     let (a, b) = (key("a"), key("b"));
-    let log = Arc::new(Poisoned {
-        log: MemoryLog::new(),
+    let poison = Poison {
         key: a.clone(),
         armed: AtomicBool::new(false),
         panics: AtomicU32::new(0),
+    };
+    let log = Arc::new(Faulty {
+        log: MemoryLog::new(),
+        fault: poison,
     });
+    let poison = &log.fault;
     let rig = rig_on(Arc::clone(&log) as Arc<dyn Log>, SLOW);
     for (key, id) in [(&a, "a"), (&b, "b")] {
         let started = rig.drivers.start_loop(key, create(id), start("r1")).await;
         started.unwrap();
     }
-    log.armed.store(true, Ordering::SeqCst);
+    poison.armed.store(true, Ordering::SeqCst);
     let lost = rig.drivers.command(&a, cancel("r2")).await;
     assert!(matches!(lost, Err(CommandError::Log(_))), "{lost:?}");
     let trouble = || rig.index.troubles().of(&a);
     until(|| trouble().is_some_and(|trouble| trouble.given_up)).await;
-    assert_eq!(log.panics.load(Ordering::SeqCst), 5);
+    assert_eq!(poison.panics.load(Ordering::SeqCst), 5);
     let [(state, restarts, problem), (other, _, well)] = &*listed(&rig).await else {
         panic!("two sessions")
     };
@@ -151,9 +92,9 @@ async fn a_driver_that_panics_ends_alone_and_is_tried_again_only_so_often() {
     let lost = rig.drivers.command(&a, cancel("r2")).await;
     assert!(matches!(lost, Err(CommandError::Log(_))), "{lost:?}");
     until(|| trouble().is_some_and(|trouble| trouble.losses == 6)).await;
-    assert_eq!(log.panics.load(Ordering::SeqCst), 6);
+    assert_eq!(poison.panics.load(Ordering::SeqCst), 6);
     // Once the cause is gone, the same command is carried out and nothing is left of it.
-    log.armed.store(false, Ordering::SeqCst);
+    poison.armed.store(false, Ordering::SeqCst);
     rig.drivers.command(&a, cancel("r2")).await.unwrap();
     until_ended(&rig.log, &a, 1).await;
     assert_eq!(trouble(), None);

@@ -2,15 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use loopwright_core::ledger::Used;
-use loopwright_log::{
-    AppendError, BackStream, BlobError, BlobRef, Failure, KeyPage, KeyQuery, LogError, Moves,
-    Progress, ReadMode, ReadStream, Seq, Stats, StreamKey, StreamKind,
-};
+use loopwright_log::{AppendError, KeyQuery, LogError, Seq, StreamKey, StreamKind};
 
 use super::*;
+use crate::faulty::{Fault, Faulty, Write};
 
 /// So small that a stream is followed by another after a few calls.
 const SMALL: u64 = 1_500;
@@ -27,27 +23,29 @@ pub(crate) enum Death {
 }
 
 /// A log whose process dies at one of its writes.
-pub(crate) struct Mortal {
-    log: Arc<MemoryLog>,
+pub(crate) type Mortal = Faulty<Dying>;
+
+/// A process that makes so many writes more, and dies at the last of them.
+pub(crate) struct Dying {
     writes_left: AtomicU64,
     death: Death,
 }
 
 impl Mortal {
     pub(crate) fn new(log: &Arc<MemoryLog>, writes: u64, death: Death) -> Arc<Self> {
-        let log = Arc::clone(log);
         let writes_left = AtomicU64::new(writes);
         Arc::new(Self {
-            log,
-            writes_left,
-            death,
+            log: Arc::clone(log),
+            fault: Dying { writes_left, death },
         })
     }
 
     pub(crate) fn is_dead(&self) -> bool {
-        self.writes_left.load(Ordering::SeqCst) == 0
+        self.fault.writes_left.load(Ordering::SeqCst) == 0
     }
+}
 
+impl Dying {
     /// Carries out one write, if it still lives.
     async fn write<T>(&self, write: impl Future<Output = T>, dead: impl Fn() -> T) -> T {
         match self.writes_left.load(Ordering::SeqCst) {
@@ -66,85 +64,28 @@ impl Mortal {
     }
 }
 
-impl Log for Mortal {
+impl Fault for Dying {
     fn append<'a>(
         &'a self,
-        key: &'a StreamKey,
-        expected: Seq,
-        record: NewRecord,
-    ) -> BoxFuture<'a, Result<Seq, AppendError>> {
+        _: &'a StreamKey,
+        write: Write<'a, Seq, AppendError>,
+    ) -> Write<'a, Seq, AppendError> {
         let dead = || {
             Err(AppendError::Unavailable {
                 reason: "dead".to_owned(),
                 ambiguous: true,
             })
         };
-        Box::pin(self.write(self.log.append(key, expected, record), dead))
+        Box::pin(self.write(write, dead))
     }
 
-    fn read(&self, key: &StreamKey, after: Seq, mode: ReadMode) -> ReadStream {
-        self.log.read(key, after, mode)
-    }
-
-    fn read_back(&self, key: &StreamKey, before: Seq) -> BackStream {
-        self.log.read_back(key, before)
-    }
-
-    fn tail<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<Option<Seq>, LogError>> {
-        self.log.tail(key)
-    }
-
-    fn keys(&self, query: KeyQuery) -> BoxFuture<'_, Result<KeyPage, LogError>> {
-        self.log.keys(query)
-    }
-
-    fn moves(&self, kind: StreamKind) -> Moves {
-        self.log.moves(kind)
-    }
-
-    fn remove<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<bool, LogError>> {
+    fn remove<'a>(&'a self, write: Write<'a, bool, LogError>) -> Write<'a, bool, LogError> {
         let dead = || {
             Err(LogError::Unavailable {
                 reason: "dead".to_owned(),
             })
         };
-        Box::pin(self.write(self.log.remove(key), dead))
-    }
-
-    fn publish(&self, key: &StreamKey, progress: Progress) {
-        self.log.publish(key, progress);
-    }
-
-    fn put_blob<'a>(
-        &'a self,
-        key: &'a StreamKey,
-        payload: Bytes,
-    ) -> BoxFuture<'a, Result<BlobRef, BlobError>> {
-        self.log.put_blob(key, payload)
-    }
-
-    fn get_blob<'a>(
-        &'a self,
-        key: &'a StreamKey,
-        blob: &'a BlobRef,
-    ) -> BoxFuture<'a, Result<Bytes, BlobError>> {
-        self.log.get_blob(key, blob)
-    }
-
-    fn stats(&self) -> Stats {
-        self.log.stats()
-    }
-
-    fn failed(&self) -> Option<Failure> {
-        self.log.failed()
-    }
-
-    fn wait_failed(&self) -> BoxFuture<'_, Failure> {
-        self.log.wait_failed()
-    }
-
-    fn close(&self) -> BoxFuture<'_, Result<(), LogError>> {
-        self.log.close()
+        Box::pin(self.write(write, dead))
     }
 }
 
