@@ -253,4 +253,4 @@ pub(crate) fn is_zero(value: &u32) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,10 +1,10 @@
 use super::*;
 
-#[test]
-fn the_label_is_the_tag_in_the_log() {
+/// A cause of every kind.
+pub(crate) fn one_of_each() -> Vec<Cause> {
     let (call, attempt) = (CallId(1), 1);
     let by = Command::default();
-    let all = [
+    vec![
         Cause::Create(by.clone()),
         Cause::StartLoop(by.clone()),
         Cause::SendMessage {
@@ -13,6 +13,18 @@ fn the_label_is_the_tag_in_the_log() {
             guard: None,
         },
         Cause::CancelLoop {
+            by: by.clone(),
+            guard: None,
+        },
+        Cause::PauseLoop {
+            by: by.clone(),
+            guard: None,
+        },
+        Cause::ResumeLoop {
+            by: by.clone(),
+            guard: None,
+        },
+        Cause::UpdateLimits {
             by: by.clone(),
             guard: None,
         },
@@ -51,6 +63,7 @@ fn the_label_is_the_tag_in_the_log() {
             max_output_tokens: 1,
             tool_calls: None,
         },
+        Cause::BudgetWaits { call, attempt },
         Cause::BudgetRefused { call, attempt },
         Cause::BudgetSettled {
             call,
@@ -58,8 +71,12 @@ fn the_label_is_the_tag_in_the_log() {
             more: Vec::new(),
         },
         Cause::Timer(TimerWhy::RetryModel(call)),
-    ];
-    for cause in all {
+    ]
+}
+
+#[test]
+fn the_label_is_the_tag_in_the_log() {
+    for cause in one_of_each() {
         let json = serde_json::to_value(&cause).expect("a cause is JSON");
         let members = json.as_object().and_then(|members| members.keys().next());
         let tag = json.as_str().or(members.map(String::as_str));

@@ -2,13 +2,11 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
+    entry::tests::one_of_each,
     event::{DriverAttached, DriverDetached, Unknown},
-    ids::{Attempt, CallId},
-    input::{Command, Mode, TimerWhy},
+    ids::CallId,
+    input::{Command, TimerWhy},
 };
-
-const CALL: CallId = CallId(1);
-const ATTEMPT: Attempt = 1;
 
 fn attached(epoch: u64) -> Entry {
     Entry::new(
@@ -40,57 +38,19 @@ fn a_log_that_was_edited_shows_where_it_parts() {
 
 #[test]
 fn an_entry_without_the_event_that_tells_its_input_says_so() {
-    let by = Command::default();
-    let causes = [
-        Cause::Create(by.clone()),
-        Cause::StartLoop(by.clone()),
-        Cause::SendMessage {
-            by: by.clone(),
-            mode: Mode::Queue,
-            guard: None,
-        },
-        Cause::CancelLoop {
-            by: by.clone(),
-            guard: None,
-        },
-        Cause::UpdateLimits {
-            by: by.clone(),
-            guard: None,
-        },
-        Cause::ResolveApproval {
-            by: by.clone(),
-            guard: None,
-        },
-        Cause::ResolveUnknown {
-            by: by.clone(),
-            guard: None,
-        },
-        Cause::Adopt(by),
-        Cause::Attach,
-        Cause::Tools,
-        Cause::Model {
-            call: CALL,
-            attempt: ATTEMPT,
-            jitter: 0,
-            retry_after_ms: None,
-        },
-        Cause::Tool {
-            call: CALL,
-            attempt: ATTEMPT,
-            jitter: 0,
-            retryable: false,
-            retry_after_ms: None,
-        },
-        Cause::Lookup {
-            call: CALL,
-            not_known: None,
-        },
-        Cause::BudgetRefused {
-            call: CALL,
-            attempt: ATTEMPT,
-        },
-    ];
-    for cause in causes {
+    let tells_all = |cause: &Cause| {
+        matches!(
+            cause,
+            Cause::PauseLoop { .. }
+                | Cause::ResumeLoop { .. }
+                | Cause::Detach
+                | Cause::BudgetGranted { .. }
+                | Cause::BudgetSettled { .. }
+                | Cause::Timer(_)
+        )
+    };
+    let causes = one_of_each().into_iter();
+    for cause in causes.filter(|cause| !tells_all(cause)) {
         let label = cause.label();
         let events = vec![DriverDetached {}.into()];
         let error = Input::from_entry(Timestamp(0), &Entry::new(cause, events));
@@ -101,8 +61,14 @@ fn an_entry_without_the_event_that_tells_its_input_says_so() {
 
 #[test]
 fn inputs_that_their_cause_tells_need_no_event() {
-    let (call, attempt) = (CALL, ATTEMPT);
+    let (call, attempt) = (CallId(1), 1);
+    let (by, guard) = (Command::default(), None);
     let inputs = [
+        What::PauseLoop {
+            by: by.clone(),
+            guard,
+        },
+        What::ResumeLoop { by, guard },
         What::Detach,
         What::BudgetSettled {
             call,
