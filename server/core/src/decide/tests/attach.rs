@@ -2,7 +2,7 @@
 
 use super::kit::{Session, kinds, nothing, tool_completed};
 use crate::{
-    What,
+    Event, What,
     agent::{Agent, BudgetLimits, Limits, UnknownPolicy},
     effect::{EffectKey, wanted},
     ids::{CallId, LoopId},
@@ -10,6 +10,13 @@ use crate::{
     outcome::{EndReason, LookupAnswer, ModelFailureKind, ToolFailureKind},
     rejection::Rejection,
 };
+
+/// What follows on a driver's having attached.
+fn after(attached: &[Event]) -> Vec<&str> {
+    let kinds = kinds(attached);
+    assert_eq!(kinds[0], "DriverAttached");
+    kinds[1..].to_vec()
+}
 
 fn tell_model() -> Limits {
     Limits {
@@ -65,10 +72,9 @@ fn a_driver_that_lets_go_says_so() {
 #[test]
 fn a_running_model_call_is_given_up_and_made_again() {
     let mut s = Session::started(Limits::default());
-    let events = s.attach();
     assert_eq!(
-        kinds(&events),
-        ["DriverAttached", "ModelCallAbandoned", "ModelCallStarted"]
+        after(&s.attach()),
+        ["ModelCallAbandoned", "ModelCallStarted"]
     );
     assert_eq!(s.model(), (CallId(1), 2));
     s.say("hi");
@@ -106,26 +112,18 @@ fn what_a_lost_call_may_have_cost_is_settled_before_the_next() {
         budget,
         ..Limits::default()
     });
-    let events = s.attach();
     assert_eq!(
-        kinds(&events),
+        after(&s.attach()),
         [
-            "DriverAttached",
             "ModelCallAbandoned",
             "BudgetSettled",
             "BudgetReserved",
             "ModelCallStarted"
         ]
     );
-    let events = s.attach();
     assert_eq!(
-        kinds(&events),
-        [
-            "DriverAttached",
-            "ModelCallAbandoned",
-            "BudgetSettled",
-            "LoopEnded"
-        ],
+        after(&s.attach()),
+        ["ModelCallAbandoned", "BudgetSettled", "LoopEnded"],
         "nothing is left"
     );
     assert!(matches!(s.reason(), EndReason::BudgetExceeded { .. }));
@@ -153,11 +151,9 @@ fn reserving_and_backoff_are_asked_for_again_as_they_are() {
 fn running_tools_are_made_again_by_class_only() {
     let mut s = Session::started(tell_model());
     s.ask(&["read", "idem", "dedup", "once", "blind"]);
-    let events = s.attach();
     assert_eq!(
-        kinds(&events),
+        after(&s.attach()),
         [
-            "DriverAttached",
             "ToolCallStarted",
             "ToolCallStarted",
             "ToolCallStarted",
@@ -188,15 +184,9 @@ fn a_deduplicated_call_past_its_retention_is_in_doubt() {
     let mut s = Session::started(tell_model());
     s.ask(&["dedup", "read"]);
     s.wait(60_000);
-    let events = s.attach();
     assert_eq!(
-        kinds(&events),
-        [
-            "DriverAttached",
-            "ToolCallInDoubt",
-            "ToolCallUnknown",
-            "ToolCallStarted"
-        ]
+        after(&s.attach()),
+        ["ToolCallInDoubt", "ToolCallUnknown", "ToolCallStarted"]
     );
 }
 
@@ -235,15 +225,9 @@ fn an_unknown_outcome_frees_its_slot() {
     };
     let mut s = Session::started(limits);
     s.ask(&["blind", "read"]);
-    let events = s.attach();
     assert_eq!(
-        kinds(&events),
-        [
-            "DriverAttached",
-            "ToolCallInDoubt",
-            "ToolCallUnknown",
-            "ToolCallStarted"
-        ]
+        after(&s.attach()),
+        ["ToolCallInDoubt", "ToolCallUnknown", "ToolCallStarted"]
     );
     assert_eq!(s.state.tool_request(CallId(3)).map(|r| r.attempt), Some(1));
 }
@@ -255,11 +239,9 @@ fn one_unknown_outcome_may_end_the_loop_and_the_rest_is_cancelled() {
         ..Limits::default()
     });
     s.ask(&["blind", "blind", "read"]);
-    let events = s.attach();
     assert_eq!(
-        kinds(&events),
+        after(&s.attach()),
         [
-            "DriverAttached",
             "ToolCallInDoubt",
             "ToolCallUnknown",
             "ToolCallCancelled",
