@@ -4,6 +4,7 @@
 //! Boundary: nothing here is linked into the server; everything reaches it over gRPC and HTTP.
 
 pub mod bench;
+pub mod collector;
 pub mod install;
 pub mod kit;
 pub mod mock_model;
@@ -12,3 +13,4 @@ pub mod probe;
 pub mod proxy;
 pub mod rig;
 pub mod scene;
+pub mod sidecar;

@@ -1,27 +1,22 @@
 //! A sidecar that a test serves itself: it counts what runs, and lets go when it is told to.
 
 use std::{
-    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
-use futures_util::{StreamExt as _, stream, stream::BoxStream};
+use futures_util::{StreamExt as _, stream};
 use loopwright_proto::v1::{
-    AttachCallRequest, AttachCallResponse, CallToolRequest, CallToolResponse, DescribeRequest,
-    DescribeResponse, EffectClass, LookupCallRequest, LookupCallResponse, NotExecuted, Part,
-    ToolResult, ToolSpec, call_tool_response, part,
-    sidecar_service_server::{SidecarService, SidecarServiceServer},
+    CallToolRequest, CallToolResponse, EffectClass, NotExecuted, ToolSpec, call_tool_response::Kind,
 };
-use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, watch},
-};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status};
+use tokio::sync::{Semaphore, watch};
+use tonic::{Request, Status};
 
-use crate::scene::PATIENCE;
+use crate::{
+    scene::PATIENCE,
+    sidecar::{self, Answers, Plain, said},
+};
 
 /// The sidecar. Its tools are `note` (answers at once), `hold` (answers once there is a permit),
 /// `flaky` (is not executed the first time) and `closed` (never is, and says that it is of no use);
@@ -61,19 +56,13 @@ impl Probe {
     /// # Errors
     /// Where it cannot listen.
     pub async fn serve() -> Result<Self> {
-        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
-        let probe = Self {
-            endpoint: format!("http://{}", listener.local_addr()?),
-            shared: Arc::new(Shared {
-                counts: watch::Sender::default(),
-                permits: Semaphore::new(0),
-                calls: Mutex::default(),
-            }),
-        };
-        let service = SidecarServiceServer::new(probe.clone());
-        let router = tonic::transport::Server::builder().add_service(service);
-        tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
-        Ok(probe)
+        let shared = Arc::new(Shared {
+            counts: watch::Sender::default(),
+            permits: Semaphore::new(0),
+            calls: Mutex::default(),
+        });
+        let endpoint = sidecar::serve(Arc::clone(&shared)).await?;
+        Ok(Self { endpoint, shared })
     }
 
     /// Lets so many calls of `hold` answer.
@@ -101,12 +90,16 @@ impl Probe {
     /// The calls that came, in order.
     #[must_use]
     pub fn calls(&self) -> Vec<CallToolRequest> {
-        let calls = self.shared.calls.lock();
-        calls.unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.calls()
     }
 }
 
-impl Probe {
+impl Shared {
+    fn calls(&self) -> Vec<CallToolRequest> {
+        let calls = self.calls.lock();
+        calls.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Calls of this tool that this session has made.
     fn calls_of(&self, request: &CallToolRequest) -> usize {
         let is_same = |call: &&CallToolRequest| {
@@ -138,27 +131,16 @@ impl Drop for Run {
 }
 
 #[tonic::async_trait]
-impl SidecarService for Probe {
-    type CallToolStream = BoxStream<'static, Result<CallToolResponse, Status>>;
-
-    async fn describe(
-        &self,
-        _: Request<DescribeRequest>,
-    ) -> Result<Response<DescribeResponse>, Status> {
-        Ok(Response::new(DescribeResponse {
-            tools: ["note", "hold", "flaky", "closed", "lost", "wipe"]
-                .map(spec)
-                .to_vec(),
-            ..DescribeResponse::default()
-        }))
+impl Plain for Arc<Shared> {
+    fn tools(&self) -> Vec<ToolSpec> {
+        ["note", "hold", "flaky", "closed", "lost", "wipe"]
+            .map(spec)
+            .to_vec()
     }
 
-    async fn call_tool(
-        &self,
-        request: Request<CallToolRequest>,
-    ) -> Result<Response<Self::CallToolStream>, Status> {
+    async fn call(&self, request: Request<CallToolRequest>) -> Result<Answers, Status> {
         let request = request.into_inner();
-        let shared = Arc::clone(&self.shared);
+        let shared = Arc::clone(self);
         let run = Run::begin(&shared, &request);
         if request.tool == "lost" && self.calls_of(&request) == 1 {
             return Err(Status::internal("something broke"));
@@ -171,29 +153,14 @@ impl SidecarService for Probe {
                     .forget();
             }
             drop(run);
-            Ok(match (request.tool.as_str(), request.attempt) {
+            let kind = Some(match (request.tool.as_str(), request.attempt) {
                 ("flaky", 1) => not_executed(Some(Duration::from_millis(1))),
                 ("closed", _) => not_executed(None),
-                _ => said(&format!("{} {}", request.tool, request.attempt)),
-            })
+                _ => Kind::Result(said(format!("{} {}", request.tool, request.attempt))),
+            });
+            Ok(CallToolResponse { kind })
         };
-        Ok(Response::new(stream::once(answer).boxed()))
-    }
-
-    async fn lookup_call(
-        &self,
-        _: Request<LookupCallRequest>,
-    ) -> Result<Response<LookupCallResponse>, Status> {
-        Err(Status::unimplemented("nothing is looked up here"))
-    }
-
-    type AttachCallStream = BoxStream<'static, Result<AttachCallResponse, Status>>;
-
-    async fn attach_call(
-        &self,
-        _: Request<AttachCallRequest>,
-    ) -> Result<Response<Self::AttachCallStream>, Status> {
-        Err(Status::unimplemented("nothing is rejoined here"))
+        Ok(stream::once(answer).boxed())
     }
 }
 
@@ -212,26 +179,9 @@ fn spec(name: &str) -> ToolSpec {
     }
 }
 
-fn said(text: &str) -> CallToolResponse {
-    let part = Part {
-        kind: Some(part::Kind::Text(text.to_owned())),
-        ..Part::default()
-    };
-    let result = ToolResult {
-        parts: vec![part],
-        ..ToolResult::default()
-    };
-    CallToolResponse {
-        kind: Some(call_tool_response::Kind::Result(result)),
-    }
-}
-
-fn not_executed(retry_after: Option<Duration>) -> CallToolResponse {
-    let refused = NotExecuted {
+fn not_executed(retry_after: Option<Duration>) -> Kind {
+    Kind::NotExecuted(NotExecuted {
         reason: "not now".to_owned(),
         retry_after: retry_after.map(Into::into),
-    };
-    CallToolResponse {
-        kind: Some(call_tool_response::Kind::NotExecuted(refused)),
-    }
+    })
 }

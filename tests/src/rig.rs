@@ -15,6 +15,7 @@ pub mod clients;
 pub mod effects;
 pub mod history;
 pub mod mount;
+pub mod sidecar;
 pub mod valve;
 
 /// Wrongs that are told in words; all are counted.

@@ -2,87 +2,43 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::{Context as _, Result, ensure};
+use futures_util::{StreamExt as _, stream};
 use loopwright_client::{Client, ClientOptions, WatchEvent};
 use loopwright_proto::v1::{
-    Agent, AttachCallRequest, AttachCallResponse, CallToolRequest, CallToolResponse,
-    DescribeRequest, DescribeResponse, EffectClass, LookupCallRequest, LookupCallResponse, Part,
-    StartLoopRequest, ToolResult, ToolSpec, call_tool_response,
-    event::Kind,
-    part,
-    sidecar_service_server::{SidecarService, SidecarServiceServer},
-    start_loop_request::Input,
+    Agent, CallToolRequest, CallToolResponse, EffectClass, StartLoopRequest, ToolSpec,
+    call_tool_response, event::Kind, start_loop_request::Input,
 };
-use loopwright_tests::kit;
-use opentelemetry_proto::tonic::{
-    collector::trace::v1::{
-        ExportTraceServiceRequest, ExportTraceServiceResponse,
-        trace_service_server::{TraceService, TraceServiceServer},
-    },
-    common::v1::any_value::Value,
-    trace::v1::Span,
+use loopwright_tests::{
+    collector::Collector,
+    kit,
+    sidecar::{self, Answers, Plain, said},
 };
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status};
+use opentelemetry_proto::tonic::{common::v1::any_value::Value, trace::v1::Span};
+use tonic::{Request, Status};
 
 const SCRIPT: &str = "turns:\n- text: looking\n  tool_calls:\n  - tool: probe__look\n    arguments: {}\n- text: done\n";
-
-/// A collector that keeps what it is sent.
-#[derive(Clone, Default)]
-struct Collector(Arc<Mutex<Vec<Span>>>);
-
-#[tonic::async_trait]
-impl TraceService for Collector {
-    async fn export(
-        &self,
-        request: Request<ExportTraceServiceRequest>,
-    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let spans = request.into_inner().resource_spans.into_iter();
-        let spans = spans
-            .flat_map(|r| r.scope_spans)
-            .flat_map(|scope| scope.spans);
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(spans);
-        Ok(Response::new(ExportTraceServiceResponse::default()))
-    }
-}
 
 /// A sidecar that keeps the trace context it was called with.
 #[derive(Clone, Default)]
 struct Probe(Arc<Mutex<Vec<String>>>);
 
 #[tonic::async_trait]
-impl SidecarService for Probe {
-    type CallToolStream = tokio_stream::Once<Result<CallToolResponse, Status>>;
-
-    async fn describe(
-        &self,
-        _: Request<DescribeRequest>,
-    ) -> Result<Response<DescribeResponse>, Status> {
-        let look = ToolSpec {
+impl Plain for Probe {
+    fn tools(&self) -> Vec<ToolSpec> {
+        vec![ToolSpec {
             name: "look".to_owned(),
             description: "Looks.".to_owned(),
             input_schema_json: "{\"type\":\"object\"}".to_owned(),
             effect_class: EffectClass::ReadOnly.into(),
             ..ToolSpec::default()
-        };
-        Ok(Response::new(DescribeResponse {
-            tools: vec![look],
-            ..DescribeResponse::default()
-        }))
+        }]
     }
 
-    async fn call_tool(
-        &self,
-        request: Request<CallToolRequest>,
-    ) -> Result<Response<Self::CallToolStream>, Status> {
+    async fn call(&self, request: Request<CallToolRequest>) -> Result<Answers, Status> {
         let sent = request
             .metadata()
             .get("traceparent")
@@ -92,55 +48,16 @@ impl SidecarService for Probe {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(sent);
-        let text = part::Kind::Text("seen".to_owned());
-        let part = Part {
-            kind: Some(text),
-            ..Part::default()
-        };
-        let result = ToolResult {
-            parts: vec![part],
-            ..ToolResult::default()
-        };
-        let response = CallToolResponse {
-            kind: Some(call_tool_response::Kind::Result(result)),
-        };
-        Ok(Response::new(tokio_stream::once(Ok(response))))
+        let kind = Some(call_tool_response::Kind::Result(said("seen")));
+        Ok(stream::iter([Ok(CallToolResponse { kind })]).boxed())
     }
-
-    async fn lookup_call(
-        &self,
-        _: Request<LookupCallRequest>,
-    ) -> Result<Response<LookupCallResponse>, Status> {
-        Err(Status::unimplemented("nothing is looked up here"))
-    }
-
-    type AttachCallStream = tokio_stream::Empty<Result<AttachCallResponse, Status>>;
-
-    async fn attach_call(
-        &self,
-        _: Request<AttachCallRequest>,
-    ) -> Result<Response<Self::AttachCallStream>, Status> {
-        Err(Status::unimplemented("nothing is rejoined here"))
-    }
-}
-
-async fn listen() -> Result<(TcpListenerStream, String)> {
-    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
-    let url = format!("http://{}", listener.local_addr()?);
-    Ok((TcpListenerStream::new(listener), url))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_loop_is_one_trace_and_its_context_reaches_the_sidecar() -> Result<()> {
-    let (collector, probe) = (Collector::default(), Probe::default());
-    let (incoming, collector_url) = listen().await?;
-    let service = TraceServiceServer::new(collector.clone());
-    let routes = tonic::transport::Server::builder().add_service(service);
-    tokio::spawn(routes.serve_with_incoming(incoming));
-    let (incoming, probe_url) = listen().await?;
-    let service = SidecarServiceServer::new(probe.clone());
-    let routes = tonic::transport::Server::builder().add_service(service);
-    tokio::spawn(routes.serve_with_incoming(incoming));
+    let (collector, collector_url) = Collector::serve().await?;
+    let probe = Probe::default();
+    let probe_url = sidecar::serve(probe.clone()).await?;
 
     let dir = tempfile::tempdir()?;
     let script = dir.path().join("script.yaml");
@@ -155,17 +72,12 @@ async fn a_loop_is_one_trace_and_its_context_reaches_the_sidecar() -> Result<()>
     // An orderly end sends the last spans.
     server.terminate()?;
 
-    let spans = collector
-        .0
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone();
     let sent = probe
         .0
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .clone();
-    check(&spans, &sent)
+    check(&collector.spans(), &sent)
 }
 
 async fn run_one_loop(url: &str) -> Result<()> {

@@ -13,8 +13,8 @@ use axum::{Router, extract::Query, extract::State, response::IntoResponse, routi
 use bytes::Bytes;
 use loopwright_proto::v1::{
     AttachCallRequest, AttachCallResponse, CallToolRequest, CallToolResponse, DescribeRequest,
-    DescribeResponse, EffectClass, LookupCallRequest, LookupCallResponse, Part, ToolResult,
-    ToolSpec, call_tool_response, part,
+    DescribeResponse, EffectClass, LookupCallRequest, LookupCallResponse, ToolSpec,
+    call_tool_response,
     sidecar_service_server::{SidecarService, SidecarServiceServer},
 };
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,7 @@ use super::{
     goal::percentile,
     resume::{Since, Standing, Which},
 };
+use crate::sidecar::said;
 
 /// What the mock saw of a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -310,17 +311,8 @@ impl SidecarService for Mock {
         let began = Instant::now();
         let args: WorkArgs = serde_json::from_str(&request.get_ref().arguments_json)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let text = part::Kind::Text("y".repeat(args.bytes));
-        let result = ToolResult {
-            parts: vec![Part {
-                kind: Some(text),
-                ..Part::default()
-            }],
-            ..ToolResult::default()
-        };
-        let response = CallToolResponse {
-            kind: Some(call_tool_response::Kind::Result(result)),
-        };
+        let result = call_tool_response::Kind::Result(said("y".repeat(args.bytes)));
+        let response = CallToolResponse { kind: Some(result) };
         let mut loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner);
         let one = loops.by_number.entry(args.number).or_default();
         one.tool_calls += 1;

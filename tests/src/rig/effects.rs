@@ -15,9 +15,11 @@ use std::{
 use anyhow::{Context as _, Result};
 use loopwright_proto::v1::{
     AttachCallRequest, CallNeverStarted, CallNotKnown, CallRunning, CallToolRequest, EffectClass,
-    LookupCallRequest, Part, ToolResult, attach_call_response, lookup_call_response, part,
+    LookupCallRequest, attach_call_response, lookup_call_response,
 };
 use tokio::sync::watch;
+
+use crate::sidecar::said;
 
 /// One effect, as its line says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,7 +185,7 @@ impl Effects {
             });
         }
         match memory.kept.get(&request.key) {
-            Some(kept) => Outcome::Completed(said(&kept.result)),
+            Some(kept) => Outcome::Completed(said(kept.result.as_str())),
             None if memory.running.contains_key(&request.key) => Outcome::Running(CallRunning {}),
             None => {
                 let binding = (request.epoch, request.attempt);
@@ -206,7 +208,7 @@ impl Effects {
                 kept.map_or(if runs { Err(()) } else { Ok(None) }, |kept| Ok(Some(kept)))
             };
             match kept {
-                Ok(Some(kept)) => return Kind::Result(said(&kept.result)),
+                Ok(Some(kept)) => return Kind::Result(said(kept.result)),
                 Ok(None) => {
                     let reason = "it does not run any more".to_owned();
                     return Kind::NotKnown(CallNotKnown { reason });
@@ -264,18 +266,6 @@ impl Drop for Running {
         }
         drop(memory);
         self.effects.changed();
-    }
-}
-
-/// A result that says something.
-#[must_use]
-pub fn said(text: &str) -> ToolResult {
-    ToolResult {
-        parts: vec![Part {
-            kind: Some(part::Kind::Text(text.to_owned())),
-            ..Part::default()
-        }],
-        ..ToolResult::default()
     }
 }
 

@@ -1,31 +1,19 @@
-//! A sidecar that lets secrets out in every way there is, a collector of traces, and the search for what
-//! got through.
+//! A sidecar that lets secrets out in every way there is, and the search for what got through.
 
 use std::{
     fs,
-    net::SocketAddr,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::Result;
-use futures_util::{StreamExt as _, stream, stream::BoxStream};
+use futures_util::{StreamExt as _, stream};
 use loopwright_proto::v1::{
-    AttachCallRequest, AttachCallResponse, CallToolRequest, CallToolResponse, DescribeRequest,
-    DescribeResponse, EffectClass, LookupCallRequest, LookupCallResponse, NotExecuted, Part,
-    ToolProgress, ToolResult, ToolSpec,
-    call_tool_response::Kind,
-    part,
-    sidecar_service_server::{SidecarService, SidecarServiceServer},
+    CallToolRequest, CallToolResponse, EffectClass, NotExecuted, Part, ToolProgress, ToolResult,
+    ToolSpec, call_tool_response::Kind, part,
 };
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
-    trace_service_server::{TraceService, TraceServiceServer},
-};
-use prost::Message as _;
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status};
+use loopwright_tests::sidecar::{self, Answers, Plain};
+use tonic::{Request, Status};
 
 /// A secret that a kind knows. Put together here, so that no scanner takes this file for a leak.
 pub(super) fn token() -> String {
@@ -63,11 +51,8 @@ impl Leaky {
     /// Serves it until the runtime ends: itself, and its endpoint.
     pub(super) async fn serve() -> Result<(Self, String)> {
         let leaky = Self::default();
-        let (incoming, url) = listen().await?;
-        let service = SidecarServiceServer::new(leaky.clone());
-        let router = tonic::transport::Server::builder().add_service(service);
-        tokio::spawn(router.serve_with_incoming(incoming));
-        Ok((leaky, url))
+        let endpoint = sidecar::serve(leaky.clone()).await?;
+        Ok((leaky, endpoint))
     }
 
     /// The arguments that came.
@@ -80,13 +65,8 @@ impl Leaky {
 }
 
 #[tonic::async_trait]
-impl SidecarService for Leaky {
-    type CallToolStream = BoxStream<'static, Result<CallToolResponse, Status>>;
-
-    async fn describe(
-        &self,
-        _: Request<DescribeRequest>,
-    ) -> Result<Response<DescribeResponse>, Status> {
+impl Plain for Leaky {
+    fn tools(&self) -> Vec<ToolSpec> {
         let spec = |name: &str| ToolSpec {
             name: name.to_owned(),
             description: format!("Does {name}."),
@@ -95,18 +75,12 @@ impl SidecarService for Leaky {
             effect_class: EffectClass::AtMostOnce.into(),
             ..ToolSpec::default()
         };
-        Ok(Response::new(DescribeResponse {
-            tools: ["read", "refuse", "fail", "write", "quote"]
-                .map(spec)
-                .to_vec(),
-            ..DescribeResponse::default()
-        }))
+        ["read", "refuse", "fail", "write", "quote"]
+            .map(spec)
+            .to_vec()
     }
 
-    async fn call_tool(
-        &self,
-        request: Request<CallToolRequest>,
-    ) -> Result<Response<Self::CallToolStream>, Status> {
+    async fn call(&self, request: Request<CallToolRequest>) -> Result<Answers, Status> {
         let request = request.into_inner();
         let arguments = request.arguments_json;
         self.0
@@ -129,28 +103,11 @@ impl SidecarService for Leaky {
         let said = said
             .into_iter()
             .map(|kind| Ok(CallToolResponse { kind: Some(kind) }));
-        Ok(Response::new(
-            stream::iter(said.collect::<Vec<_>>()).boxed(),
-        ))
+        Ok(stream::iter(said.collect::<Vec<_>>()).boxed())
     }
 
-    async fn lookup_call(
-        &self,
-        _: Request<LookupCallRequest>,
-    ) -> Result<Response<LookupCallResponse>, Status> {
-        Err(Status::unimplemented(format!(
-            "no looking up of {}",
-            token()
-        )))
-    }
-
-    type AttachCallStream = BoxStream<'static, Result<AttachCallResponse, Status>>;
-
-    async fn attach_call(
-        &self,
-        _: Request<AttachCallRequest>,
-    ) -> Result<Response<Self::AttachCallStream>, Status> {
-        Err(Status::unimplemented("nothing is rejoined here"))
+    fn no_lookup(&self) -> Status {
+        Status::unimplemented(format!("no looking up of {}", token()))
     }
 }
 
@@ -185,49 +142,4 @@ fn result(secret: &str) -> Kind {
         structured_json: format!("{{\"it\":\"\\u0067{}\"}}", &secret[1..]),
         ..ToolResult::default()
     })
-}
-
-/// A collector that keeps what it is sent, as bytes.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Collector(Arc<Mutex<Vec<u8>>>);
-
-impl Collector {
-    /// Serves it until the runtime ends: itself, and its endpoint.
-    pub(super) async fn serve() -> Result<(Self, String)> {
-        let collector = Self::default();
-        let (incoming, url) = listen().await?;
-        let service = TraceServiceServer::new(collector.clone());
-        let router = tonic::transport::Server::builder().add_service(service);
-        tokio::spawn(router.serve_with_incoming(incoming));
-        Ok((collector, url))
-    }
-
-    /// All of it.
-    pub(super) fn bytes(&self) -> Vec<u8> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-}
-
-#[tonic::async_trait]
-impl TraceService for Collector {
-    async fn export(
-        &self,
-        request: Request<ExportTraceServiceRequest>,
-    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let bytes = request.into_inner().encode_to_vec();
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(bytes);
-        Ok(Response::new(ExportTraceServiceResponse::default()))
-    }
-}
-
-async fn listen() -> Result<(TcpListenerStream, String)> {
-    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
-    let url = format!("http://{}", listener.local_addr()?);
-    Ok((TcpListenerStream::new(listener), url))
 }

@@ -7,12 +7,13 @@ use loopwright_proto::v1::{
     StartLoopRequest, part, send_message_request, start_loop_request::Input,
 };
 use loopwright_tests::{
+    collector::Collector,
     kit,
     scene::{self, Stage},
 };
 use prost::Message as _;
 
-use super::leaky::{Collector, Leaky, files_with, have, token};
+use super::leaky::{Leaky, files_with, have, token};
 
 /// Every way in, in three loops; the model's own text repeats what it was told.
 fn script() -> String {

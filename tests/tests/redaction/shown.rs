@@ -8,12 +8,13 @@ use loopwright_proto::v1::{
     Entry, ExportSessionRequest, GetModelRequestRequest, ImportHead, StartLoopRequest, event::Kind,
 };
 use loopwright_tests::{
+    collector::Collector,
     kit,
     scene::{self, Scene, Stage, ask, kinds},
 };
 use prost::Message as _;
 
-use super::leaky::{Collector, Leaky, files_with, have};
+use super::leaky::{Leaky, files_with, have};
 
 const SECRET: &str = "xyzzy-only-for-the-tool";
 
