@@ -4,19 +4,13 @@
 //! `LOOPWRIGHT_BENCH=full` more runs. Loops under one shared budget, which all of them reserve on before
 //! each model call, are held against the same loops without, in turns on one server.
 
-use std::io::Write as _;
-
 use anyhow::{Result, ensure};
 use loopwright_proto::v1::{BudgetLimits, BudgetTerms, CreateBudgetRequest};
-use loopwright_tests::{
-    bench::{
-        Workload,
-        goal::{Better, Goal, median},
-        mock,
-        process::ROLE,
-        rig::{Loaded, Rig, Run},
-    },
-    kit::{self, Build},
+use loopwright_tests::bench::{
+    Workload,
+    goal::{Better, Goal, median},
+    program::{self, is_full, say},
+    rig::{Loaded, Rig, Run},
 };
 
 /// The budget: more than any run uses, so that it grants whatever is asked.
@@ -24,15 +18,7 @@ const POOL: &str = "pool";
 const TOKENS: u64 = 1_000_000_000_000;
 
 fn main() -> Result<()> {
-    // A provider can be installed once; a second time it is there already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    match std::env::var(ROLE).as_deref() {
-        Ok("mock") => runtime.block_on(mock::run()),
-        _ => runtime.block_on(bench()),
-    }
+    program::run(bench)
 }
 
 /// One run, and what a group commit took in it.
@@ -42,13 +28,8 @@ struct Timed {
 }
 
 async fn bench() -> Result<()> {
-    let runs = match std::env::var("LOOPWRIGHT_BENCH").as_deref() {
-        Ok("full") => 7,
-        _ => 3,
-    };
-    say("building the release binary, if it is not there yet")?;
-    kit::binary(Build::Release)?;
-    let mut rig = Rig::start()?;
+    let runs = if is_full() { 7 } else { 3 };
+    let mut rig = program::rig()?;
     let mut loaded = rig.serve(true, &[]).await?;
     create(&loaded).await?;
     let work = Workload::new(100, 20);
@@ -145,9 +126,4 @@ fn show(plain: &[Timed], charged: &[Timed]) -> Result<()> {
         ))?;
     }
     Ok(())
-}
-
-fn say(line: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    Ok(writeln!(out, "{line}")?)
 }

@@ -6,7 +6,6 @@
 //! It runs before and after every run of the log, on the same file system.
 
 use std::{
-    io::Write as _,
     path::Path,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -20,6 +19,7 @@ use loopwright_tests::bench::{
     goal::{Better, Goal, median},
     journal::Journal,
     process::cpu_ms,
+    program::{is_full, say},
 };
 use tokio::task::JoinSet;
 
@@ -54,19 +54,20 @@ struct Run {
 
 impl Size {
     fn chosen() -> Self {
-        match std::env::var("LOOPWRIGHT_BENCH").as_deref() {
-            Ok("full") => Self {
+        if is_full() {
+            Self {
                 runs: 5,
                 durable: 3000,
                 lax: 5000,
                 streams: 10_000,
-            },
-            _ => Self {
+            }
+        } else {
+            Self {
                 runs: 3,
                 durable: 50,
                 lax: 500,
                 streams: 1000,
-            },
+            }
         }
     }
 }
@@ -261,9 +262,4 @@ fn middle(runs: &[Run]) -> Run {
 #[expect(clippy::cast_precision_loss, reason = "counts of a bench")]
 fn ratio(a: u64, b: u64) -> f64 {
     a as f64 / b.max(1) as f64
-}
-
-fn say(line: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    Ok(writeln!(out, "{line}")?)
 }

@@ -6,18 +6,12 @@
 //! steps 250 to 300 over that of steps 10 to 60 of the same loop. `LOOPWRIGHT_BENCH=full` makes five runs of
 //! it instead of three.
 
-use std::io::Write as _;
-
 use anyhow::{Result, ensure};
-use loopwright_tests::{
-    bench::{
-        Workload,
-        goal::{Better, Goal, median},
-        mock,
-        process::ROLE,
-        rig::{Rig, Run, floor_child},
-    },
-    kit::{self, Build},
+use loopwright_tests::bench::{
+    Workload,
+    goal::{Better, Goal, median},
+    program::{self, is_full, say},
+    rig::Run,
 };
 
 const STEPS: u32 = 300;
@@ -26,26 +20,12 @@ const EARLY: std::ops::Range<usize> = 10..60;
 const LATE: std::ops::Range<usize> = 250..300;
 
 fn main() -> Result<()> {
-    // A provider can be installed once; a second time it is there already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    match std::env::var(ROLE).as_deref() {
-        Ok("mock") => runtime.block_on(mock::run()),
-        Ok("floor") => runtime.block_on(floor_child()),
-        _ => runtime.block_on(bench()),
-    }
+    program::run(bench)
 }
 
 async fn bench() -> Result<()> {
-    let runs = match std::env::var("LOOPWRIGHT_BENCH").as_deref() {
-        Ok("full") => 5,
-        _ => 3,
-    };
-    say("building the release binary, if it is not there yet")?;
-    kit::binary(Build::Release)?;
-    let mut rig = Rig::start()?;
+    let runs = if is_full() { 5 } else { 3 };
+    let mut rig = program::rig()?;
     let window = WINDOW.to_string();
     let mut loaded = rig.serve(true, &[("context.max_tokens", &window)]).await?;
     let work = Workload {
@@ -95,9 +75,4 @@ fn growth(run: &Run) -> f64 {
 
 fn p50(run: &Run, steps: std::ops::Range<usize>) -> f64 {
     run.seen.steps_ms.get(steps).map_or(f64::NAN, median)
-}
-
-fn say(line: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    Ok(writeln!(out, "{line}")?)
 }

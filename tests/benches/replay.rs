@@ -8,7 +8,6 @@
 //! moment at which every loop has made a call again.
 
 use std::{
-    io::Write as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -20,30 +19,19 @@ use loopwright_log::{
     Id, JsonlLog, JsonlOptions, KeyQuery, Log, NewRecord, ReadItem, ReadMode, StreamKey,
     StreamKind, SyncPolicy, Timestamp,
 };
-use loopwright_tests::{
-    bench::{
-        Workload,
-        goal::{Better, Goal, median},
-        mock,
-        process::{ROLE, rss_kib},
-        rig::{Loaded, Rig},
-    },
-    kit::{self, Build},
+use loopwright_tests::bench::{
+    Workload,
+    goal::{Better, Goal, median},
+    process::rss_kib,
+    program::{self, is_full, say},
+    rig::{Loaded, Rig},
 };
 
 /// How long anything is waited for.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 fn main() -> Result<()> {
-    // A provider can be installed once; a second time it is there already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    match std::env::var(ROLE).as_deref() {
-        Ok("mock") => runtime.block_on(mock::run()),
-        _ => runtime.block_on(bench()),
-    }
+    program::run(bench)
 }
 
 /// How much to run.
@@ -58,26 +46,25 @@ struct Size {
 
 impl Size {
     fn chosen() -> Self {
-        match std::env::var("LOOPWRIGHT_BENCH").as_deref() {
-            Ok("full") => Self {
+        if is_full() {
+            Self {
                 replayed: (900, 15),
                 killed: Workload::new(1000, 20),
                 closed: 10_000,
-            },
-            _ => Self {
+            }
+        } else {
+            Self {
                 replayed: (200, 7),
                 killed: Workload::new(50, 5),
                 closed: 1_000,
-            },
+            }
         }
     }
 }
 
 async fn bench() -> Result<()> {
     let size = Size::chosen();
-    say("building the release binary, if it is not there yet")?;
-    kit::binary(Build::Release)?;
-    let mut rig = Rig::start()?;
+    let mut rig = program::rig()?;
     let mut table = Vec::new();
     let goals = [
         replay(&mut rig, &size, &mut table).await?,
@@ -304,9 +291,4 @@ fn file_of(dir: &Path, key: &StreamKey) -> PathBuf {
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
 fn size_of(bytes: usize) -> f64 {
     bytes as f64 / 1e6
-}
-
-fn say(line: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    Ok(writeln!(out, "{line}")?)
 }

@@ -4,31 +4,18 @@
 //! `LOOPWRIGHT_BENCH=full` the sizes of the page. The floor runs before and after the server, on the
 //! same mock, and every figure is a ratio to it.
 
-use std::io::Write as _;
-
 use anyhow::{Result, ensure};
-use loopwright_tests::{
-    bench::{
-        Workload,
-        goal::{Better, Goal, median},
-        mock::{self, Seen},
-        process::{ROLE, rss_kib},
-        rig::{Loaded, Rig, Run, floor_child},
-    },
-    kit::{self, Build},
+use loopwright_tests::bench::{
+    Workload,
+    goal::{Better, Goal, median},
+    mock::Seen,
+    process::rss_kib,
+    program::{self, is_full, say},
+    rig::{Loaded, Rig, Run},
 };
 
 fn main() -> Result<()> {
-    // A provider can be installed once; a second time it is there already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    match std::env::var(ROLE).as_deref() {
-        Ok("mock") => runtime.block_on(mock::run()),
-        Ok("floor") => runtime.block_on(floor_child()),
-        _ => runtime.block_on(bench()),
-    }
+    program::run(bench)
 }
 
 /// How much to run.
@@ -42,30 +29,29 @@ struct Size {
 
 impl Size {
     fn chosen() -> Self {
-        match std::env::var("LOOPWRIGHT_BENCH").as_deref() {
-            Ok("full") => Self {
+        if is_full() {
+            Self {
                 full: true,
                 runs: 5,
                 wide: vec![100, 1000],
                 long: 200,
                 serial: 50,
-            },
-            _ => Self {
+            }
+        } else {
+            Self {
                 full: false,
                 runs: 3,
                 wide: vec![100],
                 long: 100,
                 serial: 20,
-            },
+            }
         }
     }
 }
 
 async fn bench() -> Result<()> {
     let size = Size::chosen();
-    say("building the release binary, if it is not there yet")?;
-    kit::binary(Build::Release)?;
-    let mut rig = Rig::start()?;
+    let mut rig = program::rig()?;
     let mut goals = Vec::new();
     let mut table = Vec::new();
     single_loops(&mut rig, &size, &mut goals, &mut table).await?;
@@ -345,9 +331,4 @@ fn higher(number: &'static str, name: String, value: f64, must: f64, aim: f64) -
         aim,
         better: Better::Higher,
     }
-}
-
-fn say(line: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    Ok(writeln!(out, "{line}")?)
 }

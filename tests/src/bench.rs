@@ -8,6 +8,7 @@ pub mod goal;
 pub mod journal;
 pub mod mock;
 pub mod process;
+pub mod program;
 pub mod resume;
 pub mod rig;
 

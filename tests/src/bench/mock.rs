@@ -23,6 +23,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     goal::percentile,
+    program::say,
     resume::{Since, Standing, Which},
 };
 use crate::sidecar::said;
@@ -93,23 +94,12 @@ pub async fn run() -> Result<()> {
     let tools = tonic::transport::Server::builder()
         .add_service(SidecarServiceServer::new(mock))
         .serve_with_incoming(incoming);
-    announce(&format!("READY http://{model_at} http://{sidecar_at}"))?;
+    say(&format!("READY http://{model_at} http://{sidecar_at}"))?;
     let models = axum::serve(NoDelay(model), router);
     tokio::try_join!(async { models.await.context("model") }, async {
         tools.await.context("sidecar")
     })?;
     Ok(())
-}
-
-/// Prints one line for the parent.
-///
-/// # Errors
-/// Where the parent has gone.
-pub fn announce(line: &str) -> Result<()> {
-    use std::io::Write as _;
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")?;
-    Ok(out.flush()?)
 }
 
 struct NoDelay(TcpListener);

@@ -10,8 +10,9 @@ use loopwright_proto::v1::{
 
 use super::{
     Workload, floor,
-    mock::{self, Seen},
+    mock::Seen,
     process::{Role, cpu_ms, rss_kib},
+    program::say,
     resume::Witness,
 };
 use crate::kit::{self, Build, Server};
@@ -69,7 +70,7 @@ pub async fn floor_child() -> Result<()> {
     let before = cpu_ms(std::process::id())?;
     floor::run(work, base, &model, &sidecar, sync).await?;
     let cpu = cpu_ms(std::process::id())? - before;
-    mock::announce(&format!("DONE {cpu} {}", rss_kib(std::process::id())?))
+    say(&format!("DONE {cpu} {}", rss_kib(std::process::id())?))
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
