@@ -5,6 +5,7 @@
 
 pub mod bench;
 pub mod collector;
+pub mod cuts;
 pub mod install;
 pub mod kit;
 pub mod mock_model;

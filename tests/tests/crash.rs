@@ -3,10 +3,12 @@
 use anyhow::{Context as _, Result, bail};
 use loopwright_client::{Client, ClientOptions, WatchEvent};
 use loopwright_proto::v1::{
-    Agent, EndReason, Entry, ReadEntriesRequest, StartLoopRequest, event::Kind,
-    start_loop_request::Input,
+    Agent, EndReason, Entry, StartLoopRequest, event::Kind, start_loop_request::Input,
 };
-use loopwright_tests::kit::{self, Server};
+use loopwright_tests::{
+    kit::{self, Server},
+    scene,
+};
 
 /// Six replies, each slow enough to be interrupted; the tool does not exist, which is an answer too.
 fn script() -> String {
@@ -79,15 +81,7 @@ async fn a_killed_loop_goes_on_by_itself_and_its_watcher_sees_every_entry_once()
     };
     assert_eq!(reason, EndReason::Completed);
     assert_eq!(kills, 3);
-    let mut log = Vec::new();
-    let request = ReadEntriesRequest {
-        session_id: started.session_id,
-        ..Default::default()
-    };
-    let mut all = client.read_entries(request);
-    while let Some(entry) = all.next().await {
-        log.push(entry?);
-    }
+    let log = scene::log(&client, &started.session_id).await?;
     assert_eq!(seen, log);
     let epochs: Vec<u64> = attached(&log).collect();
     assert_eq!(
