@@ -25,7 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::client::fill_in;
 use crate::link::{Link, Opening as OpeningCall, Report};
-use crate::reader::{Item, Reader, Taken};
+use crate::reader::{EntryMark, Item, Reader, Taken};
 use crate::{Client, Error, WatchEvent};
 
 /// Commands that may wait for their replies at a time.
@@ -44,6 +44,8 @@ pub enum Opening {
         session_id: String,
         /// Entries after this seq; 0 = from the beginning.
         after_seq: u64,
+        /// What is known of the entry at that seq, as in [`WatchOptions::after_mark`](crate::WatchOptions).
+        after_mark: Option<EntryMark>,
     },
 }
 
@@ -115,10 +117,12 @@ impl Conversation {
             Opening::Attach {
                 session_id,
                 after_seq,
+                after_mark,
             } => {
                 fill_in(&mut opening_id);
                 let reader = Reader::new(url, &session_id, Some(after_seq), true);
-                (attach(session_id, after_seq, &opening_id), reader)
+                let reader = reader.marked(after_mark);
+                (attach(&reader, after_seq, &opening_id), reader)
             }
         };
         Self {
@@ -428,18 +432,21 @@ fn reopening(
     let started = matches!(opening.command, Some(Command::Start(_)));
     match reader.cursor() {
         Some(cursor) if answered || !started => ConverseRequest {
-            command: Some(attach(reader.session_id().to_owned(), cursor, opening_id)),
+            command: Some(attach(reader, cursor, opening_id)),
         },
         _ => opening.clone(),
     }
 }
 
-fn attach(session_id: String, after_seq: u64, request_id: &str) -> Command {
+fn attach(reader: &Reader, after_seq: u64, request_id: &str) -> Command {
+    let (after_epoch, after_committed_at) = reader.mark();
     Command::Attach(ConverseAttach {
-        session_id,
+        session_id: reader.session_id().to_owned(),
         after_seq,
         deltas: true,
         request_id: request_id.to_owned(),
+        after_epoch,
+        after_committed_at,
     })
 }
 

@@ -51,6 +51,17 @@ pub enum Error {
         /// The seq that came, or that the server said was sent.
         got: u64,
     },
+    /// An entry that was read before the connection broke is another one, or gone, after it.
+    #[error(
+        "entry {seq} of session {session_id} is not the one that was read a moment ago: the log lost its last \
+         entries, and may have written others in their place. Read it again from the start"
+    )]
+    Diverged {
+        /// The session.
+        session_id: String,
+        /// The entry.
+        seq: u64,
+    },
     /// The session was deleted while it was watched.
     #[error("session {session_id} was deleted")]
     SessionDeleted {

@@ -37,6 +37,7 @@ pub use loopwright_proto::v1;
 pub use options::{ClientOptions, DEFAULT_URL};
 pub use overview::{LoopsEvent, LoopsWatch};
 pub use read::ReadEntries;
+pub use reader::EntryMark;
 pub use sessions::Export;
 pub use text::TextAssembler;
 pub use watch::{Watch, WatchEvent, WatchOptions};

@@ -1,7 +1,9 @@
 //! A range of a log, read to its end.
 //!
 //! Boundary: ReadEntries only. Invariant: the stream ends without an error only where the server said that
-//! the answer is whole; where it was cut, the rest is asked for; unfiltered entries follow on.
+//! the answer is whole; where it was cut, the rest is asked for; unfiltered entries follow on. What comes after
+//! a cut is of the log that was read before it: forward the server is told which entry came last, backward that
+//! entry is read again and compared.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,6 +14,7 @@ use loopwright_proto::v1::{
 };
 
 use crate::link::{Link, Opening, Report};
+use crate::reader::EntryMark;
 use crate::{Client, Error};
 
 /// A stream of entries. After an error it ends.
@@ -20,8 +23,10 @@ pub struct ReadEntries {
     /// What is still to be read.
     rest: ReadEntriesRequest,
     link: Link<ReadEntriesResponse>,
-    /// The seq that was yielded last.
-    last: Option<u64>,
+    /// The entry that was yielded last.
+    last: Option<(u64, EntryMark)>,
+    /// True while a backward reading waits for the last entry again.
+    recalls: bool,
     whole: bool,
     done: bool,
 }
@@ -33,6 +38,7 @@ impl ReadEntries {
             client,
             rest: request,
             last: None,
+            recalls: false,
             whole: false,
             done: false,
         }
@@ -45,8 +51,14 @@ impl ReadEntries {
 
     fn poll_entry(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Entry>, Error>> {
         while !self.whole {
-            let (client, rest) = (&self.client, &self.rest);
-            let report = ready!(self.link.poll(cx, &mut || open(client, rest)))?;
+            let (client, rest, last) = (&self.client, &self.rest, self.last);
+            let recalls = &mut self.recalls;
+            let mut open = || {
+                let again = last.filter(|_| rest.direction() == ReadDirection::Backward);
+                *recalls = again.is_some();
+                open(client, with_last(rest, again.map(|(seq, _)| seq)))
+            };
+            let report = ready!(self.link.poll(cx, &mut open))?;
             let item = match report {
                 Report::Item(response) => response.item,
                 Report::Broken { .. } => continue,
@@ -55,11 +67,18 @@ impl ReadEntries {
             match item {
                 Some(Item::Entry(entry)) => {
                     self.link.thrives();
+                    if std::mem::take(&mut self.recalls) {
+                        self.recall(&entry)?;
+                        continue;
+                    }
                     self.follows_on(entry.seq)?;
-                    self.advance(entry.seq);
+                    self.advance(&entry);
                     return Poll::Ready(Ok(Some(entry)));
                 }
-                Some(Item::Heartbeat(_)) => self.whole = true,
+                Some(Item::Heartbeat(_)) => {
+                    self.check_recalled()?;
+                    self.whole = true;
+                }
                 Some(Item::Goodbye(_)) | None => drop(self.link.broken(self.cut())?),
             }
         }
@@ -72,7 +91,8 @@ impl ReadEntries {
             true => got.checked_add(1) == Some(last),
             false => last.checked_add(1) == Some(got),
         };
-        match self.last.filter(|_| self.rest.kinds.is_empty()) {
+        let last = self.last.map(|(seq, _)| seq);
+        match last.filter(|_| self.rest.kinds.is_empty()) {
             Some(after) if !follows(after) => Err(Error::Gap {
                 session_id: self.rest.session_id.clone(),
                 after,
@@ -82,13 +102,39 @@ impl ReadEntries {
         }
     }
 
-    fn advance(&mut self, seq: u64) {
-        self.last = Some(seq);
+    /// The first entry of a backward reading that goes on: the one that came last before.
+    fn recall(&self, entry: &Entry) -> Result<(), Error> {
+        match self.last {
+            Some(last) if last != (entry.seq, EntryMark::from(entry)) => Err(self.diverged(last.0)),
+            _ => Ok(()),
+        }
+    }
+
+    /// At the end of an answer: one that is whole has brought that entry.
+    fn check_recalled(&self) -> Result<(), Error> {
+        match self.last.filter(|_| self.recalls) {
+            Some((seq, _)) => Err(self.diverged(seq)),
+            None => Ok(()),
+        }
+    }
+
+    fn diverged(&self, seq: u64) -> Error {
+        Error::Diverged {
+            session_id: self.rest.session_id.clone(),
+            seq,
+        }
+    }
+
+    fn advance(&mut self, entry: &Entry) {
+        let (seq, mark) = (entry.seq, EntryMark::from(entry));
+        self.last = Some((seq, mark));
         if self.rest.direction() == ReadDirection::Backward {
             self.rest.through_seq = seq.saturating_sub(1);
             self.whole = self.rest.through_seq <= self.rest.after_seq;
         } else {
             self.rest.after_seq = seq;
+            self.rest.after_epoch = Some(mark.epoch);
+            self.rest.after_committed_at = mark.committed_at;
             self.whole = seq == self.rest.through_seq;
         }
         if self.rest.limit > 0 {
@@ -121,8 +167,17 @@ impl Stream for ReadEntries {
     }
 }
 
-fn open(client: &Client, rest: &ReadEntriesRequest) -> Opening<ReadEntriesResponse> {
+/// What a connection asks for: the rest, and before it the entry `last` again.
+fn with_last(rest: &ReadEntriesRequest, last: Option<u64>) -> ReadEntriesRequest {
+    let mut request = rest.clone();
+    if let Some(last) = last {
+        request.through_seq = last;
+        request.limit += u64::from(request.limit > 0);
+    }
+    request
+}
+
+fn open(client: &Client, rest: ReadEntriesRequest) -> Opening<ReadEntriesResponse> {
     let mut logs = client.logs();
-    let rest = rest.clone();
     Box::pin(async move { Ok(logs.read_entries(rest).await?.into_inner().boxed()) })
 }

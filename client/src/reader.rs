@@ -4,11 +4,22 @@
 //! a reader of all kinds admits no entry that does not follow on.
 
 use loopwright_proto::v1::{Delta, Entry, Goodbye, GoodbyeReason, Heartbeat, Reply};
+use loopwright_proto::well_known::Timestamp;
 
 use crate::{Error, TextAssembler, WatchEvent};
 
 /// Holes in a row after which a reader gives up; before that it reads again from its cursor.
 const MAX_GAPS: u32 = 3;
+
+/// What tells an entry from another one that took its seq after the log had lost it. A server that is given it
+/// refuses a cursor behind an entry that is gone, as DATA_LOSS (CURSOR_DIVERGED).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryMark {
+    /// The entry's epoch.
+    pub epoch: u64,
+    /// The entry's `committed_at`; absent = not checked.
+    pub committed_at: Option<Timestamp>,
+}
 
 /// An item of any of the streams that carry entries.
 #[derive(Debug)]
@@ -40,6 +51,8 @@ pub(crate) struct Reader {
     session_id: String,
     /// The last seq that was yielded; none before a start's first entry.
     cursor: Option<u64>,
+    /// Of the entry at the cursor, where it is known.
+    mark: Option<EntryMark>,
     /// False where a filter leaves entries out.
     dense: bool,
     text: TextAssembler,
@@ -53,14 +66,25 @@ impl Reader {
             url: url.to_owned(),
             session_id: session_id.to_owned(),
             cursor,
+            mark: None,
             dense,
             text: TextAssembler::new(unseen),
             gaps: 0,
         }
     }
 
+    /// The same with what is known of the entry at the cursor.
+    pub(crate) fn marked(self, mark: Option<EntryMark>) -> Self {
+        Self { mark, ..self }
+    }
+
     pub(crate) fn cursor(&self) -> Option<u64> {
         self.cursor
+    }
+
+    /// `after_epoch` and `after_committed_at` of a request that goes on at the cursor.
+    pub(crate) fn mark(&self) -> (Option<u64>, Option<Timestamp>) {
+        fields(self.mark.as_ref())
     }
 
     pub(crate) fn session_id(&self) -> &str {
@@ -78,7 +102,7 @@ impl Reader {
                 Some(delta) => Taken::Event(WatchEvent::Delta(delta)),
                 None => Taken::Nothing,
             },
-            Item::Heartbeat(heartbeat) => self.heartbeat(heartbeat.complete_through),
+            Item::Heartbeat(heartbeat) => self.heartbeat(&heartbeat),
             Item::Goodbye(goodbye) => Taken::Broken(self.goodbye(goodbye.reason())),
             Item::Reply(reply) => Taken::Reply(reply),
             Item::Unknown => Taken::Nothing,
@@ -94,6 +118,7 @@ impl Reader {
             return self.gap(after, entry.seq);
         }
         self.cursor = Some(entry.seq);
+        self.mark = Some(EntryMark::from(&entry));
         self.gaps = 0;
         if self.session_id.is_empty() {
             self.name_session(&entry.session_id);
@@ -102,13 +127,19 @@ impl Reader {
         Taken::Event(WatchEvent::Entry(entry))
     }
 
-    fn heartbeat(&mut self, complete_through: u64) -> Taken {
+    fn heartbeat(&mut self, heartbeat: &Heartbeat) -> Taken {
+        let complete_through = heartbeat.complete_through;
         match self.cursor {
             Some(cursor) if complete_through > cursor => {
                 if self.dense {
                     return self.gap(cursor, complete_through);
                 }
                 self.cursor = Some(complete_through);
+                self.mark = mark_of(heartbeat);
+            }
+            // Who began at a bare seq learns here what stands there.
+            Some(cursor) if complete_through == cursor && self.mark.is_none() => {
+                self.mark = mark_of(heartbeat);
             }
             _ => {}
         }
@@ -143,4 +174,26 @@ impl Reader {
             },
         }
     }
+}
+
+impl From<&Entry> for EntryMark {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            epoch: entry.epoch,
+            committed_at: entry.committed_at,
+        }
+    }
+}
+
+/// A mark as the fields of a request.
+pub(crate) fn fields(mark: Option<&EntryMark>) -> (Option<u64>, Option<Timestamp>) {
+    let committed_at = mark.and_then(|mark| mark.committed_at);
+    (mark.map(|mark| mark.epoch), committed_at)
+}
+
+fn mark_of(heartbeat: &Heartbeat) -> Option<EntryMark> {
+    heartbeat.epoch.map(|epoch| EntryMark {
+        epoch,
+        committed_at: heartbeat.committed_at,
+    })
 }

@@ -13,7 +13,7 @@ use loopwright_proto::v1::{
 };
 
 use crate::link::{Link, Opening, Report};
-use crate::reader::{Item, Reader, Taken};
+use crate::reader::{EntryMark, Item, Reader, Taken};
 use crate::{Client, Error};
 
 /// What a watch is to bring.
@@ -21,6 +21,9 @@ use crate::{Client, Error};
 pub struct WatchOptions {
     /// Entries after this seq; 0 = from the beginning. Default 0.
     pub after_seq: u64,
+    /// What is known of the entry at that seq: the watch fails where the log holds another one there. Later
+    /// connections of the watch send that of the last entry by themselves. Default none: not checked.
+    pub after_mark: Option<EntryMark>,
     /// Deltas too, while calls run. Default true.
     pub deltas: bool,
     /// Entries with at least one event of these kinds only, named as the fields of `Event.kind`
@@ -76,7 +79,8 @@ impl Watch {
             &session_id,
             Some(options.after_seq),
             dense,
-        );
+        )
+        .marked(options.after_mark);
         Self {
             link: Link::new(client.options()),
             client,
@@ -86,6 +90,7 @@ impl Watch {
                 deltas: options.deltas,
                 kinds: options.kinds,
                 loop_id: options.loop_id,
+                ..WatchLoopRequest::default()
             },
             reader,
             loop_ended: false,
@@ -108,7 +113,7 @@ impl Watch {
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<WatchEvent>, Error>> {
         loop {
             let (client, request, reader) = (&self.client, &self.request, &self.reader);
-            let mut open = || open(client, request, reader.cursor().unwrap_or(0));
+            let mut open = || open(client, request, reader);
             let report = ready!(self.link.poll(cx, &mut open))?;
             let broken = match report {
                 Report::Broken { error, retry_in } => {
@@ -183,6 +188,7 @@ impl Default for WatchOptions {
     fn default() -> Self {
         Self {
             after_seq: 0,
+            after_mark: None,
             deltas: true,
             kinds: Vec::new(),
             loop_id: String::new(),
@@ -190,10 +196,11 @@ impl Default for WatchOptions {
     }
 }
 
-fn open(client: &Client, request: &WatchLoopRequest, after_seq: u64) -> Opening<Item> {
+fn open(client: &Client, request: &WatchLoopRequest, reader: &Reader) -> Opening<Item> {
     let mut loops = client.loops();
     let mut request = request.clone();
-    request.after_seq = after_seq;
+    request.after_seq = reader.cursor().unwrap_or(0);
+    (request.after_epoch, request.after_committed_at) = reader.mark();
     Box::pin(async move {
         let items = loops.watch_loop(request).await?.into_inner();
         Ok(items.map(|item| item.map(item_of)).boxed())

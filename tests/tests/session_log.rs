@@ -2,6 +2,7 @@
 //! real binary, which is killed right after it has answered.
 
 mod session_log {
+    mod cursors;
     mod damage;
     mod deletions;
     mod forks;

@@ -1,6 +1,6 @@
 use loopwright_proto::v1::loop_service_server::LoopServiceServer;
 use loopwright_proto::v1::{
-    GetLoopRequest, ReadEntriesRequest, SendMessageRequest, StartLoopRequest,
+    Entry, GetLoopRequest, ReadDirection, ReadEntriesRequest, SendMessageRequest, StartLoopRequest,
 };
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -8,7 +8,7 @@ use tonic::transport::Server;
 use tonic::{Code, Status};
 
 use super::fake::{Cut, Fake, status};
-use super::session::{Step, sample};
+use super::session::{Step, entry, sample};
 use crate::{Client, ClientOptions, Error, WatchEvent};
 
 #[tokio::test]
@@ -176,6 +176,57 @@ async fn a_log_that_is_cut_while_it_is_read_is_read_on() {
 
     assert_eq!(seqs, (1..=9).collect::<Vec<_>>());
     assert_eq!(fake.state().cursors.len(), 4);
+    let epochs: Vec<_> = fake.state().marks.iter().map(|mark| mark.0).collect();
+    assert_eq!(epochs, [None, Some(1), Some(1), Some(1)]);
+}
+
+#[tokio::test]
+async fn a_log_that_is_cut_while_it_is_read_backward_is_read_on_where_it_is_the_same() {
+    for limit in [0, 7] {
+        let (fake, client) = Fake::serve(sample()).await;
+        let cuts = [
+            Cut::End(3),
+            Cut::End(0),
+            Cut::Status(2, Status::unavailable("cut")),
+        ];
+        fake.state().cuts.extend(cuts);
+        let mut entries = client.read_entries(backward(limit));
+        let mut seqs = Vec::new();
+        while let Some(entry) = entries.next().await {
+            seqs.push(entry.unwrap().seq);
+        }
+        let last = if limit == 0 { 1 } else { 3 };
+        assert_eq!(seqs, (last..=9).rev().collect::<Vec<_>>());
+    }
+
+    // The log lost its end while nobody was connected: it has another entry 7 then, or none.
+    for lost in [entry_of(7, 2), entry_of(6, 1)] {
+        let (fake, client) = Fake::serve(sample()).await;
+        fake.state().cuts.push_back(Cut::End(3));
+        let mut entries = client.read_entries(backward(0));
+        for _ in 0..3 {
+            entries.next().await.unwrap().unwrap();
+        }
+        fake.state().steps = vec![lost];
+        let error = entries.next().await.unwrap().unwrap_err();
+        assert!(matches!(error, Error::Diverged { seq: 7, .. }), "{error}");
+    }
+}
+
+fn backward(limit: u64) -> ReadEntriesRequest {
+    ReadEntriesRequest {
+        session_id: "s1".into(),
+        direction: ReadDirection::Backward.into(),
+        limit,
+        ..ReadEntriesRequest::default()
+    }
+}
+
+fn entry_of(seq: u64, epoch: u64) -> Step {
+    let Step::Entry(entry) = entry(seq, vec![]) else {
+        unreachable!("an entry")
+    };
+    Step::Entry(Entry { epoch, ..entry })
 }
 
 #[tokio::test]

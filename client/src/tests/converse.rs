@@ -20,6 +20,7 @@ fn attach(after_seq: u64) -> Opening {
     Opening::Attach {
         session_id: "s1".into(),
         after_seq,
+        after_mark: None,
     }
 }
 
@@ -70,6 +71,12 @@ async fn a_start_that_is_cut_anywhere_is_one_start_and_every_entry_once() {
         let kinds: Vec<&str> = fake.state().commands.iter().map(|c| c.0).collect();
         let again = if at == 0 { "start" } else { "attach" };
         assert_eq!(kinds[..2], ["start", again], "cut after {at} items");
+        let said = fake
+            .state()
+            .marks
+            .first()
+            .is_some_and(|mark| mark.0 == Some(1));
+        assert_eq!(said, at > 0, "cut after {at} items: what it had seen");
     }
 }
 

@@ -21,6 +21,7 @@ use loopwright_proto::v1::{
     UpdateLimitsRequest, WatchLoopResponse, converse_request::Command, converse_response,
     read_entries_response, watch_loop_response, watch_loops_response,
 };
+use loopwright_proto::well_known::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 use tonic::transport::Server;
@@ -69,6 +70,8 @@ pub(crate) struct State {
     pub(crate) summary: Option<LoopSummary>,
     /// The cursor of every stream that began.
     pub(crate) cursors: Vec<u64>,
+    /// What each of those said of the entry at its cursor: its epoch and the nanoseconds of its time.
+    pub(crate) marks: Vec<(Option<u64>, Option<i32>)>,
     /// The credential of the last command.
     pub(crate) authorization: Option<String>,
     /// What each stream of WatchLoops tells before it is cut, in the order in which they begin.
@@ -123,6 +126,12 @@ impl Fake {
         }
     }
 
+    /// Notes what a request says of the entry at its cursor.
+    fn marked(&self, epoch: Option<u64>, at: Option<Timestamp>) {
+        let mark = (epoch, at.map(|at| at.nanos));
+        self.state().marks.push(mark);
+    }
+
     fn cancel(&self) {
         self.state().cancelled = true;
         self.changed.notify_waiters();
@@ -152,6 +161,7 @@ impl Fake {
             let Some((item, next)) = self.item(at, live).await else {
                 let heartbeat = Heartbeat {
                     complete_through: self.tail(),
+                    ..Heartbeat::default()
                 };
                 let item = converse_response::Item::Heartbeat(heartbeat);
                 if sink.send(Ok(item)).await.is_ok() && !ends {
@@ -177,6 +187,7 @@ impl Fake {
                 let goodbye = Goodbye {
                     cursor,
                     reason: reason.into(),
+                    ..Goodbye::default()
                 };
                 drop(
                     sink.send(Ok(converse_response::Item::Goodbye(goodbye)))
@@ -273,7 +284,10 @@ impl Fake {
         while let Some(Ok(request)) = commands.next().await {
             let (kind, request_id, after) = match request.command.unwrap() {
                 Command::Start(start) => ("start", start.request_id, Some(0)),
-                Command::Attach(attach) => ("attach", attach.request_id, Some(attach.after_seq)),
+                Command::Attach(attach) => {
+                    self.marked(attach.after_epoch, attach.after_committed_at);
+                    ("attach", attach.request_id, Some(attach.after_seq))
+                }
                 Command::Message(message) => ("message", message.request_id, None),
                 Command::Cancel(cancel) => ("cancel", cancel.request_id, None),
                 Command::ResolveApproval(answer) => ("approval", answer.request_id, None),

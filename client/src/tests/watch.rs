@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
 
-use loopwright_proto::v1::{GoodbyeReason, delta::Content};
+use loopwright_proto::v1::{GoodbyeReason, Heartbeat, delta::Content};
 use tonic::{Code, Status};
 
 use super::fake::{Cut, Fake, status};
 use super::session::{Step, TEXTS, entry, sample};
-use crate::{Client, Error, Watch, WatchEvent, WatchOptions};
+use crate::reader::{Item, Reader};
+use crate::{Client, EntryMark, Error, Watch, WatchEvent, WatchOptions};
 
 /// What a watcher has in its hands at the end.
 #[derive(Debug, Default, PartialEq)]
@@ -107,12 +108,37 @@ async fn silence_without_a_heartbeat_is_a_broken_connection() {
     seen.assert_whole("hung twice");
     assert_eq!(seen.interruptions, 2);
     assert_eq!(fake.state().cursors, [0, 5, 5]);
+    let fifth = (Some(1), Some(50_000_000));
+    assert_eq!(fake.state().marks, [(None, None), fifth, fifth]);
+}
+
+#[test]
+fn a_heartbeat_says_what_stands_at_the_cursor_that_it_moves() {
+    let beat = |complete_through, epoch| {
+        Item::Heartbeat(Heartbeat {
+            complete_through,
+            epoch,
+            committed_at: None,
+        })
+    };
+    let mut filtered = Reader::new("", "s1", Some(0), false);
+    filtered.take(beat(4, Some(2)));
+    assert_eq!((filtered.cursor(), filtered.mark().0), (Some(4), Some(2)));
+    filtered.take(beat(6, None));
+    assert_eq!((filtered.cursor(), filtered.mark().0), (Some(6), None));
+
+    let mut bare = Reader::new("", "s1", Some(5), true);
+    bare.take(beat(5, Some(3)));
+    assert_eq!(bare.mark().0, Some(3), "who came with a seq alone");
+    bare.take(beat(5, Some(4)));
+    assert_eq!(bare.mark().0, Some(3), "who knows is not told otherwise");
 }
 
 #[tokio::test]
 async fn what_the_server_says_of_the_cursor_is_final() {
     let reasons = [
         (Code::DataLoss, "CURSOR_PAST_TAIL"),
+        (Code::DataLoss, "CURSOR_DIVERGED"),
         (Code::OutOfRange, "CURSOR_TRIMMED"),
         (Code::NotFound, "SESSION_NOT_FOUND"),
     ];
@@ -173,8 +199,13 @@ async fn a_deleted_session_ends_the_watch() {
 async fn a_watch_that_begins_in_mid_call_has_the_text_from_its_start() {
     let (fake, client) = Fake::serve(sample()).await;
     fake.state().cuts.push_back(Cut::End(2));
+    let known = EntryMark {
+        epoch: 7,
+        committed_at: None,
+    };
     let options = WatchOptions {
         after_seq: 5,
+        after_mark: Some(known),
         loop_id: "l1".into(),
         ..WatchOptions::default()
     };
@@ -183,6 +214,7 @@ async fn a_watch_that_begins_in_mid_call_has_the_text_from_its_start() {
 
     assert_eq!(seen.seqs, [6, 7, 8, 9]);
     assert_eq!(seen.texts[&("c1".to_owned(), 2)], "Good morning");
+    assert_eq!(fake.state().marks[0], (Some(7), None));
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ pub mod budgets;
 pub mod caller;
 mod converse;
 pub mod convert;
+pub mod cursor;
 pub mod health;
 pub mod loops;
 pub mod overview;

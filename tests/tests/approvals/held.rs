@@ -85,6 +85,7 @@ async fn a_denial_is_told_to_the_model_with_its_reason() -> Result<()> {
     let mut talk = set.client().converse(Opening::Attach {
         session_id: wait.session.clone(),
         after_seq: 0,
+        after_mark: None,
     });
     let request = wait.verdict(false, "twice is once too often");
     let id = talk.resolve_approval(request)?;

@@ -186,6 +186,7 @@ async fn on_its_channel_a_client_pauses_and_goes_on() -> Result<()> {
     let mut talk = set.scene.client.converse(Opening::Attach {
         session_id: set.started.session_id.clone(),
         after_seq: 0,
+        after_mark: None,
     });
     let paused = talk.pause()?;
     let mut resumed = None;

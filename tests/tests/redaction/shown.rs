@@ -37,6 +37,7 @@ async fn conversed(client: &Client, session: &str, tail: u64) -> Result<Vec<u8>>
     let mut stream = client.converse(Opening::Attach {
         session_id: session.to_owned(),
         after_seq: 0,
+        after_mark: None,
     });
     let mut bytes = Vec::new();
     while let Some(event) = stream.next().await {

@@ -51,6 +51,7 @@ async fn sees_nothing(client: &Client, session: &str) -> Result<()> {
     let attach = Opening::Attach {
         session_id,
         after_seq: 0,
+        after_mark: None,
     };
     let first = client.converse(attach).next().await;
     let first = first.map_or(Ok(()), |event| match event {

@@ -8,7 +8,7 @@ use loopwright_proto::v1::{Entry, ReadDirection, ReadEntriesRequest};
 
 use super::super::{ConnectArgs, Exit, Failure, Terminal};
 use crate::render::entry_lines;
-use crate::{Client, Error, WatchEvent, WatchOptions};
+use crate::{Client, EntryMark, Error, WatchEvent, WatchOptions};
 
 /// Show the last entries of a session's log, and with -f those that come.
 #[derive(Debug, Clone, Args)]
@@ -59,18 +59,18 @@ impl LogTail {
         if !self.follow {
             return Ok(Exit::Completed);
         }
-        let after_seq = last.last().map_or(0, |entry| entry.seq);
-        self.follow(client, after_seq, terminal).await
+        self.follow(client, last.last(), terminal).await
     }
 
     async fn follow(
         &self,
         client: &Client,
-        after_seq: u64,
+        last: Option<&Entry>,
         terminal: &mut Terminal,
     ) -> Result<Exit, Failure> {
         let options = WatchOptions {
-            after_seq,
+            after_seq: last.map_or(0, |entry| entry.seq),
+            after_mark: last.map(EntryMark::from),
             deltas: false,
             ..WatchOptions::default()
         };

@@ -5,17 +5,18 @@ use loopwright_proto::v1::{
     BlobProblem, DamagePlace, DeleteSessionRequest, DeleteSessionResponse, EndReason,
     ExportSessionRequest, ExportSessionResponse, ForkSessionRequest, ForkSessionResponse,
     GetModelRequestRequest, GetModelRequestResponse, GetSessionRequest, GetSessionResponse,
-    ImportSessionRequest, ImportSessionResponse, IntegrityReport, ListSessionsRequest,
-    ListSessionsResponse, LoopState, ModelRequestHead, ReadEntriesRequest, ReadEntriesResponse,
-    SessionState, SessionSummary, Totals, Usage, Verdict, VerifySessionRequest,
-    VerifySessionResponse, get_model_request_response, import_session_request,
-    session_log_service_server::SessionLogService,
+    Heartbeat, ImportSessionRequest, ImportSessionResponse, IntegrityReport, ListSessionsRequest,
+    ListSessionsResponse, LoopState, ModelRequestHead, ReadDirection, ReadEntriesRequest,
+    ReadEntriesResponse, SessionState, SessionSummary, Totals, Usage, Verdict,
+    VerifySessionRequest, VerifySessionResponse, get_model_request_response,
+    import_session_request, read_entries_response, session_log_service_server::SessionLogService,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Fake, Items, read_item};
+use super::super::session::Step;
+use super::{Cut, Fake, Items, read_item};
 
 /// What the fake exports of every session, and what it imports.
 pub(crate) const EXPORT: &str = "{\"v\":1,\"stream\":\"session/default/s1\"}\n{\"v\":1}\n";
@@ -50,6 +51,38 @@ fn damaged(session_id: &str) -> IntegrityReport {
             problem: "is missing".into(),
         }],
         ways_out: vec!["restore it from a backup".into()],
+    }
+}
+
+impl Fake {
+    /// Entries by falling seq, until the stream's cut.
+    fn backward(&self, asked: &ReadEntriesRequest) -> Items<ReadEntriesResponse> {
+        use read_entries_response::Item;
+        let mut state = self.state();
+        let cut = state.cuts.pop_front();
+        let entries = state.steps.iter().rev().filter_map(|step| match step {
+            Step::Entry(entry) => Some(entry.clone()),
+            Step::Delta(_) | Step::AwaitCancel => None,
+        });
+        let (after, through) = (asked.after_seq, asked.through_seq);
+        let wanted =
+            entries.filter(|entry| entry.seq > after && (through == 0 || entry.seq <= through));
+        let limit = usize::try_from(asked.limit).ok().filter(|limit| *limit > 0);
+        let wanted = wanted.take(limit.unwrap_or(usize::MAX)).map(Item::Entry);
+        let end = Item::Heartbeat(Heartbeat::default());
+        let mut items: Vec<_> = wanted
+            .chain([end])
+            .map(|item| Ok(ReadEntriesResponse { item: Some(item) }))
+            .collect();
+        match cut {
+            Some(Cut::Status(at, status)) => {
+                items.truncate(at);
+                items.push(Err(status));
+            }
+            Some(cut) => items.truncate(cut.at()),
+            None => {}
+        }
+        tokio_stream::iter(items).boxed()
     }
 }
 
@@ -118,6 +151,11 @@ impl SessionLogService for Fake {
         &self,
         request: Request<ReadEntriesRequest>,
     ) -> Result<Response<Self::ReadEntriesStream>, Status> {
+        let asked = request.get_ref();
+        self.marked(asked.after_epoch, asked.after_committed_at);
+        if asked.direction() == ReadDirection::Backward {
+            return Ok(Response::new(self.backward(asked)));
+        }
         let (sink, items) = mpsc::channel(1);
         let (after, through) = (request.get_ref().after_seq, request.get_ref().through_seq);
         tokio::spawn(self.clone().play(after, true, sink));

@@ -143,6 +143,7 @@ impl LoopService for Fake {
         let request = request.into_inner();
         let (sink, items) = mpsc::channel(1);
         let ends = !request.loop_id.is_empty();
+        self.marked(request.after_epoch, request.after_committed_at);
         let fake = self.clone();
         tokio::spawn(fake.play(request.after_seq, ends, sink));
         let items = ReceiverStream::new(items).map(|item| item.map(watch_item));

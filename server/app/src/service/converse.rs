@@ -123,7 +123,7 @@ impl Conversation {
             Some((_, watch)) => watch.poll_next_unpin(cx),
             // A goodbye without a session to come back to still says that it is the server's doing.
             None if self.drain.is_draining() || self.drained.poll_unpin(cx).is_ready() => {
-                Poll::Ready(Some(Ok(Sent::Goodbye(0))))
+                Poll::Ready(Some(Ok(Sent::Goodbye(0.into()))))
             }
             None => Poll::Pending,
         }

@@ -210,14 +210,26 @@ pub fn too_many_watchers(limit: u64, of: &str) -> Status {
 
 /// A cursor past the last entry.
 #[must_use]
-pub fn cursor_past_tail(after: u64, tail: u64) -> Status {
+pub fn cursor_past_tail(after: u64, tail: u64, agrees: Option<u64>) -> Status {
+    let way_out = read_again(agrees);
     let message = format!(
         "after_seq {after} is past the last entry {tail}: entries that you saw are gone, or the \
-         session is another one; read it again from 0"
+         session is another one; {way_out}"
     );
-    Draft::new(Code::DataLoss, "CURSOR_PAST_TAIL", message)
-        .with("tail_seq", tail)
-        .into()
+    let draft = Draft::new(Code::DataLoss, "CURSOR_PAST_TAIL", message).with("tail_seq", tail);
+    agreeing(draft, agrees).into()
+}
+
+/// A cursor at an entry that is not the one that the client saw there.
+#[must_use]
+pub fn cursor_diverged(after: u64, tail: u64, agrees: Option<u64>) -> Status {
+    let way_out = read_again(agrees);
+    let message = format!(
+        "the entry at after_seq {after} is not the one that you saw: the log lost its last entries \
+         and has written others in their place, or the session is another one of that id; {way_out}"
+    );
+    let draft = Draft::new(Code::DataLoss, "CURSOR_DIVERGED", message).with("tail_seq", tail);
+    agreeing(draft, agrees).into()
 }
 
 /// The server shuts down.
@@ -321,7 +333,7 @@ pub fn log(error: &LogError) -> Status {
             .into(),
         LogError::Corrupt(damage) => corrupt(damage),
         LogError::Trimmed { oldest } => trimmed(*oldest),
-        &LogError::PastTail { after, tail } => cursor_past_tail(after, tail),
+        &LogError::PastTail { after, tail } => cursor_past_tail(after, tail, None),
         LogError::Removed => Draft::new(Code::NotFound, "SESSION_NOT_FOUND", error).into(),
         LogError::NewerVersion { .. } => {
             Draft::new(Code::FailedPrecondition, "SESSION_NEWER", error).into()
@@ -411,6 +423,24 @@ pub fn append(error: &AppendError) -> Status {
 fn corrupt(damage: &Corruption) -> Status {
     let draft = Draft::new(Code::DataLoss, "SESSION_CORRUPT", damage);
     draft.with("tail_seq", damage.good_through).into()
+}
+
+/// What a client does whose entries are gone; `agrees` is the last one that can still be the same.
+fn read_again(agrees: Option<u64>) -> String {
+    match agrees {
+        None | Some(0) => "forget them and read the session again from 0".to_owned(),
+        Some(agrees) => format!(
+            "none above {agrees} is what you saw: forget those and read again after {agrees}, with \
+             the epoch and the committed_at of the entry that you have there, or from 0"
+        ),
+    }
+}
+
+fn agreeing(draft: Draft, agrees: Option<u64>) -> Draft {
+    match agrees {
+        Some(agrees) => draft.with("agrees_through", agrees),
+        None => draft,
+    }
 }
 
 fn trimmed(oldest: u64) -> Status {

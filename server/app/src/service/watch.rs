@@ -19,6 +19,7 @@ use tonic::Status;
 
 use super::{
     convert::questions::Watched,
+    cursor::{self, Cursor},
     session_log::check_finished,
     status,
     wire::{Encoded, EncodedStream},
@@ -60,24 +61,28 @@ impl Watching {
     pub async fn open_seated(&self, what: Watched, seat: Seat) -> Result<Watch, Status> {
         // Before the look: a session that is deleted from here on ends what reads it.
         let source = self.log.read(&what.key, what.after, ReadMode::Follow);
-        self.check_cursor(&what).await?;
+        let cursor = self.check_cursor(&what).await?;
         let over = self.is_over(&what).await?;
         let source = if over {
             stream::empty().boxed()
         } else {
             source
         };
-        Ok(Watch::new(source, what, over, self, seat))
+        Ok(Watch::new(source, what, cursor, over, self, seat))
     }
 
-    async fn check_cursor(&self, what: &Watched) -> Result<(), Status> {
-        match self.log.tail(&what.key).await {
-            Ok(None) => Err(status::session_not_found(what.key.id())),
-            Ok(Some(tail)) if what.after > tail => Err(status::cursor_past_tail(what.after, tail)),
+    async fn check_cursor(&self, what: &Watched) -> Result<Cursor, Status> {
+        let (log, key) = (&*self.log, &what.key);
+        let tail = match log.tail(key).await {
+            Ok(None) => return Err(status::session_not_found(key.id())),
+            Ok(Some(tail)) => tail,
             // A damaged session is watched up to its damage: the read says so.
-            Ok(Some(_)) | Err(LogError::Corrupt(_)) => check_finished(&*self.log, &what.key).await,
-            Err(error) => Err(status::log(&error)),
-        }
+            Err(LogError::Corrupt(damage)) => damage.good_through.max(what.after),
+            Err(error) => return Err(status::log(&error)),
+        };
+        let cursor = cursor::check(log, key, what.after, what.seen, tail).await?;
+        check_finished(log, key).await?;
+        Ok(cursor)
     }
 
     /// Whether the loop that is watched ended at or before the cursor.
@@ -113,16 +118,26 @@ pub fn response(watch: Watch) -> EncodedStream<v1::WatchLoopResponse> {
 
 /// A sign of life.
 #[must_use]
-pub fn heartbeat(complete_through: Seq) -> v1::Heartbeat {
-    v1::Heartbeat { complete_through }
+pub fn heartbeat(complete_through: impl Into<Cursor>) -> v1::Heartbeat {
+    let through = complete_through.into();
+    let (epoch, committed_at) = through.on_the_wire();
+    v1::Heartbeat {
+        complete_through: through.seq,
+        epoch,
+        committed_at,
+    }
 }
 
 /// The last message of a server that shuts down.
 #[must_use]
-pub fn goodbye(cursor: Seq) -> v1::Goodbye {
+pub fn goodbye(cursor: impl Into<Cursor>) -> v1::Goodbye {
+    let cursor = cursor.into();
+    let (epoch, committed_at) = cursor.on_the_wire();
     v1::Goodbye {
-        cursor,
+        cursor: cursor.seq,
         reason: v1::GoodbyeReason::Draining as i32,
+        epoch,
+        committed_at,
     }
 }
 
@@ -132,6 +147,9 @@ pub fn deleted(cursor: Seq) -> v1::Goodbye {
     v1::Goodbye {
         cursor,
         reason: v1::GoodbyeReason::SessionDeleted as i32,
+        // Nothing is left that they could name.
+        epoch: None,
+        committed_at: None,
     }
 }
 

@@ -121,9 +121,9 @@ async fn start(state: &ServiceState, order: &Order, request: v1::StartLoopReques
 }
 
 async fn attach(state: &ServiceState, order: &Order, request: v1::ConverseAttach) -> Outcome {
-    let key = questions::session(&request.session_id, &order.caller.namespace);
-    let key = key.map_err(|all| status::invalid(&all))?;
-    let what = Watched::everything(key.clone(), request.after_seq, request.deltas);
+    let what = questions::attach(&request, &order.caller.namespace);
+    let what = what.map_err(|all| status::invalid(&all))?;
+    let key = what.key.clone();
     let watch = state.watching().open(what).await?;
     let tail = state
         .log

@@ -127,6 +127,7 @@ fn attach(request_id: &str, session: &str, after_seq: u64) -> Command {
         after_seq,
         deltas: true,
         request_id,
+        ..Default::default()
     })
 }
 
@@ -241,6 +242,29 @@ async fn an_attach_goes_on_by_cursor_and_a_cancel_reaches_the_loop() {
     let ended = second.until_ended().await;
     assert_eq!(ended.reason(), v1::EndReason::Cancelled);
     assert_eq!(second.seqs[0], seq + 1);
+}
+
+#[tokio::test]
+async fn an_attach_behind_an_entry_that_is_another_is_refused_and_the_stream_goes_on() {
+    let (state, _drain) = rig(QUICK);
+    let mut client = Client::on(&state);
+    client.send(start("a", "s1")).await;
+    client.until_ended().await;
+
+    let mut again = Client::on(&state);
+    let of_epoch = |request_id: &str, after_epoch| {
+        Command::Attach(v1::ConverseAttach {
+            session_id: "s1".into(),
+            after_seq: 2,
+            request_id: request_id.into(),
+            after_epoch: Some(after_epoch),
+            ..Default::default()
+        })
+    };
+    again.send(of_epoch("b", 7)).await;
+    assert_eq!(again.answer().await, "b DataLoss CURSOR_DIVERGED");
+    again.send(of_epoch("c", 1)).await;
+    assert_eq!(again.answer().await, "c Ok");
 }
 
 #[tokio::test]

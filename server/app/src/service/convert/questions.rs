@@ -10,6 +10,7 @@ use super::{
     fields::{self, Violations},
     kinds::{self, KindSet},
 };
+use crate::service::cursor::Seen;
 
 /// What to watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct Watched {
     pub key: StreamKey,
     /// Entries after this seq.
     pub after: Seq,
+    /// What the watcher says of the entry at that seq.
+    pub seen: Seen,
     /// Whether deltas are sent.
     pub deltas: bool,
     /// Which entries are sent.
@@ -60,6 +63,7 @@ impl Watched {
         Self {
             key,
             after,
+            seen: Seen::default(),
             deltas,
             kinds: KindSet::ALL,
             until: None,
@@ -76,13 +80,30 @@ pub fn watch(request: &v1::WatchLoopRequest, namespace: &Id) -> Result<Watched, 
     let id = fields::id("session_id", &request.session_id, &mut all);
     let until = fields::optional_loop("loop_id", &request.loop_id, &mut all);
     let kinds = kinds::filter(&request.kinds, &mut all);
+    let (epoch, at) = (request.after_epoch, request.after_committed_at.as_ref());
+    let seen = Seen::parse(request.after_seq, epoch, at, &mut all);
     Ok(Watched {
         key: fields::key(namespace, id, all)?,
         after: request.after_seq,
+        seen,
         deltas: request.deltas,
         kinds,
         until,
     })
+}
+
+/// Checks an attach on a Converse stream.
+///
+/// # Errors
+/// Every violation.
+pub fn attach(request: &v1::ConverseAttach, namespace: &Id) -> Result<Watched, Violations> {
+    let mut all = Violations::default();
+    let id = fields::id("session_id", &request.session_id, &mut all);
+    let (epoch, at) = (request.after_epoch, request.after_committed_at.as_ref());
+    let seen = Seen::parse(request.after_seq, epoch, at, &mut all);
+    let key = fields::key(namespace, id, all)?;
+    let all_of_it = Watched::everything(key, request.after_seq, request.deltas);
+    Ok(Watched { seen, ..all_of_it })
 }
 
 /// Checks a WatchLoops.

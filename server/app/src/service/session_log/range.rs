@@ -22,6 +22,7 @@ use crate::{
             fields::{self, Violations},
             kinds::{self, KindSet},
         },
+        cursor::{self, Cursor, Seen},
         status,
         watch::{Sent, Watching},
     },
@@ -31,6 +32,7 @@ use crate::{
 struct Range {
     key: StreamKey,
     after: Seq,
+    seen: Seen,
     through: Seq,
     backward: bool,
     limit: u64,
@@ -40,8 +42,8 @@ struct Range {
 struct Reading {
     source: Source,
     range: Range,
-    /// The last seq looked at.
-    at: Seq,
+    /// Behind the last entry that was looked at.
+    at: Cursor,
     sent: u64,
     /// What the last heartbeat of a backward reading says.
     began_at: Seq,
@@ -67,9 +69,6 @@ pub(super) async fn open(
     let mut range = parse(namespace, request)?;
     let mut tail = tail_of(&*watching.log, &range.key).await?;
     let source = loop {
-        if range.after > tail {
-            return Err(status::cursor_past_tail(range.after, tail));
-        }
         let source = range.read(&*watching.log, tail);
         // Deleted since the look, and perhaps made anew: then it is another session that is read.
         let now = tail_of(&*watching.log, &range.key).await?;
@@ -78,11 +77,13 @@ pub(super) async fn open(
         }
         tail = now;
     };
+    let (after, seen) = (range.after, range.seen);
+    let at = cursor::check(&*watching.log, &range.key, after, seen, tail).await?;
     check_finished(&*watching.log, &range.key).await?;
     range.through = range.end(tail);
     let reading = Reading {
         source,
-        at: range.after,
+        at,
         sent: 0,
         began_at: tail,
         range,
@@ -128,12 +129,15 @@ fn parse(namespace: &Id, request: &v1::ReadEntriesRequest) -> Result<Range, Stat
         );
     }
     let kinds = kinds::filter(&request.kinds, &mut all);
+    let (epoch, at) = (request.after_epoch, request.after_committed_at.as_ref());
+    let seen = Seen::parse(after, epoch, at, &mut all);
     let id = all.check(id).map_err(|all| status::invalid(&all))?;
     let id = id.ok_or_else(|| status::invalid_field("session_id", "is empty; name one"))?;
     let key = StreamKey::session(namespace, &id);
     Ok(Range {
         key,
         after,
+        seen,
         through,
         backward,
         limit: request.limit,
@@ -173,10 +177,10 @@ impl Reading {
             let record = match record {
                 Ok(Some(record)) => record,
                 Ok(None) => return Some(Ok(Sent::Heartbeat(self.complete_through(full)))),
-                Err(LogError::Removed) => return Some(Ok(Sent::Deleted(self.resume_at()))),
+                Err(LogError::Removed) => return Some(Ok(Sent::Deleted(self.resume_at().seq))),
                 Err(error) => return Some(Err(status::log(&error))),
             };
-            self.at = record.seq;
+            self.at = Cursor::behind(&record);
             match entry::ready(&record, &self.hidden) {
                 Err(error) => return Some(Err(status::unreadable(&error))),
                 Ok(ready) if self.range.kinds.wants(ready.kinds) => {
@@ -192,7 +196,7 @@ impl Reading {
     async fn pull(&mut self) -> Result<Option<Arc<Record>>, LogError> {
         match &mut self.source {
             Source::Forward(source) => {
-                if self.at >= self.range.through {
+                if self.at.seq >= self.range.through {
                     return Ok(None);
                 }
                 match source.next().await.transpose()? {
@@ -210,18 +214,20 @@ impl Reading {
         }
     }
 
-    fn complete_through(&self, full: bool) -> Seq {
-        match (self.range.backward, full) {
-            (true, _) => self.began_at,
-            (false, true) => self.at,
-            (false, false) => self.range.through.max(self.at),
+    fn complete_through(&self, full: bool) -> Cursor {
+        if self.range.backward {
+            return self.began_at.into();
         }
+        if full || self.at.seq >= self.range.through {
+            return self.at;
+        }
+        self.range.through.into()
     }
 
     /// Where a forward reading goes on; a backward one is asked for again.
-    fn resume_at(&self) -> Seq {
+    fn resume_at(&self) -> Cursor {
         if self.range.backward {
-            self.range.after
+            self.range.after.into()
         } else {
             self.at
         }

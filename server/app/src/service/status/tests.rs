@@ -100,6 +100,14 @@ fn failures_of_the_log_say_whether_to_try_again_and_from_where() {
     is(log(&LogError::Trimmed { oldest: 5 }), trimmed);
     let past = log(&LogError::PastTail { after: 9, tail: 8 });
     is(past, "DataLoss CURSOR_PAST_TAIL tail_seq=8");
+    is(
+        cursor_past_tail(9, 8, Some(6)),
+        "DataLoss CURSOR_PAST_TAIL agrees_through=6 tail_seq=8",
+    );
+    is(
+        cursor_diverged(7, 8, Some(6)),
+        "DataLoss CURSOR_DIVERGED agrees_through=6 tail_seq=8",
+    );
     let (found, supported) = (2, 1);
     let newer = log(&LogError::NewerVersion { found, supported });
     is(newer, "FailedPrecondition SESSION_NEWER");

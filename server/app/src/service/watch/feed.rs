@@ -22,6 +22,7 @@ use crate::{
     redaction::Fields,
     service::{
         convert::{delta, entry, kinds::KindSet},
+        cursor::Cursor,
         status,
     },
 };
@@ -38,10 +39,10 @@ pub enum Sent {
     Entry(Bytes),
     /// A delta.
     Delta(Bytes),
-    /// Everything up to this seq was sent.
-    Heartbeat(Seq),
-    /// The last item: attach again after this seq.
-    Goodbye(Seq),
+    /// Everything up to here was sent.
+    Heartbeat(Cursor),
+    /// The last item: attach again here.
+    Goodbye(Cursor),
     /// The last item: the session was deleted.
     Deleted(Seq),
 }
@@ -49,7 +50,7 @@ pub enum Sent {
 /// The items of one watcher.
 pub struct Watch {
     source: ReadStream,
-    cursor: Seq,
+    cursor: Cursor,
     deltas: bool,
     kinds: KindSet,
     until: Option<LoopId>,
@@ -75,6 +76,7 @@ impl Watch {
     pub(super) fn new(
         source: ReadStream,
         what: Watched,
+        cursor: Cursor,
         over: bool,
         from: &Watching,
         seat: Seat,
@@ -83,7 +85,7 @@ impl Watch {
         let mut hears = drain.clone();
         Self {
             source,
-            cursor: what.after,
+            cursor,
             deltas: what.deltas,
             kinds: what.kinds,
             until: what.until,
@@ -101,7 +103,7 @@ impl Watch {
     /// Everything up to this seq was sent or held back by the filter.
     #[must_use]
     pub fn cursor(&self) -> Seq {
-        self.cursor
+        self.cursor.seq
     }
 
     /// What the watcher is sent of an item of the log, if anything.
@@ -112,14 +114,15 @@ impl Watch {
                 Ok(delta::ready(&progress).map(Sent::Delta))
             }
             ReadItem::Progress(_) => Ok(None),
-            ReadItem::CompleteThrough(seq) => Ok(Some(Sent::Heartbeat(seq))),
+            // Of the entry that the cursor stands behind: all before the tail came.
+            ReadItem::CompleteThrough(_) => Ok(Some(Sent::Heartbeat(self.cursor))),
         }
     }
 
     fn entry(&mut self, record: &Record) -> Result<Option<Sent>, Status> {
         let ready =
             entry::ready(record, &self.fields).map_err(|error| status::unreadable(&error))?;
-        self.cursor = record.seq;
+        self.cursor = Cursor::behind(record);
         if let Some(id) = self
             .until
             .filter(|_| KindSet::LOOP_ENDED.wants(ready.kinds))
@@ -145,7 +148,7 @@ impl Watch {
             };
             if let Err(LogError::Removed) = item {
                 self.phase = Phase::Ended;
-                return Poll::Ready(Some(Ok(Sent::Deleted(self.cursor))));
+                return Poll::Ready(Some(Ok(Sent::Deleted(self.cursor.seq))));
             }
             let sent = item
                 .map_err(|error| status::log(&error))

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use loopwright_core::{ids::LoopId, outcome::EndReason};
+use loopwright_log::Timestamp;
 use loopwright_proto::v1::{self, watch_loop_response::Item};
 use prost::Message as _;
 use tokio::time::Instant;
@@ -17,6 +18,7 @@ use crate::{
             kinds::{self, KindSet},
             questions,
         },
+        cursor::{Mark, Seen},
         fixture::{Bench, T0, attached, ended, key, namespace, session, started},
     },
     telemetry::Telemetry,
@@ -26,6 +28,7 @@ fn what(after: u64) -> Watched {
     Watched {
         key: key("s1"),
         after,
+        seen: Seen::default(),
         deltas: true,
         kinds: KindSet::ALL,
         until: None,
@@ -38,10 +41,17 @@ fn item(sent: &Sent) -> Item {
             .unwrap()
             .item
             .unwrap(),
-        Sent::Heartbeat(seq) => Item::Heartbeat(heartbeat(*seq)),
-        Sent::Goodbye(seq) => Item::Goodbye(goodbye(*seq)),
+        Sent::Heartbeat(cursor) => Item::Heartbeat(heartbeat(*cursor)),
+        Sent::Goodbye(cursor) => Item::Goodbye(goodbye(*cursor)),
         Sent::Deleted(seq) => Item::Goodbye(deleted(*seq)),
     }
+}
+
+/// The cursor behind an entry that the bench wrote.
+fn behind(seq: Seq) -> Cursor {
+    let at = Timestamp::from_unix_ms(T0 + (seq - 1) * 1_000);
+    let mark = Some(Mark { epoch: 1, at });
+    Cursor { seq, mark }
 }
 
 /// What a watcher is sent until it would have to wait, in short: `3` an entry, `h6` a heartbeat,
@@ -195,13 +205,16 @@ async fn silence_is_broken_by_heartbeats() {
     for _ in 0..3 {
         let before = Instant::now();
         let beat = watch.next().await.unwrap().unwrap();
-        assert_eq!((beat, before.elapsed()), (Sent::Heartbeat(6), IDLE));
+        assert_eq!((beat, before.elapsed()), (Sent::Heartbeat(behind(6)), IDLE));
     }
     tokio::time::advance(Duration::from_secs(10)).await;
     bench.append(&key("s1"), vec![attached()]).await;
     assert_eq!(sent(&mut watch).await, "7");
     let before = Instant::now();
-    assert_eq!(watch.next().await.unwrap().unwrap(), Sent::Heartbeat(7));
+    assert_eq!(
+        watch.next().await.unwrap().unwrap(),
+        Sent::Heartbeat(behind(7))
+    );
     assert_eq!(
         before.elapsed(),
         IDLE,
@@ -224,7 +237,7 @@ async fn a_drain_says_goodbye_with_the_cursor_to_idle_and_busy_watchers() {
     let waiting = tokio::spawn(async move { idle.next().await.unwrap().unwrap() });
     tokio::task::yield_now().await;
     bench.drain.begin();
-    assert_eq!(waiting.await.unwrap(), Sent::Goodbye(6));
+    assert_eq!(waiting.await.unwrap(), Sent::Goodbye(behind(6)));
     assert_eq!(
         sent(&mut busy).await,
         "g1 .",
@@ -246,6 +259,16 @@ async fn what_cannot_be_watched_is_refused_by_reason() {
         (refused.code(), reason(&refused)),
         (Code::DataLoss, "CURSOR_PAST_TAIL".into())
     );
+    let seen = Seen {
+        epoch: Some(2),
+        at: None,
+    };
+    let other = Watched { seen, ..what(3) };
+    let refused = bench.watching().open(other).await.err().unwrap();
+    assert_eq!(
+        (refused.code(), reason(&refused)),
+        (Code::DataLoss, "CURSOR_DIVERGED".into())
+    );
 
     let request = v1::WatchLoopRequest {
         session_id: "No".into(),
@@ -256,6 +279,40 @@ async fn what_cannot_be_watched_is_refused_by_reason() {
     let refused = questions::watch(&request, &namespace()).unwrap_err();
     let fields: Vec<_> = refused.0.into_iter().map(|one| one.field).collect();
     assert_eq!(fields, ["session_id", "loop_id", "kinds"]);
+}
+
+#[tokio::test]
+async fn a_cursor_that_was_sent_is_one_to_come_back_with() {
+    let bench = Bench::new();
+    bench.append(&key("s1"), session("s1")).await;
+    let mut all = Violations::default();
+    let kinds = kinds::filter(&["loop_started".into()], &mut all);
+    // The entry at the cursor is filtered in one case, and before the cursor in the other.
+    for after in [0, 6] {
+        let asked = Watched {
+            kinds,
+            ..what(after)
+        };
+        let mut watch = bench.watching().open(asked).await.unwrap();
+        let mut beat = None;
+        while let Some(Some(Ok(sent))) = watch.next().now_or_never() {
+            if let Item::Heartbeat(sent) = item(&sent) {
+                beat = Some(sent);
+            }
+        }
+        let beat = beat.unwrap();
+        let request = v1::WatchLoopRequest {
+            session_id: "s1".into(),
+            after_seq: beat.complete_through,
+            after_epoch: beat.epoch,
+            after_committed_at: beat.committed_at,
+            ..Default::default()
+        };
+        assert_eq!((request.after_seq, request.after_epoch), (6, Some(1)));
+        let again = questions::watch(&request, &namespace()).unwrap();
+        assert!(again.seen.at.is_some());
+        bench.watching().open(again).await.unwrap();
+    }
 }
 
 #[tokio::test]
