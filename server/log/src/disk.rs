@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 pub(crate) use overlay::Overlay;
 pub use real::RealDisk;
+pub(crate) use real::held_by;
 
 /// An open file. Appends go to its end; reads name their offset.
 pub trait DiskFile: Send + Sync {

@@ -36,7 +36,7 @@ use tokio::sync::oneshot;
 
 use crate::blob::BlobRef;
 use crate::disk::{Disk, RealDisk};
-use crate::error::{AppendError, BlobError, Failure, LogError};
+use crate::error::{AppendError, BlobError, Corruption, Failure, LogError};
 use crate::key::{KeyPage, KeyQuery, StreamKey, StreamKind};
 use crate::live::lock;
 use crate::moves::Moves;
@@ -54,8 +54,9 @@ use session_file::{FileHistory, blocking};
 use stream::Stream;
 use threads::{Held, Parts};
 
-pub use repair::{Repaired, repair_stream};
-pub use report::{OpenError, RecoveryReport, SetAside};
+pub use look::held_by;
+pub use repair::{Repaired, RepairedJournal, repair_journal, repair_stream};
+pub use report::{OpenError, RecoveryReport, Remains, SetAside};
 pub use verify::{Found, Verdict, verify_stream};
 
 /// When an append is durable.
@@ -150,6 +151,15 @@ impl JsonlLog {
             Some(looking) => looking.verify(&self.engine, key),
             None => self.engine.verify(key, None),
         }
+    }
+
+    /// The streams that are damaged as far as starts have found, and take no appends. Blocks; looks
+    /// at the folder of every stream.
+    ///
+    /// # Errors
+    /// As the disk says.
+    pub fn condemned(&self) -> io::Result<Vec<Corruption>> {
+        damage::all(&*self.engine.disk, &self.engine.layout)
     }
 
     fn loaded(

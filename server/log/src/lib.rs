@@ -51,8 +51,8 @@ pub use blob::{BlobRef, MAX_BLOB_BYTES};
 pub use error::{AppendError, BlobError, Corruption, Failure, LogError};
 pub use jsonl::simulation;
 pub use jsonl::{
-    Found, JsonlLog, JsonlOptions, OpenError, RecoveryReport, Repaired, SetAside, SyncPolicy,
-    Verdict, repair_stream, verify_stream,
+    Found, JsonlLog, JsonlOptions, OpenError, RecoveryReport, Remains, Repaired, RepairedJournal,
+    SetAside, SyncPolicy, Verdict, held_by, repair_journal, repair_stream, verify_stream,
 };
 pub use key::{Id, InvalidId, KeyPage, KeyQuery, StreamKey, StreamKind};
 pub use memory::MemoryLog;

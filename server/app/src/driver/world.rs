@@ -43,8 +43,8 @@ impl Clock {
     }
 }
 
-/// Bytes of sessions' logs that the start found torn and set aside, until somebody has told the
-/// sessions.
+/// Bytes of sessions' logs that this start or an earlier one found torn and set aside, until somebody
+/// has told the sessions.
 #[derive(Debug, Default)]
 pub struct CutTails(Mutex<HashMap<StreamKey, u64>>);
 
@@ -52,9 +52,12 @@ impl CutTails {
     /// Those that a recovery reports.
     #[must_use]
     pub fn of(report: &RecoveryReport) -> Self {
-        let streams = report.set_aside.iter().flat_map(|aside| &aside.streams);
+        let streams = report.torn().flat_map(|aside| &aside.streams);
         let cut = streams.filter_map(|(key, _)| Some((key.clone(), report.cut_bytes(key)?)));
-        Self(Mutex::new(cut.collect()))
+        let mut cut: HashMap<_, _> = cut.collect();
+        // With what earlier starts cut of the same session.
+        cut.extend(report.owed.iter().cloned());
+        Self(Mutex::new(cut))
     }
 
     /// What was cut from this session and not told yet.

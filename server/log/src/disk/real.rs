@@ -178,6 +178,20 @@ fn sync_each(files: &[Arc<dyn DiskFile>]) -> io::Result<()> {
     files.iter().try_for_each(|file| file.sync())
 }
 
+/// Who holds the lock behind the file at `path` now, which is not made: `None` if nobody does, else the
+/// process, where the file names it. For an instant it is shared, which refuses whoever takes it then.
+pub(crate) fn held_by(path: &Path) -> io::Result<Option<Option<u32>>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(None),
+        Err(error) if error == rustix::io::Errno::WOULDBLOCK => Ok(Some(holder(path))),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The process that the lock file names, once it names one that lives: between locking and
 /// writing, the name is missing or that of a dead holder before.
 fn holder(path: &Path) -> Option<u32> {

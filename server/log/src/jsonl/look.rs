@@ -71,6 +71,16 @@ impl JsonlLog {
     }
 }
 
+/// Which process serves the log of a directory now: `None` if none does; the process is `None` where
+/// the directory does not name it. Changes nothing, but a process that starts there in the very same
+/// instant may be refused.
+///
+/// # Errors
+/// As the disk says.
+pub fn held_by(dir: &Path) -> io::Result<Option<Option<u32>>> {
+    crate::disk::held_by(&Layout::new(dir.into()).lock())
+}
+
 impl Looking {
     pub(super) fn verify(&self, engine: &Engine, key: &StreamKey) -> io::Result<Verdict> {
         let on_disk = match self.below.open(&engine.layout.file(key), OpenAs::Read) {
@@ -78,7 +88,7 @@ impl Looking {
             file => file?.size()?,
         };
         let mut verdict = engine.verify(key, Some(on_disk))?;
-        let torn = self.report.set_aside.iter();
+        let torn = self.report.torn();
         let torn = torn.filter(|aside| aside.streams.iter().any(|(owner, _)| owner == key));
         verdict.torn = torn.cloned().collect();
         Ok(verdict)

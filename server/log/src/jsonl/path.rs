@@ -53,6 +53,27 @@ impl Layout {
         self.root.join("quarantine")
     }
 
+    /// Where bytes of a stream's file are kept that a start found after its last record.
+    pub(crate) fn torn_of(&self, key: &StreamKey, next_segment: u64, at: u64) -> String {
+        format!("before-{next_segment:010}-{}-at-{at}.torn", flat(key))
+    }
+
+    /// Where what a repair cuts from a stream's file is kept.
+    pub(crate) fn cut_of(&self, key: &StreamKey, next_segment: u64, count: u64) -> PathBuf {
+        let name = format!("repair-{next_segment:010}-{count}-{}.jsonl", flat(key));
+        self.quarantine().join(name)
+    }
+
+    /// Whether a file in quarantine holds bytes of this stream's file, and so of no other stream.
+    pub(crate) fn is_aside_of(&self, name: &str, key: &StreamKey) -> bool {
+        let between = |prefix: &str, suffix: &str| name.strip_prefix(prefix)?.strip_suffix(suffix);
+        let torn = between("before-", ".torn")
+            .and_then(|rest| rest.split_once('-')?.1.rsplit_once("-at-"))
+            .map(|(stream, _)| stream);
+        let cut = between("repair-", ".jsonl").and_then(|rest| rest.splitn(3, '-').nth(2));
+        torn.or(cut) == Some(&*flat(key))
+    }
+
     pub(crate) fn kind(&self, namespace: &str, kind: StreamKind) -> PathBuf {
         self.root.join(namespace).join(kind.as_str())
     }
@@ -112,4 +133,9 @@ impl Layout {
             .take_while(|at| at.starts_with(&self.root))
             .map(PathBuf::from)
     }
+}
+
+/// A key as a part of a file's name; no id has a dot.
+fn flat(key: &StreamKey) -> String {
+    key.as_str().replace('/', ".")
 }

@@ -3,10 +3,12 @@
 //! Every start takes this path. The journal is read, and its last segment made durable; each stream
 //! that it names, or that the last checkpoint names, gets its file written again above the last
 //! checkpoint. With nothing damaged, the journal stays until the next checkpoint; else the files
-//! are synced and a checkpoint is made at once, and the segments go. Nothing that may be good is
+//! are synced, with a note of what was found, and a checkpoint is made at once, and the segments go.
+//! Nothing that may be good is
 //! ever cut: bytes that are not are set aside, and where acknowledged records are missing the
 //! stream is condemned, its journal kept in quarantine. Invariant: interrupted at any point, recovery run again ends the same way.
 
+mod notes;
 mod refile;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -21,7 +23,7 @@ use super::path::Layout;
 use super::remove;
 use super::segment::{self, Traces};
 use super::session_file;
-use super::{OpenError, RecoveryReport, SetAside};
+use super::{OpenError, RecoveryReport, Remains, SetAside};
 use crate::disk::{Disk, OpenAs, append_all, read_file, replace_file};
 use crate::error::Corruption;
 use crate::key::StreamKey;
@@ -124,14 +126,19 @@ pub(crate) fn recover(
         recovery.refile(&key, records).map_err(failed)?;
     }
     recovery.attribute(accept_damage)?;
+    if recovery.has_found() {
+        recovery.open_notes().map_err(failed)?;
+    }
     recovery.report.corrupt = recovery.condemned.values().cloned().collect();
     recovery.report.streams = recovery.marks.len() + recovery.condemned.len();
     // A tombstone must not be read twice: its stream's name may be in use again by then.
     let settle = settle || !recovery.tombstones.is_empty() || segments.len() > MANY_SEGMENTS;
     if recovery.report.is_clean() && !segments.is_empty() && !settle {
+        recovery.report.owed = notes::owed(disk, layout).map_err(failed)?;
         return Ok(recovery.into_unsettled(segments));
     }
     recovery.settle(&segments).map_err(failed)?;
+    recovery.report.owed = notes::owed(disk, layout).map_err(failed)?;
     Ok(Recovered {
         report: recovery.report,
         manifest: recovery.marks,
@@ -204,7 +211,8 @@ impl Recovery<'_> {
         if let Some(from) = scan.torn_from {
             let name = format!("segment-{number:010}-at-{from}.torn");
             let torn = bytes.slice(from..);
-            let set_aside = self.set_aside(&name, path.clone(), from as u64, &torn, None);
+            let torn = (Remains::Torn, &torn);
+            let set_aside = self.set_aside(&name, path.clone(), from as u64, torn, None);
             set_aside.map_err(failed)?;
         }
         let rot = scan.bad.into_iter().map(|range| Rot {
@@ -235,7 +243,7 @@ impl Recovery<'_> {
         name: &str,
         from: PathBuf,
         offset: u64,
-        bytes: &Bytes,
+        (remains, bytes): (Remains, &Bytes),
         owner: Option<&StreamKey>,
     ) -> io::Result<()> {
         let dir = self.layout.quarantine();
@@ -248,6 +256,7 @@ impl Recovery<'_> {
         self.disk.sync_dir(&dir)?;
         let size = bytes.len() as u64;
         self.report.set_aside.push(SetAside {
+            remains,
             from,
             offset,
             bytes: size,
@@ -258,6 +267,11 @@ impl Recovery<'_> {
             },
         });
         Ok(())
+    }
+
+    /// Whether there is something that a person should know of.
+    fn has_found(&self) -> bool {
+        !self.report.is_clean() || !self.condemned.is_empty()
     }
 
     fn condemn(&mut self, key: &StreamKey, good_through: Seq, reason: String) {
@@ -298,6 +312,7 @@ impl Recovery<'_> {
             let size = bytes.len() as u64;
             if !owned && !accept_damage {
                 return Err(OpenError::Damaged {
+                    dir: self.layout.root().into(),
                     path: segment,
                     offset,
                     bytes: size,
@@ -307,7 +322,12 @@ impl Recovery<'_> {
                 .file_stem()
                 .map(|stem| stem.to_string_lossy().into_owned());
             let name = format!("segment-{}-at-{offset}.damaged", number.unwrap_or_default());
-            self.set_aside(&name, segment.clone(), offset, &bytes, None)
+            let remains = if owned {
+                Remains::Rotten
+            } else {
+                Remains::Nobodys
+            };
+            self.set_aside(&name, segment.clone(), offset, (remains, &bytes), None)
                 .map_err(failed)?;
         }
         Ok(())
@@ -421,6 +441,7 @@ impl Recovery<'_> {
     /// After damage: makes everything durable at once, in the order that lets a crash between any
     /// two steps repeat all of it.
     fn settle(&mut self, segments: &[u64]) -> io::Result<()> {
+        self.note()?;
         self.sync_touched()?;
         for corruption in self.condemned.values() {
             let dir = self.layout.stream(&corruption.stream);

@@ -173,15 +173,32 @@ impl Filer {
     }
 }
 
-/// Removes the folder of a stream, durably; one that is gone already, too, for whoever removed it
-/// may have died before the sync.
+/// Removes the folder of a stream, durably, and what was set aside of it alone; one that is gone
+/// already, too, for whoever removed it may have died before the sync. Pieces of the journal that are in
+/// quarantine are of many streams, and stay.
 pub(super) fn erase(disk: &dyn Disk, layout: &Layout, key: &StreamKey) -> Result<(), Unkept> {
     remove_tree(disk, &layout.stream(key)).map_err(Unkept::Write)?;
     let above = layout.kind(key.namespace(), key.kind());
     if disk.exists(&above).map_err(Unkept::Write)? {
         disk.sync_dir(&above).map_err(Unkept::Sync)?;
     }
-    Ok(())
+    erase_aside(disk, layout, key)
+}
+
+fn erase_aside(disk: &dyn Disk, layout: &Layout, key: &StreamKey) -> Result<(), Unkept> {
+    let dir = layout.quarantine();
+    let aside = disk.list(&dir).map_err(Unkept::Write)?;
+    let mut own = aside
+        .iter()
+        .filter(|entry| !entry.is_dir && layout.is_aside_of(&entry.name, key))
+        .peekable();
+    if own.peek().is_none() {
+        return Ok(());
+    }
+    for entry in own {
+        disk.remove(&dir.join(&entry.name)).map_err(Unkept::Write)?;
+    }
+    disk.sync_dir(&dir).map_err(Unkept::Sync)
 }
 
 fn remove_tree(disk: &dyn Disk, dir: &Path) -> io::Result<()> {

@@ -1,4 +1,5 @@
-//! Repair of a damaged stream, with nobody serving: it goes on after its good prefix.
+//! Repair with nobody serving: of the journal, so that the log opens again, and of a damaged stream,
+//! which goes on after its good prefix.
 //!
 //! Invariant: only what verification does not vouch for is cut, and it is set aside first.
 
@@ -9,10 +10,11 @@ use super::checkpoint;
 use super::damage;
 use super::path::Layout;
 use super::recover;
-use super::report::{OpenError, RecoveryReport, SetAside};
+use super::report::{OpenError, RecoveryReport, Remains, SetAside};
 use super::threads::take_lock;
 use super::verify::{Found, verify_file};
 use crate::disk::{Disk, OpenAs, append_all, read_range};
+use crate::error::Corruption;
 use crate::key::StreamKey;
 use crate::record::{Fault, Seq};
 
@@ -29,6 +31,34 @@ pub struct Repaired {
     pub condemned: Option<String>,
     /// What the recovery before has found in the whole directory.
     pub recovery: RecoveryReport,
+}
+
+/// What a repair of the journal has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RepairedJournal {
+    /// What the recovery has found and set aside.
+    pub recovery: RecoveryReport,
+    /// All streams that are damaged now, those that were before included.
+    pub condemned: Vec<Corruption>,
+}
+
+/// Recovers the directory, accepting damage of the journal: bytes that may have held the last record
+/// of any stream are set aside, and the log opens again. Streams that are known to have lost records
+/// are damaged from here on. Blocks.
+///
+/// # Errors
+/// [`OpenError::Locked`] while a process serves the directory; else as the disk says.
+pub fn repair_journal(disk: &dyn Disk, dir: &Path) -> Result<RepairedJournal, OpenError> {
+    let layout = Layout::new(dir.into());
+    let failed = |error| OpenError::io(layout.root(), error);
+    recover::make_root(disk, &layout).map_err(failed)?;
+    let _lock = take_lock(disk, &layout)?;
+    let recovery = recover::recover(disk, &layout, true, true)?.report;
+    let condemned = damage::all(disk, &layout).map_err(failed)?;
+    Ok(RepairedJournal {
+        recovery,
+        condemned,
+    })
 }
 
 /// Cuts a stream back to its good prefix and lifts its condemnation, so that it takes appends
@@ -104,6 +134,7 @@ fn cut(
         copy.sync()?;
         disk.sync_dir(&layout.quarantine())?;
         repaired.set_aside = Some(SetAside {
+            remains: Remains::Rotten,
             from: path,
             offset: verdict.good_bytes,
             bytes,
@@ -139,11 +170,9 @@ fn spare_name(
 ) -> io::Result<PathBuf> {
     disk.create_dir(&layout.quarantine())?;
     disk.sync_dir(layout.root())?;
-    let stream = key.as_str().replace('/', ".");
     let mut count = 0;
     loop {
-        let name = format!("repair-{number:010}-{count}-{stream}.jsonl");
-        let path = layout.quarantine().join(name);
+        let path = layout.cut_of(key, number, count);
         if !disk.exists(&path)? {
             return Ok(path);
         }

@@ -5,9 +5,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-use serde_json::json;
-
 use crate::error::Corruption;
 use crate::key::StreamKey;
 
@@ -33,10 +30,13 @@ pub enum OpenError {
     /// Acknowledged bytes of the journal are damaged, and nothing tells whose they were.
     #[error(
         "{bytes} bytes at {offset} of {} are damaged, and may have held the last record of any \
-         session; restore the file, or accept the loss with `loopwright log repair`",
-        path.display()
+         session; restore the file, or accept the loss with `loopwright log repair --dir {}`, which \
+         keeps these bytes aside",
+        path.display(), dir.display()
     )]
     Damaged {
+        /// The data directory.
+        dir: PathBuf,
         /// The segment.
         path: PathBuf,
         /// Where the damage begins.
@@ -65,17 +65,34 @@ pub struct RecoveryReport {
     pub streams: usize,
     /// Records that were written to those files.
     pub refiled: u64,
-    /// Bytes that belong to no acknowledged record, kept aside.
+    /// Bytes that are no good records, kept aside.
     pub set_aside: Vec<SetAside>,
+    /// Streams from which bytes were cut, now or at an earlier start, and which have taken no record
+    /// since: their next one is to say so. With how many bytes.
+    pub owed: Vec<(StreamKey, u64)>,
     /// Streams that have lost acknowledged records; they read up to there and take no appends.
     pub corrupt: Vec<Corruption>,
     /// The checkpoint manifest did not match its checksum; the journal alone was believed.
     pub manifest_damaged: bool,
 }
 
+/// What bytes were, before they were set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remains {
+    /// Part of a write that was never acknowledged.
+    Torn,
+    /// Acknowledged: the streams that they were of have them in their files, or are damaged.
+    Rotten,
+    /// Acknowledged, and nothing tells whose they were: any stream may have lost its last records in
+    /// them, and reads as whole.
+    Nobodys,
+}
+
 /// Bytes that recovery has kept aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetAside {
+    /// What they were.
+    pub remains: Remains,
     /// The file that held them.
     pub from: PathBuf,
     /// Where they began.
@@ -108,38 +125,22 @@ impl RecoveryReport {
     /// `None` if there are none that are known to be its own.
     #[must_use]
     pub fn cut_bytes(&self, key: &StreamKey) -> Option<u64> {
-        let streams = self.set_aside.iter().flat_map(|aside| &aside.streams);
+        let streams = self.torn().flat_map(|aside| &aside.streams);
         let own = streams.filter(|(owner, _)| owner == key);
         own.map(|(_, bytes)| *bytes)
             .reduce(|sum, bytes| sum + bytes)
     }
 
-    /// What the log's own stream is told.
-    pub(super) fn to_body(&self) -> Bytes {
-        let set_aside: Vec<_> = self
-            .set_aside
-            .iter()
-            .map(|one| {
-                let (from, kept_in) = (one.from.to_string_lossy(), one.kept_in.to_string_lossy());
-                json!({"from": from, "offset": one.offset, "bytes": one.bytes, "kept_in": kept_in})
-            })
-            .collect();
-        let corrupt: Vec<_> = self
-            .corrupt
-            .iter()
-            .map(|one| {
-                let (stream, good_through) = (one.stream.as_str(), one.good_through);
-                json!({"stream": stream, "good_through": good_through, "reason": one.reason})
-            })
-            .collect();
-        let recovered = json!({
-            "set_aside": set_aside,
-            "corrupt": corrupt,
-            "manifest_damaged": self.manifest_damaged,
-        });
-        json!({"cause": "start", "events": [{"LogRecovered": recovered}]})
-            .to_string()
-            .into()
+    /// What was cut and had never been acknowledged.
+    pub fn torn(&self) -> impl Iterator<Item = &SetAside> {
+        let torn = |aside: &&SetAside| aside.remains == Remains::Torn;
+        self.set_aside.iter().filter(torn)
+    }
+
+    /// What was acknowledged and is lost, and nothing tells whose it was.
+    pub fn nobodys(&self) -> impl Iterator<Item = &SetAside> {
+        let nobodys = |aside: &&SetAside| aside.remains == Remains::Nobodys;
+        self.set_aside.iter().filter(nobodys)
     }
 }
 

@@ -65,5 +65,6 @@ mod faults;
 mod fixture;
 mod life;
 mod look;
+mod notes;
 mod powercut;
 mod recovery;

@@ -5,21 +5,17 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
-
-use tokio::sync::oneshot;
+use std::time::Duration;
 
 use super::engine::Engine;
 use super::filer::Filer;
 use super::journal::{Segment, Writer};
 use super::path::Layout;
-use super::queue::{Pending, Stop, Turn};
+use super::queue::{Stop, Turn};
 use super::recover;
 use super::report::{OpenError, RecoveryReport};
 use super::{JsonlOptions, SyncPolicy};
 use crate::disk::{Disk, Lock, LockError, Overlay};
-use crate::key::{Id, StreamKey, StreamKind};
-use crate::record::NewRecord;
 
 /// What ends with the log.
 pub(super) struct Held {
@@ -47,19 +43,11 @@ impl Parts {
             accept_damage: true,
             ..options
         };
-        Parts::open_as(Arc::new(Overlay::new(below)), options, true)
+        Parts::open(Arc::new(Overlay::new(below)), options)
     }
 
-    /// Locks, recovers, makes the first segment, and notes in the log's own stream what was found.
+    /// Locks, recovers, and makes the first segment.
     pub(super) fn open(disk: Arc<dyn Disk>, options: JsonlOptions) -> Result<Parts, OpenError> {
-        Parts::open_as(disk, options, false)
-    }
-
-    fn open_as(
-        disk: Arc<dyn Disk>,
-        options: JsonlOptions,
-        read_only: bool,
-    ) -> Result<Parts, OpenError> {
         let engine = Arc::new(Engine::new(disk, options));
         let (disk, layout) = (&*engine.disk, &engine.layout);
         let failed = |error| OpenError::io(layout.root(), error);
@@ -71,41 +59,13 @@ impl Parts {
         engine.set_journal(segment.file.clone());
         let report = recovered.report.clone();
         let (writer, filer) = (Writer::new(segment), Filer::new(recovered));
-        let mut parts = Parts {
+        Ok(Parts {
             engine: engine.clone(),
             writer,
             filer,
             lock,
             report,
-        };
-        if !parts.report.is_clean() && !read_only {
-            parts.note();
-        }
-        Ok(parts)
-    }
-
-    /// Best effort: the report itself is in the caller's hands.
-    fn note(&mut self) {
-        let id = |text| Id::parse(text).expect("a fixed id is good");
-        let key = StreamKey::new(StreamKind::Log, &id("system"), &id("recovery"));
-        let stream = self.engine.stream(&key);
-        if let Err(error) = self.engine.load(&stream) {
-            tracing::warn!(%error, "the recovery is not noted in the log");
-            return;
-        }
-        let (expected, _) = stream.live.tail();
-        let record = NewRecord::new(SystemTime::now().into(), 0, self.report.to_body());
-        let (done, mut answer) = oneshot::channel();
-        let pending = Pending {
-            stream,
-            expected,
-            record,
-            done,
-        };
-        self.engine.write_batch(&mut self.writer, vec![pending]);
-        if let Ok(Err(error)) = answer.try_recv() {
-            tracing::warn!(%error, "the recovery is not noted in the log");
-        }
+        })
     }
 
     /// Starts the threads.

@@ -9,6 +9,7 @@ use std::io;
 
 use super::Recovery;
 use crate::disk::{DiskFile, OpenAs, append_all, read_range};
+use crate::jsonl::Remains;
 use crate::jsonl::lines::{self, Lines};
 use crate::jsonl::session_file::decode;
 use crate::jsonl::stream::Mark;
@@ -69,9 +70,9 @@ impl Recovery<'_> {
         if chain.ragged {
             let at = chain.end.bytes;
             let bytes = read_range(&*file, at, usize::try_from(size - at).unwrap_or(usize::MAX))?;
-            let stream = key.as_str().replace('/', ".");
-            let name = format!("before-{:010}-{stream}-at-{at}.torn", self.next_segment);
-            self.set_aside(&name, path.clone(), at, &bytes, Some(key))?;
+            let name = self.layout.torn_of(key, self.next_segment, at);
+            let torn = (Remains::Torn, &bytes);
+            self.set_aside(&name, path.clone(), at, torn, Some(key))?;
         }
         if chain.gap.is_none()
             && chain.end == base

@@ -308,3 +308,60 @@ fn damage_of_a_removed_stream_is_explained_by_what_was_filed_of_it() {
     assert_eq!(parts.report.corrupt, []);
     assert_eq!((seqs(&disk, "s1"), seqs(&disk, "s2")), (vec![], vec![1]));
 }
+
+#[test]
+fn what_was_set_aside_of_a_stream_alone_goes_with_it() {
+    let disk = filed(&["s1", "s1", "s2", "s2"]);
+    for id in ["s1", "s2"] {
+        spoil(&disk, &file(id), |content| {
+            let at = line(content, 2) + 100;
+            content[at] ^= 1;
+        });
+        repair_stream(&disk, Path::new("/state"), &key(id)).unwrap();
+        spoil(&disk, &file(id), |content| content.extend(b"{\"half a rec"));
+    }
+    // The manifest names neither of them after its repair: a record does.
+    let mut parts = start(&disk).unwrap();
+    append(&mut parts, "s2").ok();
+    let of = |id: &str| {
+        let name = format!(".a.{id}");
+        let paths = disk.paths().into_iter();
+        paths
+            .filter(|path| {
+                path.starts_with("/state/quarantine") && path.to_string_lossy().contains(&name)
+            })
+            .count()
+    };
+    assert!(of("s1") >= 1 && of("s2") >= 1, "{:?}", disk.paths());
+    let before = of("s2");
+    let stream = parts.engine.stream(&key("s1"));
+    parts.engine.load(&stream).unwrap();
+    let (done, mut answer) = oneshot::channel();
+    let removal = vec![Removal { stream, done }];
+    parts.engine.write_tombstones(&mut parts.writer, removal);
+    parts.engine.file_pass(&mut parts.filer);
+    assert_eq!(answer.try_recv().unwrap(), Ok(true));
+    assert_eq!((of("s1"), of("s2")), (0, before));
+}
+
+#[test]
+fn a_name_in_quarantine_is_of_one_stream() {
+    let layout = path::Layout::new("/state".into());
+    for id in ["s1", "s-1", "at-1", "before-at-7"] {
+        let torn = layout.torn_of(&key(id), 7, 42);
+        let cut = layout.cut_of(&key(id), 7, 3);
+        let cut = cut.file_name().unwrap().to_str().unwrap();
+        for name in [&*torn, cut] {
+            assert!(layout.is_aside_of(name, &key(id)), "{name}");
+            for other in ["s", "1", "s1", "s-1", "7", "at-1"] {
+                assert!(
+                    other == id || !layout.is_aside_of(name, &key(other)),
+                    "{name}, {other}"
+                );
+            }
+        }
+    }
+    for shared in ["segment-0000000001.jsonl", "segment-0000000001-at-7.torn"] {
+        assert!(!layout.is_aside_of(shared, &key("s1")));
+    }
+}

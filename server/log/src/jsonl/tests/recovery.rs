@@ -38,6 +38,7 @@ fn a_tail_torn_anywhere_even_inside_a_character_is_cut_and_swallows_no_next_reco
         let notes = parts
             .engine
             .stream(&StreamKey::parse("log/system/recovery").unwrap());
+        parts.engine.load(&notes).unwrap();
         assert_eq!(notes.live.tail().0, 1, "the log's own stream tells of it");
         assert_eq!(append(&mut parts, "s1"), Ok(3), "cut at {cut}");
         drop(parts);
@@ -177,8 +178,12 @@ fn damage_that_is_nobodys_stops_the_start_until_it_is_accepted() {
     });
     let refused = start(&disk).map(|_| ()).unwrap_err();
     assert!(matches!(refused, OpenError::Damaged { .. }), "{refused}");
-    assert!(refused.to_string().contains("repair"), "{refused}");
+    let way_out = "`loopwright log repair --dir /state`";
+    assert!(refused.to_string().contains(way_out), "{refused}");
     disk.kill();
+    let (_, seen) =
+        JsonlLog::open_read_only_on(Arc::new(disk.clone()), Path::new("/state")).unwrap();
+    assert_eq!(seen.nobodys().count(), 1, "a look tells: {seen:?}");
     let accepting = JsonlOptions {
         accept_damage: true,
         ..options()
@@ -189,6 +194,41 @@ fn damage_that_is_nobodys_stops_the_start_until_it_is_accepted() {
         (vec![1], vec![1, 2])
     );
     assert!(!parts.report.is_clean());
+}
+
+#[test]
+fn a_repair_of_the_journal_accepts_what_is_nobodys_and_names_who_is_damaged() {
+    let disk = journal_of(&["s1", "s2", "s3", "s1", "s2", "s3"]);
+    spoil(&disk, &segment(), |content| {
+        let nobodys = line(content, 3)..line(content, 4) - 2;
+        content[nobodys].fill(b'#');
+        let of_s1 = line(content, 3) + 100;
+        content[of_s1] ^= 1;
+    });
+    assert!(matches!(start(&disk), Err(OpenError::Damaged { .. })));
+    disk.kill();
+    let dir = Path::new("/state");
+    let repaired = repair_journal(&disk, dir).unwrap();
+    let [nobodys] = &repaired.recovery.nobodys().collect::<Vec<_>>()[..] else {
+        panic!("{repaired:?}")
+    };
+    let kept = disk.content(&nobodys.kept_in).unwrap();
+    assert_eq!(kept.len() as u64, nobodys.bytes);
+    assert_eq!(repaired.recovery.corrupt, repaired.condemned);
+    let damaged: Vec<_> = repaired
+        .condemned
+        .iter()
+        .map(|one| one.stream.id())
+        .collect();
+    assert_eq!(damaged, ["s1", "s3"]);
+    let parts = start(&disk).unwrap();
+    assert!(parts.report.is_clean(), "{:?}", parts.report);
+    drop(parts);
+    disk.kill();
+    // What is damaged stays so until it is repaired by name.
+    let again = repair_journal(&disk, dir).unwrap();
+    assert!(again.recovery.is_clean());
+    assert_eq!(again.condemned, repaired.condemned);
 }
 
 #[test]
