@@ -20,6 +20,8 @@ pub(super) struct Model {
     pub(super) submitted: Vec<String>,
     /// How many of them must be.
     pub(super) acked: usize,
+    /// How many of those the last sync that was due has made durable, whatever the policy.
+    pub(super) synced: usize,
     /// Blobs that must be.
     pub(super) blobs: Vec<(BlobRef, Bytes)>,
     /// Its removal was asked for, and whether it is over is not known.
@@ -66,8 +68,8 @@ impl Model {
         assert!(kept <= all, "{key}: {all} were submitted, {kept} are there");
         assert!(self.begins_with(bodies), "{key} is not what was submitted");
         self.submitted.truncate(kept);
-        // Readers may have seen it now.
-        self.acked = kept;
+        // Readers may have seen it now, and the start has made it durable.
+        (self.acked, self.synced) = (kept, kept);
         for (blob, payload) in &self.blobs {
             match engine.get_blob(key, blob) {
                 // The disk of the simulation may fail to be read.

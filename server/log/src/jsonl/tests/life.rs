@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use futures_util::StreamExt;
 
 use super::*;
-use crate::disk::sim::{Plan, SimDisk};
+use crate::disk::sim::{Dice, Plan, SimDisk};
 use crate::record::{Seq, Timestamp};
 use crate::{Keep, LogError, ProgressTopic, ReadItem};
 
@@ -94,6 +94,37 @@ async fn a_failed_sync_is_the_end() {
         (2..=3).contains(&tail),
         "the one in doubt is there or not: {tail}"
     );
+}
+
+/// With an interval nobody waits for a sync, and one comes when it is due; without, none comes by itself
+/// before records are copied to their files.
+#[tokio::test]
+async fn an_interval_syncs_what_was_acknowledged_once_it_is_due() {
+    let open = |disk: &SimDisk, sync| {
+        let options = JsonlOptions {
+            sync,
+            gather: Duration::from_secs(3_600),
+            ..JsonlOptions::new("/state")
+        };
+        JsonlLog::open_on(Arc::new(disk.clone()), options)
+            .unwrap()
+            .0
+    };
+    let disk = SimDisk::default();
+    let log = open(&disk, SyncPolicy::Never);
+    fill(&*log, &key("s"), [10, 10, 10]).await;
+    assert_eq!(log.stats().syncs, 0);
+    for dice in 0..8 {
+        let disk = SimDisk::default();
+        let log = open(&disk, SyncPolicy::Interval(Duration::from_millis(5)));
+        fill(&*log, &key("s"), [10, 10, 10]).await;
+        until("filed, and so synced", || log.stats().unfiled_bytes == 0).await;
+        assert!(log.stats().syncs > 0);
+        disk.power_cycle(&mut Dice::new(dice));
+        drop(log);
+        let log = open(&disk, SyncPolicy::Always);
+        assert_eq!(log.tail(&key("s")).await, Ok(Some(3)), "dice {dice}");
+    }
 }
 
 #[tokio::test]

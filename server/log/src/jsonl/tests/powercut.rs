@@ -14,6 +14,7 @@ fn nothing_acknowledged_is_lost() {
     let tally = simulation::run(0..seeds);
     let enough = tally.acked > 30_000
         && tally.power_cuts > 1000
+        && tally.unsynced > 100
         && tally.in_recovery > 100
         && tally.failed > 150
         && tally.refused > 100
