@@ -6,6 +6,7 @@ mod session_log {
     mod damage;
     mod deletions;
     mod forks;
+    mod journal;
     mod kills;
     mod moves;
     mod requests;

@@ -33,7 +33,7 @@ pub enum LogCommand {
     Tail(LogTail),
     /// Check a session's log; exits with 7 where it is damaged
     Verify(LogVerify),
-    /// Cut a damaged session back to its good entries, with the server stopped
+    /// Repair the journal, or cut a damaged session back to its good entries, with the server stopped
     Repair(LogRepair),
     /// Write a session out, as lines of JSON
     Export(LogExport),

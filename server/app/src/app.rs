@@ -37,7 +37,7 @@ use crate::{
 const ROOM_TO_END: u64 = 64 << 20;
 
 /// The file of the index, in the folder of the log: a cache, which may be deleted at any time.
-const INDEX_FILE: &str = "index.redb";
+pub(crate) const INDEX_FILE: &str = "index.redb";
 
 /// How long an end waits for what the index still has to write.
 const INDEX_GRACE: Duration = Duration::from_secs(2);

@@ -33,13 +33,14 @@ pub struct LogVerify {
     pub connect: ConnectArgs,
 }
 
-/// Cut a damaged session back to its good entries, so that it goes on. What is cut off is kept in the
-/// quarantine of the data directory. The server must be stopped.
+/// Cut a damaged session back to its good entries, so that it goes on; without SESSION, repair the journal,
+/// which all sessions share, so that a server starts again. What is cut off is kept in the quarantine of the
+/// data directory. The server must be stopped.
 #[derive(Debug, Clone, Args)]
 pub struct LogRepair {
-    /// The session
+    /// The session; without one, the journal alone is repaired and no session is cut back
     #[arg(value_name = "SESSION")]
-    pub session: String,
+    pub session: Option<String>,
     /// What was done, as one line of JSON
     #[arg(long)]
     pub json: bool,

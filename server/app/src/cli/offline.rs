@@ -14,17 +14,14 @@ use std::{
 use anyhow::{Context as _, bail};
 use futures_util::{Stream, StreamExt as _, future};
 use loopwright_client::cli::{
-    Exit, LogCommand, LogExport, LogRepair, LogShow, LogVerify, Terminal, show_offline,
-    verified_offline, written_offline,
+    Exit, LogCommand, LogExport, LogShow, LogVerify, Terminal, show_offline, verified_offline,
+    written_offline,
 };
 use loopwright_log::{
-    Id, JsonlLog, Log as _, LogError, ReadItem, ReadMode, Repaired, Seq, StreamKey, disk::RealDisk,
-    repair_stream,
+    Id, JsonlLog, Log as _, LogError, ReadItem, ReadMode, RecoveryReport, Seq, StreamKey,
 };
 use loopwright_proto::v1;
-use serde::Serialize;
 
-use super::Where;
 use crate::{
     drain::Drain,
     redaction::Fields,
@@ -34,24 +31,18 @@ use crate::{
     },
 };
 
+pub(super) use repair::repair;
+
+mod repair;
+
 /// A session in a data directory.
 struct Place {
     log: Arc<JsonlLog>,
+    /// What a start would find.
+    report: RecoveryReport,
     key: StreamKey,
     /// Its last seq; the highest there is where the log is damaged.
     tail: Seq,
-}
-
-/// What a repair did, as JSON.
-#[derive(Serialize)]
-struct Done<'a> {
-    session: &'a str,
-    tail_seq: Seq,
-    problem: Option<String>,
-    line: Option<u64>,
-    byte: Option<u64>,
-    set_aside_bytes: u64,
-    kept_in: Option<PathBuf>,
 }
 
 /// Whether a command reads a data directory.
@@ -76,24 +67,6 @@ pub(super) async fn run(command: LogCommand) -> anyhow::Result<ExitCode> {
     Ok(exit.into())
 }
 
-/// Runs `log repair`.
-pub(super) async fn repair(command: LogRepair, place: Where) -> anyhow::Result<ExitCode> {
-    let dir = match &command.dir {
-        Some(dir) => dir.clone(),
-        None => place.load()?.0.config.session_log.dir.clone(),
-    };
-    let key = key(&command.namespace, &command.session)?;
-    let of = key.clone();
-    let folder = dir.join(key.namespace()).join("session").join(key.id());
-    if !folder.exists() {
-        bail!("{}", nobody(&key, &dir));
-    }
-    let work = move || repair_stream(&RealDisk, &dir, &of);
-    let repaired = tokio::task::spawn_blocking(work).await??;
-    say(&command, &repaired, &mut Terminal::stdio())?;
-    Ok(Exit::Completed.into())
-}
-
 async fn show(show: &LogShow, terminal: &mut Terminal) -> anyhow::Result<Exit> {
     let place = open(show.dir.as_deref(), &show.namespace, &show.session).await?;
     let last = show.at.unwrap_or(Seq::MAX);
@@ -107,7 +80,20 @@ async fn verify(verify: &LogVerify, terminal: &mut Terminal) -> anyhow::Result<E
     let place = open(verify.dir.as_deref(), &verify.namespace, &verify.session).await?;
     let report = verify::report(&*place.log, &place.key).await?;
     let report = report.context("the session went while it was read")?;
-    Ok(verified_offline(verify, &report, terminal))
+    let exit = verified_offline(verify, &report, terminal);
+    let dir = verify.dir.as_deref().unwrap_or(Path::new("."));
+    let mut lost = false;
+    for aside in place.report.nobodys() {
+        lost = true;
+        let (bytes, offset, from) = (aside.bytes, aside.offset, aside.from.display());
+        terminal.note(&format!(
+            "the journal: {bytes} bytes at {offset} of {from} are damaged, and nothing tells whose they \
+             were: no server starts here, and every session may have lost its last entries in them. \
+             Restore that file, or accept the loss with `loopwright log repair --dir {}`",
+            dir.display()
+        ))?;
+    }
+    Ok(if lost { Exit::Damaged } else { exit })
 }
 
 async fn export(export: &LogExport, terminal: &mut Terminal) -> anyhow::Result<Exit> {
@@ -132,14 +118,19 @@ async fn open(dir: Option<&Path>, namespace: &str, session: &str) -> anyhow::Res
     let key = key(namespace, session)?;
     let at = dir.clone();
     let opened = tokio::task::spawn_blocking(move || JsonlLog::open_read_only(&at)).await?;
-    let (log, _) = opened?;
+    let (log, report) = opened?;
     let tail = match log.tail(&key).await {
         Ok(Some(tail)) => tail,
         Ok(None) => bail!("{}", nobody(&key, &dir)),
         Err(LogError::Corrupt(_) | LogError::NewerVersion { .. }) => Seq::MAX,
         Err(error) => return Err(error.into()),
     };
-    Ok(Place { log, key, tail })
+    Ok(Place {
+        log,
+        report,
+        key,
+        tail,
+    })
 }
 
 fn key(namespace: &str, session: &str) -> anyhow::Result<StreamKey> {
@@ -169,44 +160,4 @@ fn entries(place: &Place) -> impl Stream<Item = Result<v1::Entry, String>> + use
             Err(error) => Some(Err(error.to_string())),
         })
     })
-}
-
-fn say(command: &LogRepair, repaired: &Repaired, terminal: &mut Terminal) -> anyhow::Result<()> {
-    let (session, tail) = (command.session.as_str(), repaired.tail);
-    let found = repaired.found.as_ref();
-    let problem = found.map(|found| found.fault.to_string());
-    let problem = problem.or_else(|| repaired.condemned.clone());
-    let aside = repaired.set_aside.as_ref();
-    if command.json {
-        let done = Done {
-            session,
-            tail_seq: tail,
-            problem,
-            line: found.map(|found| found.line),
-            byte: found.map(|found| found.offset),
-            set_aside_bytes: aside.map_or(0, |aside| aside.bytes),
-            kept_in: aside.map(|aside| aside.kept_in.clone()),
-        };
-        terminal.line(&serde_json::to_string(&done)?)?;
-        return Ok(());
-    }
-    let Some(problem) = problem else {
-        terminal.line(&format!(
-            "{session}: nothing was wrong; it ends with seq {tail}"
-        ))?;
-        return Ok(());
-    };
-    let place = found.map_or(String::new(), |found| {
-        format!(" in line {} (byte {})", found.line, found.offset)
-    });
-    terminal.line(&format!("{session}: what was wrong{place}: {problem}"))?;
-    if let Some(aside) = aside {
-        let (bytes, kept) = (aside.bytes, aside.kept_in.display());
-        terminal.line(&format!("  cut:  {bytes} bytes, kept in {kept}"))?;
-    }
-    terminal.line(&match tail {
-        0 => "  now:  it is empty: no entry could be kept".to_owned(),
-        _ => format!("  now:  it ends with seq {tail} and goes on from there"),
-    })?;
-    Ok(())
 }
