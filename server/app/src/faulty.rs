@@ -23,6 +23,11 @@ pub(crate) trait Fault: Send + Sync + 'static {
         write: Write<'a, Seq, AppendError>,
     ) -> Write<'a, Seq, AppendError>;
 
+    /// Why the log does not take this record, if it does not.
+    fn refuses(&self, _: &NewRecord) -> Option<AppendError> {
+        None
+    }
+
     /// Carries out a removal, or does not.
     fn remove<'a>(&'a self, write: Write<'a, bool, LogError>) -> Write<'a, bool, LogError> {
         write
@@ -42,7 +47,12 @@ impl<F: Fault> Log for Faulty<F> {
         expected: Seq,
         record: NewRecord,
     ) -> BoxFuture<'a, Result<Seq, AppendError>> {
-        let write = async move { self.log.append(key, expected, record).await };
+        let write = async move {
+            match self.fault.refuses(&record) {
+                Some(error) => Err(error),
+                None => self.log.append(key, expected, record).await,
+            }
+        };
         self.fault.append(key, Box::pin(write))
     }
 

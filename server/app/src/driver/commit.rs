@@ -8,12 +8,15 @@ use loopwright_core::{
     Cause, Entry, Event, What, decide,
     ids::{Attempt, CallId},
     message::ToolOutput,
-    outcome::{ModelFailure, ModelFailureKind},
+    outcome::{LookupAnswer, ModelFailure, ModelFailureKind},
 };
 use loopwright_log::{AppendError, NewRecord, ProgressTopic, Seq};
 
 use super::{CommandError, End, run::Driver};
 use crate::effects::progress::{CHANNEL_TEXT, CHANNEL_THINKING, CHANNEL_TOOL};
+
+/// What the model is told in place of a result that no entry holds.
+const TOO_LARGE: &str = "The result was too large to be kept.";
 
 /// Bytes that the log puts round the body of a record, at most.
 const RECORD_FRAME: u64 = 256;
@@ -205,7 +208,19 @@ fn when_too_large(what: &What) -> Option<What> {
         What::ToolCompleted { call, attempt, .. } => Some(What::ToolCompleted {
             call: *call,
             attempt: *attempt,
-            output: Arc::new(ToolOutput::error("The result was too large to be kept.")),
+            output: Arc::new(ToolOutput::error(TOO_LARGE)),
+        }),
+        What::LookedUp { call, answer } => Some(What::LookedUp {
+            call: *call,
+            answer: match answer {
+                LookupAnswer::Completed(_) => {
+                    LookupAnswer::Completed(Arc::new(ToolOutput::error(TOO_LARGE)))
+                }
+                LookupAnswer::NotKnown(_) => {
+                    LookupAnswer::NotKnown("the sidecar's word was too large to be kept".to_owned())
+                }
+                LookupAnswer::NeverStarted => return None,
+            },
         }),
         _ => None,
     }

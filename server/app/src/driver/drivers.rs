@@ -282,6 +282,7 @@ impl Drivers {
             End::NotCreated => index.troubles().over(key),
             End::Undrivable { reason } => {
                 tracing::error!(session = name_of(key), %reason, "the session cannot be driven");
+                index.troubles().undrivable(key, &reason);
             }
             End::Panicked { payload } => {
                 let reason = format!("its driver panicked: {payload}");

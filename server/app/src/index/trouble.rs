@@ -1,4 +1,5 @@
-//! Sessions whose drivers were lost, one after the other: what lists say of them.
+//! Sessions whose drivers were lost, one after the other, and those that no driver can have: what lists
+//! say of them.
 //!
 //! Boundary: in memory alone, for a start tries every session anew; drivers tell it, briefs show it.
 //! Invariant: a session is in here from the loss of a driver until one of its drivers has written
@@ -18,7 +19,7 @@ pub const MAX_LOSSES: u32 = 5;
 /// A session whose last driver was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// Drivers lost in a row.
+    /// Drivers lost in a row; 0 where none can even begin, as its log cannot be folded.
     pub losses: u32,
     /// Nobody tries again by himself.
     pub given_up: bool,
@@ -44,6 +45,16 @@ impl Troubles {
         };
         all.insert(key.clone(), trouble.clone());
         trouble
+    }
+
+    /// No driver can have the session, whatever is tried: its log is damaged, or of a newer version.
+    pub fn undrivable(&self, key: &StreamKey, reason: &str) {
+        let trouble = Trouble {
+            losses: 0,
+            given_up: true,
+            reason: reason.into(),
+        };
+        self.lock().insert(key.clone(), trouble);
     }
 
     /// A driver got somewhere, or the session is gone.

@@ -2,11 +2,12 @@
 //! id.
 //!
 //! Invariant: while a [`Hold`] lives, no driver has the session and none attaches; commands wait
-//! for its end. A session whose loop is open is never held.
+//! for its end. A session whose loop is open is never held, unless no driver can end that loop any more.
 
 use std::sync::Arc;
 
-use loopwright_log::StreamKey;
+use futures_util::StreamExt as _;
+use loopwright_log::{LogError, ReadMode, StreamKey};
 use tokio::sync::{oneshot, watch};
 
 use super::{super::Delivery, Drivers, start::Ending};
@@ -44,7 +45,8 @@ impl Drivers {
     /// come one after the other.
     ///
     /// # Errors
-    /// A loop of the session is open; nothing was changed. The server is going down.
+    /// A loop of the session is open, and a driver can end it; nothing was changed. The server is
+    /// going down.
     pub async fn release(self: &Arc<Self>, key: &StreamKey) -> Result<Hold, ReleaseError> {
         let (hold, inbox) = loop {
             if self.world.drain.is_draining() {
@@ -78,10 +80,32 @@ impl Drivers {
             }
             inbox.closed().await;
         }
-        if self.ending(key).await == Ending::Open {
+        if self.ending(key).await == Ending::Open && !self.is_stuck(key).await {
             return Err(ReleaseError::LoopOpen);
         }
         Ok(hold)
+    }
+
+    /// Whether nobody can cancel its loop: its drivers were given up, or its log is damaged, as far as
+    /// is known, or of a newer version.
+    async fn is_stuck(&self, key: &StreamKey) -> bool {
+        let trouble = self.world.index.troubles().of(key);
+        if trouble.is_some_and(|trouble| trouble.given_up) {
+            return true;
+        }
+        let log = &self.world.log;
+        let behind = match log.tail(key).await {
+            Ok(tail) => {
+                log.read(key, tail.unwrap_or(0), ReadMode::ToTail)
+                    .next()
+                    .await
+            }
+            Err(error) => Some(Err(error)),
+        };
+        let lost = |error: &LogError| {
+            matches!(error, LogError::Corrupt(_) | LogError::NewerVersion { .. })
+        };
+        behind.is_some_and(|item| item.is_err_and(|error| lost(&error)))
     }
 }
 

@@ -41,7 +41,11 @@ async fn fake(rig: &Rig, tools: &[&str]) -> Fake {
 /// The events of a loop whose driver was lost while the tool's first attempt ran; by which word the
 /// meters counted the one lookup.
 async fn interrupted(tool: &str) -> (Vec<Event>, Fake, String) {
-    let first = rig(&calls(tool));
+    interrupted_on(MemoryLog::new(), tool).await
+}
+
+async fn interrupted_on(log: Arc<dyn Log>, tool: &str) -> (Vec<Event>, Fake, String) {
+    let first = rig_on(log, &calls(tool));
     let fake = fake(&first, &[tool]).await;
     let mut started = fake.state.started.subscribe();
     let a = key("a");
@@ -106,6 +110,20 @@ async fn a_call_that_ended_while_nobody_listened_is_found_completed() {
 }
 
 #[tokio::test]
+async fn a_word_of_the_sidecar_that_no_entry_holds_is_kept_without_its_text() {
+    let log = gated(Some("looked up"));
+    let (events, _fake, _) = interrupted_on(log, "done").await;
+    let expected = [
+        ("ToolCallStarted", 1),
+        ("ToolCallInDoubt", 1),
+        ("ToolCallCompleted", 1),
+    ];
+    assert_eq!(tale(&events), expected);
+    assert_eq!(output(&events), "The result was too large to be kept.");
+    assert_eq!(epochs(&events), [1, 2], "no driver is lost over it");
+}
+
+#[tokio::test]
 async fn a_call_that_still_runs_is_rejoined() {
     let (events, fake, counted) = interrupted("joins").await;
     assert_eq!(counted, "completed");
@@ -147,13 +165,7 @@ async fn a_call_that_nobody_knows_of_is_unknown() {
 
 #[tokio::test]
 async fn an_answer_that_was_here_when_the_call_was_cancelled_is_kept_as_late() {
-    let log = Arc::new(Faulty {
-        log: MemoryLog::new(),
-        fault: Gate {
-            open: watch::Sender::new(true),
-            held: watch::Sender::new(0),
-        },
-    });
+    let log = gated(None);
     let gate = &log.fault;
     let rig = rig_on(Arc::clone(&log) as Arc<dyn Log>, &calls("gated"));
     let fake = fake(&rig, &["gated"]).await;
@@ -208,6 +220,18 @@ struct Gate {
     open: watch::Sender<bool>,
     /// Appends that had to wait.
     held: watch::Sender<u32>,
+    /// A record with this text is more than it takes.
+    too_large: Option<&'static str>,
+}
+
+fn gated(too_large: Option<&'static str>) -> Arc<Faulty<Gate>> {
+    let fault = Gate {
+        open: watch::Sender::new(true),
+        held: watch::Sender::new(0),
+        too_large,
+    };
+    let log = MemoryLog::new();
+    Arc::new(Faulty { log, fault })
 }
 
 impl Fault for Gate {
@@ -224,5 +248,11 @@ impl Fault for Gate {
             }
             write.await
         })
+    }
+
+    fn refuses(&self, record: &NewRecord) -> Option<AppendError> {
+        let text = String::from_utf8_lossy(&record.body);
+        let is_too_large = self.too_large.is_some_and(|more| text.contains(more));
+        is_too_large.then_some(AppendError::TooLarge { size: 2, limit: 1 })
     }
 }

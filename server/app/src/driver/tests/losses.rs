@@ -2,11 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use loopwright_log::Seq;
+use loopwright_log::{JsonlLog, JsonlOptions, Seq};
 use loopwright_proto::v1::SessionState;
 
 use super::*;
 use crate::{
+    driver::drivers::ReleaseError,
     faulty::{Fault, Faulty, Write},
     index::Scope,
     service::convert::summary,
@@ -87,6 +88,10 @@ async fn a_driver_that_panics_ends_alone_and_is_tried_again_only_so_often() {
     let page = rig.telemetry.metrics().render();
     let line = "loopwright_drivers_lost_total{cause=\"panicked\"} 5";
     assert!(page.lines().any(|l| l == line), "no {line} in {page}");
+    // Nobody can cancel its loop: it can be deleted all the same, the other one not.
+    drop(rig.drivers.release(&a).await.unwrap());
+    let refused = rig.drivers.release(&b).await.map(drop);
+    assert_eq!(refused, Err(ReleaseError::LoopOpen));
     // The other one goes on; a command to the failed one is one more try, and no row of them.
     rig.drivers.command(&b, cancel("r2")).await.unwrap();
     let lost = rig.drivers.command(&a, cancel("r2")).await;
@@ -99,6 +104,64 @@ async fn a_driver_that_panics_ends_alone_and_is_tried_again_only_so_often() {
     until_ended(&rig.log, &a, 1).await;
     assert_eq!(trouble(), None);
     assert_eq!(listed(&rig).await[0].0, SessionState::Idle);
+}
+
+#[tokio::test]
+async fn a_session_of_a_newer_version_is_listed_as_failed_and_can_be_deleted() {
+    let log: Arc<dyn Log> = MemoryLog::new();
+    let first = rig_on(Arc::clone(&log), SLOW);
+    first.begin("a", "r1").await;
+    first.drain.begin();
+    first.drivers.drained().await;
+    let a = key("a");
+    let entry = Entry::new(loopwright_core::Cause::Detach, vec![]);
+    let mut entry = serde_json::to_value(&entry).unwrap();
+    entry["events"] = serde_json::json!([{"LoopTeleported": {"to": "mars"}}]);
+    let body = serde_json::to_vec(&entry).unwrap();
+    let tail = log.tail(&a).await.unwrap().unwrap();
+    let record = NewRecord::new(loopwright_log::Timestamp::from_unix_ms(1), 1, body.into());
+    log.append(&a, tail, record).await.unwrap();
+
+    let next = rig_on(log, SLOW);
+    assert_eq!(next.drivers.recover().await.unwrap(), 1);
+    until(|| next.index.troubles().of(&a).is_some()).await;
+    let [(state, restarts, problem)] = &*listed(&next).await else {
+        panic!("one session")
+    };
+    assert_eq!((*state, *restarts), (SessionState::Failed, 0));
+    assert!(problem.contains("LoopTeleported"), "{problem}");
+    let refused = next.drivers.command(&a, cancel("r2")).await;
+    assert!(
+        matches!(refused, Err(CommandError::Newer { .. })),
+        "{refused:?}"
+    );
+    drop(next.drivers.release(&a).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_damaged_session_with_an_open_loop_can_be_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || JsonlLog::open(JsonlOptions::new(dir.path())).unwrap().0;
+    let a = key("a");
+    {
+        let first = rig_on(open(), SLOW);
+        first.begin("a", "r1").await;
+        first.drain.begin();
+        first.drivers.drained().await;
+        first.log.close().await.unwrap();
+    }
+    // Shorter than the checkpoint says: the start finds it.
+    let file = dir.path().join("default/session/a/log.jsonl");
+    let size = std::fs::metadata(&file).unwrap().len();
+    let file = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+    file.set_len(size - 20).unwrap();
+    let next = rig_on(open(), SLOW);
+    let refused = next.drivers.command(&a, cancel("r2")).await;
+    assert!(matches!(refused, Err(CommandError::Read(_))), "{refused:?}");
+    let last = rig_on(Arc::clone(&next.log), SLOW);
+    let hold = last.drivers.release(&a).await.unwrap();
+    assert_eq!(last.log.remove(&a).await, Ok(true));
+    drop(hold);
 }
 
 #[tokio::test]

@@ -160,6 +160,11 @@ fn problem(brief: &Brief) -> String {
              `loopwright log repair` makes it whole again",
             brief.seq
         ),
+        Some(trouble) if trouble.given_up && trouble.losses == 0 => format!(
+            "{}; no driver can go on with it, so its loop cannot be cancelled; it can be read and \
+             deleted",
+            trouble.reason
+        ),
         Some(trouble) if trouble.given_up => format!(
             "{}; {} drivers were lost in a row, none got any further; a command or a restart of \
              the server tries again",
