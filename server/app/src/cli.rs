@@ -13,6 +13,7 @@ use crate::config::{self, Loaded, Sources};
 
 mod config_command;
 mod demo;
+mod doctor;
 mod local;
 mod offline;
 mod replay;
@@ -44,6 +45,8 @@ enum Command {
     /// Show, check or write the configuration
     #[command(subcommand)]
     Config(config_command::ConfigCommand),
+    /// Check what a start stands on: configuration, keys, data directory, log; changes nothing
+    Doctor(doctor::Doctor),
     /// See a loop run for real: a server, two sidecars and a model, in one command
     Demo(demo::Demo),
 }
@@ -65,6 +68,7 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => done(Box::pin(serve.run(place)).await),
             Command::Config(command) => done(command.run(place)),
+            Command::Doctor(doctor) => done(Box::pin(doctor.run(place)).await),
             Command::Demo(demo) => done(Box::pin(demo.run(place)).await),
             Command::Client(ClientCommand::Run(run)) if run.local => {
                 done(Box::pin(local::run(*run, place)).await)
@@ -79,7 +83,7 @@ impl Cli {
             }
             _ if place.is_given() => done(Err(anyhow::anyhow!(
                 "--config and --set configure a server, and this command starts none; they go with \
-                 serve, run --local, config, demo, log repair and log replay --model"
+                 serve, run --local, config, doctor, demo, log repair and log replay --model"
             ))),
             Command::Sidecar(command) => done(
                 Box::pin(loopwright_sidecars::run(command))

@@ -64,7 +64,8 @@ impl ConfigCommand {
     }
 }
 
-fn print(text: &str) -> anyhow::Result<ExitCode> {
+/// Writes to standard output, whose reader may have gone.
+pub(super) fn print(text: &str) -> anyhow::Result<ExitCode> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         Ok(()) | Err(_) => Ok(ExitCode::SUCCESS),

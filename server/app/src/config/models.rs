@@ -154,6 +154,17 @@ pub fn resolve(
     })
 }
 
+/// Where the key of a configured model comes from, in words; `None` where it needs none.
+pub(crate) fn key_source(model: &ModelConfig) -> Option<String> {
+    let provider = model.provider.unwrap_or(Provider::Scripted);
+    match (&model.api_key_env, &model.api_key_file) {
+        (Some(variable), _) => Some(variable.clone()),
+        (None, Some(path)) => Some(path.display().to_string()),
+        (None, None) if model.base_url.is_some() || provider == Provider::Scripted => None,
+        (None, None) => Some(home(provider).1.to_owned()),
+    }
+}
+
 /// `provider/id`, for the providers that need no configuration.
 pub(super) fn direct(name: &str) -> Option<(Provider, &str)> {
     let (provider, id) = name.split_once('/')?;
