@@ -18,6 +18,7 @@
 mod cards;
 mod fields;
 mod json;
+mod patch;
 mod secrets;
 
 use std::{borrow::Cow, sync::Arc};
@@ -30,6 +31,7 @@ use loopwright_core::{
 use crate::config::{Config, RedactionConfig};
 
 pub use fields::{FieldRule, Fields};
+pub(crate) use patch::patched;
 
 use secrets::Kinds;
 

@@ -280,7 +280,7 @@ fn below<'a>(rules: &[&'a [Step]], takes: impl Fn(&Step) -> bool) -> Vec<&'a [St
 }
 
 /// The members of an object in order, those that stand twice included.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
+pub(super) struct Members<'a>(pub(super) Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, stream};
+use loopwright_core::Entry;
 use loopwright_log::{BlobError, Log, LogError, ReadItem, ReadMode, Record, Seq, StreamKey};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     drain::DrainSignal,
-    redaction::Fields,
+    redaction::{Fields, patched},
     service::{convert::entry, status},
 };
 
@@ -71,9 +72,7 @@ impl Shown {
         }
         let entry = entry::parse(record).map_err(|error| status::unreadable(&error))?;
         let body = match (self.hidden.entry(&entry), self.prev) {
-            (Some(shown), _) => serde_json::to_vec(&shown)
-                .expect("an entry has string keys alone")
-                .into(),
+            (Some(shown), _) => body_of(record, &entry, &shown),
             (None, Some(_)) => record.body(),
             (None, None) => return Ok(None),
         };
@@ -85,6 +84,20 @@ impl Shown {
         })?;
         self.prev = Some(shown.crc);
         Ok(Some(shown))
+    }
+}
+
+/// The record's body with what is hidden hidden, and with what a later version has added. Where that
+/// cannot be told apart, what this version knows of the entry, and no more.
+fn body_of(record: &Record, entry: &Entry, shown: &Entry) -> Bytes {
+    let value = |entry| serde_json::to_value(entry).expect("an entry has string keys alone");
+    let body = record.body();
+    let text = std::str::from_utf8(&body).ok();
+    let text = text.and_then(|text| patched(text, &value(entry), &value(shown)));
+    let same = |text: &String| serde_json::from_str(text).is_ok_and(|back: Entry| back == *shown);
+    match text.filter(same) {
+        Some(text) => text.into(),
+        None => value(shown).to_string().into(),
     }
 }
 
@@ -190,5 +203,40 @@ impl Writer {
         }
         let chunk = self.gathered.split().freeze();
         self.out.send(Ok(chunk)).await.map_err(|_| Stop::Gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use loopwright_log::{MemoryLog, NewRecord, Timestamp};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::service::fixture;
+
+    #[tokio::test]
+    async fn what_a_later_version_has_added_stays_where_arguments_are_hidden() {
+        let (log, key) = (MemoryLog::new(), fixture::key("s1"));
+        let mut body = serde_json::to_value(fixture::asks(1, 2)).unwrap();
+        body["later"] = json!({"of": ["the", "entry"]});
+        body["events"][0]["ModelCallCompleted"]["later"] = json!("of the event");
+        let text = body.to_string();
+        assert!(text.contains(r#"\"path\":\"a\""#), "{text}");
+        let record = NewRecord::new(Timestamp::from_unix_ms(1), 1, text.into());
+        log.append(&key, 0, record).await.unwrap();
+        let record = log.read_back(&key, Seq::MAX).next().await.unwrap().unwrap();
+        let rules = Fields::new(&["files__read/path".to_owned()]);
+        let shown = Shown::new(rules).line(&record).unwrap().unwrap();
+        let back: Value = serde_json::from_slice(&shown.body()).unwrap();
+        assert_eq!(back["later"], body["later"]);
+        let event = |body: &Value| body["events"][0]["ModelCallCompleted"]["later"].clone();
+        assert_eq!(event(&back), event(&body));
+        let shown = back.to_string();
+        assert!(
+            shown.contains("[redacted]") && !shown.contains(r#"\"path\":\"a\""#),
+            "{shown}"
+        );
     }
 }
