@@ -232,3 +232,33 @@ async fn a_server_with_nothing_that_hangs_does_not_wait() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_log_has_failed_says_that_it_does_not_serve_and_exits() -> Result<()> {
+    let mut scene = Stage::new(&[("m", "turns:\n- {text: one}\n")])?.start()?;
+    let mut says = health(&scene.server.url).await?;
+    // Whoever else writes to the journal ends the log for good, as a sync that fails does.
+    for segment in std::fs::read_dir(scene.server.dir().join("log/journal"))? {
+        let mut segment = std::fs::OpenOptions::new()
+            .append(true)
+            .open(segment?.path())?;
+        std::io::Write::write_all(&mut segment, b"nobody's\n")?;
+    }
+    ensure!(
+        scene.client.start_loop(ask("m")).await.is_err(),
+        "acknowledged"
+    );
+    let mut last = None;
+    while let Ok(Some(now)) = timeout(WITHIN, says.message()).await? {
+        last = Some(now.status() as i32);
+    }
+    let port_is_closed = TcpStream::connect(scene.server.url.trim_start_matches("http://"));
+    ensure!(
+        last == Some(ServingStatus::NotServing as i32) || port_is_closed.await.is_err(),
+        "it says that it serves: {last:?}"
+    );
+    // It ends by itself; who asks for it only waits.
+    let (code, _) = terminate(&mut scene.server).await?;
+    ensure!(code == 1, "{code}");
+    Ok(())
+}

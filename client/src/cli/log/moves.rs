@@ -293,6 +293,10 @@ impl LogRm {
         };
         client.delete_session(request).await?;
         terminal.note(&format!("deleted {}", self.session))?;
+        terminal.note(
+            "pieces of the shared journal that were set aside as torn or damaged, if there are any in \
+             quarantine/ of the data directory, may still hold entries of it",
+        )?;
         Ok(Exit::Completed)
     }
 }
