@@ -5,6 +5,7 @@
 //! (`book`); a name belongs to one identity; namespaces do not see each other; a call that could
 //! not be sent is told apart from one that may have run.
 
+mod alike;
 mod book;
 mod catalog;
 pub(crate) mod channel;

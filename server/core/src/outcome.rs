@@ -37,7 +37,8 @@ pub struct ModelReply {
 /// What the edge found of one requested tool call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// First 64 bits of the SHA-256 of the arguments, 16 hexadecimal digits.
+    /// First 64 bits of the SHA-256 of the arguments, 16 hexadecimal digits: one hash for all texts that
+    /// say the same.
     pub args_hash: String,
     /// Why the arguments do not fit the tool's schema, where they do not.
     pub invalid: Option<String>,

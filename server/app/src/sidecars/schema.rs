@@ -15,6 +15,8 @@ use loopwright_core::outcome::Verdict;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::alike;
+
 /// Largest arguments of one call, bytes.
 pub(crate) const MAX_ARGUMENTS_BYTES: usize = 512 << 10;
 /// Largest schema of one tool, bytes.
@@ -69,7 +71,7 @@ impl Schemas {
         });
         calls
             .map(|call| Verdict {
-                args_hash: short_hash(&call.arguments),
+                args_hash: alike::hash(&call.arguments),
                 invalid: self.invalid(tools, call),
             })
             .collect()
@@ -149,7 +151,8 @@ pub(crate) fn sha256_hex(text: &str) -> String {
     hex(&Sha256::digest(text.as_bytes()))
 }
 
-fn short_hash(text: &str) -> String {
+/// The first 64 bits of it.
+pub(super) fn short_hash(text: &str) -> String {
     hex(&Sha256::digest(text.as_bytes())[..8])
 }
 

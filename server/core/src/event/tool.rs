@@ -19,7 +19,8 @@ facts! {
         pub call: CallId,
         /// Its place among the parts of the reply, from 0.
         pub index: u32,
-        /// First 64 bits of the SHA-256 of its arguments, 16 hexadecimal digits.
+        /// What stands for its arguments: first 64 bits of the SHA-256 of their one form as JSON, 16
+        /// hexadecimal digits. In logs of versions before, that of the text as the model wrote it.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         pub args_hash: String,
     }

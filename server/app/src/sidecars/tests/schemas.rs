@@ -75,20 +75,70 @@ fn hostile_arguments_get_a_short_answer() {
     }
 }
 
+fn hash(arguments: &str) -> String {
+    let part = Part::ToolCall(CallPart {
+        provider_id: String::new(),
+        tool: "t".to_owned(),
+        arguments: arguments.to_owned(),
+    });
+    let verdicts = Schemas::default().verdicts(&ToolSet::default(), &[part]);
+    verdicts[0].args_hash.clone()
+}
+
 #[test]
-fn hashes_are_those_of_the_text_as_written() {
-    let hash = |arguments: &str| {
-        let part = Part::ToolCall(CallPart {
-            provider_id: String::new(),
-            tool: "t".to_owned(),
-            arguments: arguments.to_owned(),
-        });
-        Schemas::default().verdicts(&ToolSet::default(), &[part])[0]
-            .args_hash
-            .clone()
-    };
-    assert_eq!(hash(""), "e3b0c44298fc1c14");
+fn arguments_that_say_the_same_have_one_hash() {
+    // Of `{}`, as logs hold it that were written before.
     assert_eq!(hash("{}"), "44136fa355b3678a");
+    let same: [&[&str]; 6] = [
+        &["{}", "", " \n", "{ }"],
+        &[
+            r#"{"a":1}"#,
+            r#"{"a": 1}"#,
+            "{\n\t\"a\" : 1\n}",
+            r#"{"\u0061":1}"#,
+        ],
+        &[
+            r#"{"a":1,"b":[{"c":2,"d":3}]}"#,
+            r#"{"b":[{"d":3,"c":2}],"a":1}"#,
+        ],
+        &[r#"{"n":100}"#, r#"{"n":100.0}"#, r#"{"n":1e2}"#],
+        &[r#"{"n":0}"#, r#"{"n":-0}"#, r#"{"n":0.0}"#, r#"{"n":-0.0}"#],
+        &[r#"{"n":0.5}"#, r#"{"n":5e-1}"#, r#"{"n":0.50}"#],
+    ];
+    for texts in same {
+        for text in texts {
+            assert_eq!(hash(text), hash(texts[0]), "{text:?} and {:?}", texts[0]);
+        }
+    }
+    let hashes: std::collections::BTreeSet<_> = same.iter().map(|texts| hash(texts[0])).collect();
+    assert_eq!(
+        hashes.len(),
+        same.len(),
+        "what says another thing has another"
+    );
+}
+
+#[test]
+fn arguments_that_differ_have_hashes_that_differ() {
+    let long = "x".repeat(MAX_ARGUMENTS_BYTES);
+    let texts = [
+        r#"{"a":[1,2]}"#,
+        r#"{"a":[2,1]}"#,
+        r#"{"a":"1"}"#,
+        r#"{"a":1}"#,
+        r#"{"a":1.5}"#,
+        r#"{"a":-1}"#,
+        r#"{"a":null}"#,
+        r#"{"a":9007199254740993}"#,
+        r#"{"a":9007199254740992}"#,
+        r#"{"a":" 1"}"#,
+        r#"{"a": "#,
+        r#"{"a":"#,
+        &format!(r#"{{"a":"{long}"}}"#),
+        &format!(r#"{{ "a":"{long}"}}"#),
+    ];
+    let hashes: std::collections::BTreeSet<_> = texts.iter().map(|text| hash(text)).collect();
+    assert_eq!(hashes.len(), texts.len());
 }
 
 #[test]
