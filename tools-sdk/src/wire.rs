@@ -145,6 +145,7 @@ fn result(answer: &Answer, is_error: bool) -> v1::ToolResult {
         parts: text_parts(&answer.text),
         is_error,
         structured_json: structured.unwrap_or_default(),
+        structured_full: None,
         usage: None,
     }
 }

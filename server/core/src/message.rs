@@ -80,6 +80,9 @@ pub struct ToolOutput {
     /// Structured result, JSON text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub structured: Option<String>,
+    /// The structured result where it is too large for an entry and was kept beside the log instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub structured_full: Option<BlobPart>,
     /// From the dispatch to the result, milliseconds; 0 where nobody measured it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub latency_ms: u64,

@@ -418,6 +418,7 @@ impl Roll {
             text: self.text.clone(),
             is_error: self.pick.is_multiple_of(2),
             structured: Some(self.text.clone()),
+            structured_full: None,
             full_bytes: Some(self.number),
             full: None,
             usage: self.pick.is_multiple_of(2).then(|| ToolUsage {

@@ -2,7 +2,7 @@
 //!
 //! Boundary: a result in, a [`ToolOutput`] out; the whole of what is clamped goes beside the log.
 //! Invariants: the text has at most the configured characters and fits a record; it is cut between
-//! characters, and says so.
+//! characters, and says so; a structured result is there, lies beside the log, or the text says why not.
 
 use std::borrow::Cow;
 
@@ -20,6 +20,10 @@ use crate::sidecars::{SessionRef, Sidecars};
 
 /// Largest structured result that is kept, bytes.
 const MAX_STRUCTURED_BYTES: usize = 64 << 10;
+/// What a text that is kept beside the log is.
+const TEXT: &str = "text/plain; charset=utf-8";
+/// What a structured result that is kept beside the log is.
+const JSON: &str = "application/json";
 /// Largest text as JSON, bytes: an entry must fit a record of 900 KiB.
 const MAX_JSON_BYTES: usize = 512 << 10;
 
@@ -30,21 +34,22 @@ pub(super) async fn of(result: ToolResult, sidecars: &Sidecars, call: Call<'_>) 
     let mut text = text_of(result.parts, redaction);
     // Before anything is cut: half a secret is not known for one.
     redaction.owned(&mut text);
-    let structured = Some(result.structured_json).filter(|json| is_json(json));
-    let structured = structured.map(|json| match redaction.json(&json) {
-        Cow::Borrowed(_) => json,
-        Cow::Owned(redacted) => redacted,
-    });
-    if text.is_empty()
-        && let Some(json) = &structured
-    {
-        text.clone_from(json);
-    }
-    let structured = structured.filter(|json| json.len() <= MAX_STRUCTURED_BYTES);
+    let structured = structured(result.structured_json, redaction, &mut text);
+    let (structured, structured_full) = match structured {
+        Some(json) if json.len() > MAX_STRUCTURED_BYTES => {
+            let kept = keep(Bytes::from(json), JSON, sidecars, call.session).await;
+            if kept.is_none() {
+                add_line(&mut text, "[The structured result was not kept.]");
+            }
+            (None, kept)
+        }
+        structured => (structured, None),
+    };
     let limit = sidecars.limits().max_output_chars;
     let output = ToolOutput {
         is_error: result.is_error,
         structured,
+        structured_full,
         usage,
         ..ToolOutput::default()
     };
@@ -52,7 +57,7 @@ pub(super) async fn of(result: ToolResult, sidecars: &Sidecars, call: Call<'_>) 
         return ToolOutput { text, ..output };
     }
     let text = Bytes::from(text);
-    let full = keep(text.clone(), sidecars, call.session).await;
+    let full = keep(text.clone(), TEXT, sidecars, call.session).await;
     let asked = call.request;
     let handle = full.is_some() && asked.reads_output;
     let whole = if handle {
@@ -132,10 +137,7 @@ fn text_of(parts: Vec<Part>, redaction: Redaction) -> String {
     redaction.pieces(&mut pieces);
     let mut text = String::new();
     for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
-        if !text.is_empty() && !text.ends_with('\n') {
-            text.push('\n');
-        }
-        text.push_str(piece);
+        add_line(&mut text, piece);
     }
     text
 }
@@ -173,19 +175,52 @@ fn piece_of(part: Part) -> Option<String> {
     }
 }
 
-fn is_json(text: &str) -> bool {
-    !text.is_empty() && serde_json::from_str::<IgnoredAny>(text).is_ok()
+/// The structured result without secrets. It stands for the text where there is none; where it is no
+/// JSON, the text says so.
+fn structured(json: String, redaction: Redaction, text: &mut String) -> Option<String> {
+    if json.is_empty() {
+        return None;
+    }
+    if let Err(error) = serde_json::from_str::<IgnoredAny>(&json) {
+        // Where it is wrong, and nothing of what it says: that was not looked through for secrets.
+        let (line, column) = (error.line(), error.column());
+        let notice = format!(
+            "[The structured result is left out: it is not valid JSON at line {line}, column {column}.]"
+        );
+        add_line(text, &notice);
+        return None;
+    }
+    let json = match redaction.json(&json) {
+        Cow::Borrowed(_) => json,
+        Cow::Owned(redacted) => redacted,
+    };
+    if text.is_empty() {
+        text.clone_from(&json);
+    }
+    Some(json)
 }
 
-async fn keep(text: Bytes, sidecars: &Sidecars, session: &SessionRef) -> Option<BlobPart> {
+fn add_line(text: &mut String, line: &str) {
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text.push_str(line);
+}
+
+async fn keep(
+    content: Bytes,
+    media_type: &str,
+    sidecars: &Sidecars,
+    session: &SessionRef,
+) -> Option<BlobPart> {
     let namespace = Id::parse(&session.namespace).ok()?;
     let id = Id::parse(&session.session).ok()?;
     let key = StreamKey::session(&namespace, &id);
-    match sidecars.log().put_blob(&key, text).await {
+    match sidecars.log().put_blob(&key, content).await {
         Ok(blob) => Some(BlobPart {
             sha256: blob.sha256,
             bytes: blob.bytes,
-            media_type: "text/plain; charset=utf-8".to_owned(),
+            media_type: media_type.to_owned(),
         }),
         Err(error) => {
             tracing::warn!(%key, %error, "the whole output of a tool was not kept");

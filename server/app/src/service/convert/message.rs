@@ -80,6 +80,10 @@ pub fn given_result(result: v1::ToolResult, limit: u64, all: &mut Violations) ->
         let problem = "is told by sidecars alone; leave it out";
         all.add("result.usage", problem);
     }
+    if result.structured_full.is_some() {
+        let problem = "is set by the server alone; leave it out";
+        all.add("result.structured_full", problem);
+    }
     ToolOutput {
         text,
         is_error: result.is_error,
@@ -133,6 +137,7 @@ pub fn tool_result(output: &ToolOutput) -> v1::ToolResult {
         parts: text.into_iter().collect(),
         is_error: output.is_error,
         structured_json: output.structured.clone().unwrap_or_default(),
+        structured_full: output.structured_full.as_ref().map(blob_ref),
         usage: output.usage.map(|used| v1::ToolUsage {
             tokens: Some(usage(&used.tokens, false)),
             cost_micro_usd: used.cost_micro_usd,

@@ -228,6 +228,36 @@ async fn a_long_output_is_clamped_and_kept_whole_beside_the_log() {
 }
 
 #[tokio::test]
+async fn a_structured_result_is_kept_beside_the_log_or_the_text_says_why_not() {
+    let fake = Fake::tcp(&["bulky", "garbled"]);
+    let bench = Bench::new(|_| {});
+    bench.with(&fake).await;
+    let bulky = bench.call("bulky", "{}").await.unwrap();
+    assert_eq!(
+        (bulky.text.as_str(), bulky.structured),
+        ("see the table", None)
+    );
+    let kept = bulky.structured_full.unwrap();
+    assert_eq!(kept.media_type, "application/json");
+    let blob = loopwright_log::BlobRef {
+        sha256: kept.sha256,
+        bytes: kept.bytes,
+    };
+    let key = StreamKey::parse("session/default/s1").unwrap();
+    let whole = bench.log.get_blob(&key, &blob).await.unwrap();
+    assert_eq!(whole, super::fake::bulky());
+
+    let garbled = bench.call("garbled", "{}").await.unwrap();
+    let lines: Vec<_> = garbled.text.lines().collect();
+    assert_eq!(lines[0], "summed up");
+    assert!(
+        lines[1].contains("not valid JSON at line 1, column 10"),
+        "{lines:?}"
+    );
+    assert_eq!((garbled.structured, garbled.structured_full), (None, None));
+}
+
+#[tokio::test]
 async fn a_tools_own_limit_holds_over_all_sessions() {
     let fake = Fake::tcp(&["gated"]);
     fake.state.tools.lock().unwrap()[0].max_concurrency = 2;

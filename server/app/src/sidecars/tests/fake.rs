@@ -282,6 +282,14 @@ impl SidecarService for Script {
         };
         Ok(Response::new(answers))
     }
+            "bulky" => one(Kind::Result(ToolResult {
+                structured_json: bulky(),
+                ..text("see the table")
+            })),
+            "garbled" => one(Kind::Result(ToolResult {
+                structured_json: "{\"sum\": 1,".to_owned(),
+                ..text("summed up")
+            })),
 
     async fn lookup_call(
         &self,
@@ -409,6 +417,11 @@ pub(crate) fn text(text: &str) -> ToolResult {
     let part = Part {
         kind: Some(part::Kind::Text(text.to_owned())),
         full: None,
+/// A structured result that is too large for an entry.
+pub(crate) fn bulky() -> String {
+    format!("[\"{}\"]", "x".repeat(64 << 10))
+}
+
     };
     ToolResult {
         parts: vec![part],
