@@ -3,14 +3,12 @@
 //! Invariant: that a call never started is said only after it is written down where the sidecar keeps a
 //! file, and from then on no attempt up to the one that was asked about runs.
 
-use std::time::SystemTime;
-
 use loopwright_proto::v1;
 
 use crate::answer::{Answer, Outcome};
 use crate::connection::Connection;
 use crate::keyfile::Begun;
-use crate::memory::Known;
+use crate::memory::{Dispatched, Known};
 use crate::running::{Leaving, Listener};
 use crate::tool::{Effect, Tool};
 use crate::toolbox::Toolbox;
@@ -33,10 +31,10 @@ pub(crate) enum Rejoined {
     Ended(Found),
 }
 
-/// Which call is asked about, and when it was made.
+/// Which call is asked about, and what the caller says of when it was made.
 pub(crate) struct Question {
     asked: Begun,
-    first: Option<SystemTime>,
+    when: Dispatched,
 }
 
 /// The tool is asked nothing.
@@ -47,7 +45,10 @@ impl Toolbox {
     pub(crate) async fn look_up(&self, request: v1::LookupCallRequest) -> Result<Found, NotAsked> {
         let first = request.first_dispatched_at.as_ref();
         let question = Question {
-            first: first.and_then(wire::system_time),
+            when: Dispatched {
+                to: request.instance.unwrap_or_default(),
+                first: first.and_then(wire::system_time),
+            },
             asked: Begun {
                 key: request.key,
                 arguments_sha256: request.arguments_sha256,
@@ -75,8 +76,12 @@ impl Toolbox {
             ..terms
         };
         // Nobody said when the call was made: what is not remembered is not known.
-        let question = Question { asked, first: None };
-        Ok(match self.memory.look_up(&question.asked, None) {
+        let when = Dispatched {
+            to: request.instance.unwrap_or_default(),
+            first: None,
+        };
+        let question = Question { asked, when };
+        Ok(match self.memory.look_up(&question.asked, &question.when) {
             Known::Call(running) => Rejoined::Call(running.listen(leaving), question),
             Known::NeverStarted(begun) => Rejoined::Ended(self.bound(begun).await),
             Known::Nothing(why) => Rejoined::Ended(Found::NotKnown(why)),
@@ -93,7 +98,7 @@ impl Toolbox {
     }
 
     async fn found(&self, question: &Question) -> Found {
-        let running = match self.memory.look_up(&question.asked, question.first) {
+        let running = match self.memory.look_up(&question.asked, &question.when) {
             Known::Call(running) => running,
             Known::NeverStarted(begun) => return self.bound(begun).await,
             Known::Nothing(why) => return Found::NotKnown(why),
@@ -103,7 +108,7 @@ impl Toolbox {
             Some(Outcome::Answered { answer, is_error }) => Found::Completed(answer, is_error),
             // It ended just now.
             Some(Outcome::NotExecuted { .. }) => {
-                match self.memory.look_up(&question.asked, question.first) {
+                match self.memory.look_up(&question.asked, &question.when) {
                     Known::NeverStarted(begun) => self.bound(begun).await,
                     Known::Call(_) => Found::Running,
                     Known::Nothing(why) => Found::NotKnown(why),

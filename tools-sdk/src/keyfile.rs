@@ -13,9 +13,9 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
 
 use crate::answer::Outcome;
+use crate::memory::random_name;
 use lines::{Book, Ended, Line, now_ms};
 
 pub(crate) use lines::{Begun, Fate, Kept};
@@ -33,8 +33,8 @@ pub(crate) struct KeyFile {
 struct State {
     opened: Option<Opened>,
     ours: bool,
-    /// From when on no call is missing, milliseconds since 1970.
-    since_ms: u64,
+    /// What the memory is called that the file holds.
+    memory: String,
 }
 
 struct Opened {
@@ -48,7 +48,7 @@ impl KeyFile {
         let state = State {
             opened: None,
             ours: false,
-            since_ms: now_ms(),
+            memory: random_name(),
         };
         Arc::new(Self {
             path,
@@ -66,17 +66,18 @@ impl KeyFile {
         let mut book = Book::read(&std::fs::read(&self.path)?)?;
         book.interrupt();
         book.forget();
-        // A file of an earlier version does not say how far back it goes.
-        state.since_ms = *book.since_ms.get_or_insert(state.since_ms);
+        // A file of an earlier version does not say what it is called.
+        state.memory = book.memory.get_or_insert(state.memory.clone()).clone();
         state.opened = Some(rewrite(&self.path, &book, lock)?);
         state.ours = true;
         Ok(book.kept())
     }
 
-    /// From when on no call is missing but those whose retention is over.
-    pub(crate) fn since(&self) -> SystemTime {
+    /// What the memory is called that the file holds: no call that was made to it is missing but those
+    /// whose retention is over.
+    pub(crate) fn memory(&self) -> String {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        SystemTime::UNIX_EPOCH + Duration::from_millis(state.since_ms)
+        state.memory.clone()
     }
 
     /// Notes that a call is about to run; once this returned it may.
@@ -122,10 +123,9 @@ impl KeyFile {
                 if book.text()?.len() as u64 > COMPACT_BYTES / 2 {
                     book.forget_early();
                 }
-                state.since_ms = book.since_ms.unwrap_or(state.since_ms);
                 rewrite(&self.path, &book, _lock)?
             }
-            None => open(&self.path, state.ours, state.since_ms)?,
+            None => open(&self.path, state.ours, &state.memory)?,
         };
         state.ours = true;
         let written = if opened.bytes < COMPACT_BYTES {
@@ -157,7 +157,7 @@ impl Opened {
     }
 }
 
-fn open(path: &Path, ours: bool, since_ms: u64) -> io::Result<Opened> {
+fn open(path: &Path, ours: bool, memory: &str) -> io::Result<Opened> {
     let lock = lock(path)?;
     let file = append_to(path)?;
     let bytes = file.metadata()?.len();
@@ -173,7 +173,16 @@ fn open(path: &Path, ours: bool, since_ms: u64) -> io::Result<Opened> {
         _lock: lock,
     };
     if bytes == 0 {
-        let mut since = serde_json::to_vec(&Line::Since { at_ms: since_ms })?;
+        // What was noted before is gone with the file that held it.
+        let memory = if ours {
+            random_name()
+        } else {
+            memory.to_owned()
+        };
+        let mut since = serde_json::to_vec(&Line::Since {
+            at_ms: now_ms(),
+            memory: Some(memory),
+        })?;
         since.push(b'\n');
         opened.write(&since)?;
     }

@@ -37,8 +37,8 @@
 //!   across restarts.
 //! - A server that lost the outcome of an at-most-once or deduplicated call can ask what became of it: the
 //!   SDK answers with the result, lets it rejoin the call while it runs, or promises that the call never
-//!   started and never will. What it may have forgotten ([`Tool::remembered_for`]) it does not claim to
-//!   know. A server that dies does not stop such a call; one that cancels it does.
+//!   started and never will. What it may have forgotten ([`Tool::remembered_for`]), and what an earlier
+//!   process may have run, it does not claim to know; no clocks are compared for that. A server that dies does not stop such a call; one that cancels it does.
 //! - Calls, remembered keys, messages and answers are bounded; what goes beyond is refused in words.
 //!
 //! The crate knows the wire contract and no server crate.

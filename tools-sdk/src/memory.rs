@@ -4,11 +4,13 @@
 //! Invariants: a key of a deduplicated tool is never forgotten before its retention is over: where the
 //! memory is full, new keys are refused instead. A key of an at-most-once tool may be forgotten early, and
 //! the memory then says no more of any call of before. It never says that a call did not start unless it
-//! would surely know if it had: a restart forgets all, unless there is a key file.
+//! would surely know if it had: a restart forgets all, unless there is a key file. Whether a call was made
+//! to this memory is told by the memory's name, never by comparing two hosts' clocks.
 
 mod call;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -28,8 +30,9 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 const FIRST_LOOK: usize = MAX_BYTES / MAX_ANSWER_BYTES;
 /// When a call refused for want of room may be tried again.
 const FULL_PAUSE: Duration = Duration::from_secs(5);
-/// By how much a caller's clock may differ from ours without our saying more than we know.
-pub(crate) const CLOCK_SLACK: Duration = Duration::from_secs(2);
+/// What is said of a call that did nothing here, and may have been somewhere else before.
+const NOT_SEEN: &str = "an attempt of the call did nothing here, and an earlier one may have been made to \
+    another process of this sidecar";
 
 /// The calls of one sidecar's tools that are remembered, by key.
 pub(crate) struct Memory {
@@ -38,10 +41,26 @@ pub(crate) struct Memory {
 
 struct Calls {
     by_key: HashMap<String, Remembered>,
-    /// No call that was dispatched from then on is missing, but those whose retention is over.
-    since: SystemTime,
+    name: Name,
     max_keys: usize,
     next_look: usize,
+}
+
+/// What a memory is called: another memory, and one that forgot a call before its time, has another name.
+struct Name {
+    /// The process, or the key file.
+    of: String,
+    /// How often calls were forgotten early.
+    gaps: u64,
+}
+
+/// What a caller says of when it made a call.
+pub(crate) struct Dispatched {
+    /// The name of the memory that each attempt was meant for; empty where the caller knows of none, or
+    /// of more than one.
+    pub(crate) to: String,
+    /// When the first attempt was made, by the caller's clock.
+    pub(crate) first: Option<SystemTime>,
 }
 
 /// What is known of a call that is asked about.
@@ -63,7 +82,10 @@ impl Memory {
     fn with_room(max_keys: usize) -> Self {
         let calls = Calls {
             by_key: HashMap::new(),
-            since: SystemTime::now(),
+            name: Name {
+                of: random_name(),
+                gaps: 0,
+            },
             max_keys,
             next_look: FIRST_LOOK,
         };
@@ -72,10 +94,21 @@ impl Memory {
         }
     }
 
-    /// Takes in calls of earlier processes; none that was dispatched after `since` is missing.
-    pub(crate) fn restore(&self, kept: Vec<Kept>, since: SystemTime) {
+    /// What it is called now, as callers are told.
+    pub(crate) fn instance(&self) -> String {
+        self.calls().name.to_string()
+    }
+
+    /// Whether a call that is meant for `instance` is meant for this memory.
+    pub(crate) fn is_of(&self, instance: &str) -> bool {
+        let of = instance.rsplit_once('.').map_or(instance, |(of, _)| of);
+        self.calls().name.of == of
+    }
+
+    /// Takes in calls of earlier processes, which shared the memory of this name with this one.
+    pub(crate) fn restore(&self, kept: Vec<Kept>, name: String) {
         let mut calls = self.calls();
-        calls.since = calls.since.min(since);
+        calls.name.of = name;
         for kept in kept {
             let key = kept.begun.key.clone();
             calls.by_key.insert(key, Remembered::restored(kept));
@@ -110,20 +143,24 @@ impl Memory {
         Ok(running)
     }
 
-    /// What became of the call of this key. `first` is when it was first dispatched, by the caller's clock.
-    pub(crate) fn look_up(&self, asked: &Begun, first: Option<SystemTime>) -> Known {
+    /// What became of the call of this key.
+    pub(crate) fn look_up(&self, asked: &Begun, when: &Dispatched) -> Known {
         let mut calls = self.calls();
+        let to_this_one = when.to == calls.name.to_string();
         if let Some(known) = calls.remembered(&asked.key) {
             return match known.admit_question(asked) {
                 Err(why) => Known::Nothing(why),
                 Ok(()) => match known.fresh() {
                     Fresh::Call(running) => Known::Call(running),
                     Fresh::Interrupted(why) => Known::Nothing(why),
-                    Fresh::DidNothing => Known::NeverStarted(known.bind(asked)),
+                    Fresh::DidNothing if to_this_one || known.saw_all(asked) => {
+                        Known::NeverStarted(known.bind(asked))
+                    }
+                    Fresh::DidNothing => Known::Nothing(NOT_SEEN.to_owned()),
                 },
             };
         }
-        if let Err(why) = calls.would_know(first, asked.retention()) {
+        if let Err(why) = calls.would_know(when, asked.retention()) {
             return Known::Nothing(why);
         }
         if let Err(full) = calls.make_room() {
@@ -155,26 +192,33 @@ impl Calls {
     }
 
     /// Whether a call that is not here would be, had it run: in words why it might not.
-    fn would_know(&self, first: Option<SystemTime>, retention: Duration) -> Result<(), String> {
-        let Some(first) = first else {
-            return Err("the call is not remembered, and nobody says when it was made".to_owned());
-        };
-        if first < self.since + CLOCK_SLACK {
+    fn would_know(&self, when: &Dispatched, retention: Duration) -> Result<(), String> {
+        if when.to.is_empty() {
             return Err(
-                "the call is not remembered, and it may have been made before this sidecar began to \
-                 remember: it was started, or had no more room"
+                "the call is not remembered, and its caller does not say which process of this sidecar \
+                 it was meant for"
                     .to_owned(),
             );
         }
-        let now = SystemTime::now();
-        if first > now + CLOCK_SLACK {
-            return Err("the call was made in the future, by the caller's clock".to_owned());
+        if when.to != self.name.to_string() {
+            return Err(
+                "the call is not remembered, and it may have been made to an earlier process of this \
+                 sidecar, or before this one had no more room to remember it"
+                    .to_owned(),
+            );
         }
-        let age = now.duration_since(first).unwrap_or_default();
-        if age + CLOCK_SLACK > retention {
+        let Some(first) = when.first else {
+            return Err("the call is not remembered, and nobody says when it was made".to_owned());
+        };
+        let now = SystemTime::now();
+        let apart = now
+            .duration_since(first)
+            .unwrap_or_else(|ahead| ahead.duration());
+        // The other half is for clocks that differ.
+        if apart > retention / 2 {
             return Err(format!(
-                "the call is not remembered, and it was made longer ago than the {retention:?} for which \
-                 results are kept"
+                "the call is not remembered, and by its caller's clock it was made {apart:?} from now: \
+                 results are kept for {retention:?}, and clocks may differ by half of that"
             ));
         }
         Ok(())
@@ -190,7 +234,7 @@ impl Calls {
             let before = self.by_key.len();
             self.by_key.retain(|_, call| !call.may_go_early());
             if self.by_key.len() < before {
-                self.since = SystemTime::now();
+                self.name.gaps += 1;
             }
         }
         if !self.is_full() {
@@ -208,6 +252,18 @@ impl Calls {
         let bytes: usize = self.by_key.values().map(Remembered::bytes).sum();
         self.by_key.len() >= self.max_keys || bytes >= MAX_BYTES
     }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { of, gaps } = self;
+        write!(f, "{of}.{gaps}")
+    }
+}
+
+/// A name that no other memory has.
+pub(crate) fn random_name() -> String {
+    uuid::Uuid::now_v7().simple().to_string()
 }
 
 /// `ago` before now.

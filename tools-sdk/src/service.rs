@@ -37,6 +37,7 @@ impl SidecarService for ToolboxService {
         Ok(Response::new(v1::DescribeResponse {
             tools: self.toolbox.specs(),
             version,
+            instance: Some(self.toolbox.memory.instance()),
         }))
     }
 

@@ -160,7 +160,8 @@ impl Sidecar {
     /// Remembers calls of deduplicated and at-most-once tools in this file too, so that a restart forgets
     /// none. A deduplicated call that the sidecar's end interrupted is then answered with an error result
     /// that says so, and not run again; of an at-most-once call the server is told that its outcome is not
-    /// known. With a file, and only with one, can a restarted sidecar say of a call that it never started.
+    /// known. With a file, and only with one, can a restarted sidecar say of a call that it never started:
+    /// the name by which servers know what it remembers (its instance) is kept in the file.
     /// Each such call costs two synced writes. The file, and a lock beside it, are made when the first such
     /// call comes; one serving sidecar a file. Used when served, not by [`Self::call`].
     #[must_use]

@@ -136,7 +136,8 @@ impl Tool {
     /// the outcome can ask for it, or rejoin the call while it runs: 1 hour by default, above 0. The calls
     /// are remembered in the process, and in the sidecar's file where it has one
     /// ([`crate::Sidecar::remember_in`]). Where memory runs short they are forgotten earlier; nothing is
-    /// refused for them. A deduplicated tool has its retention instead; of the other effects nothing is
+    /// refused for them. Of a call that is not remembered it is said that it never started for half of that
+    /// time: so much may the server's clock differ from this host's. A deduplicated tool has its retention instead; of the other effects nothing is
     /// remembered.
     #[must_use]
     pub fn remembered_for(mut self, time: Duration) -> Self {

@@ -79,9 +79,9 @@ impl Toolbox {
     pub(crate) fn remember_in(&self, path: PathBuf) -> io::Result<()> {
         let keyfile = KeyFile::new(path);
         let kept = keyfile.load()?;
-        let since = keyfile.since();
+        let memory = keyfile.memory();
         if self.keyfile.set(keyfile).is_ok() {
-            self.memory.restore(kept, since);
+            self.memory.restore(kept, memory);
         }
         Ok(())
     }
@@ -113,6 +113,7 @@ impl Toolbox {
             .get(&request.tool)
             .ok_or_else(|| self.no_such_tool(&request.tool))?;
         check_ids(&request)?;
+        self.check_instance(&request)?;
         let hash = check_hash(&request)?;
         let arguments = read_arguments(&request.arguments_json)?;
         slot.schema.check(&arguments).map_err(|faults| {
@@ -186,6 +187,18 @@ impl Toolbox {
             task.publish(outcome);
         });
         Ok(running)
+    }
+
+    /// A call that is meant for another process would be asked about there.
+    fn check_instance(&self, request: &v1::CallToolRequest) -> Result<(), Outcome> {
+        let meant = request.instance();
+        if meant.is_empty() || self.memory.is_of(meant) {
+            return Ok(());
+        }
+        Err(Outcome::try_later(
+            "the call is meant for an earlier process of this sidecar",
+            BUSY_PAUSE,
+        ))
     }
 
     pub(crate) fn no_such_tool(&self, tool: &str) -> Outcome {
@@ -262,6 +275,7 @@ fn check_ids(request: &v1::CallToolRequest) -> Result<(), Outcome> {
         ("session_id", &request.session_id),
         ("call", &request.call),
         ("key", &request.key),
+        ("instance", &request.instance.clone().unwrap_or_default()),
     ] {
         if id.len() > MAX_ID_BYTES {
             return Err(Outcome::not_executed(format!(

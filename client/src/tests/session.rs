@@ -222,7 +222,7 @@ fn asks_for_tool() -> Vec<Kind> {
         Kind::ToolCallStarted(ToolCallStarted {
             call: "c3".into(),
             attempt: 1,
-            deadline: None,
+            ..ToolCallStarted::default()
         }),
     ]
 }

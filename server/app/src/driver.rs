@@ -111,7 +111,7 @@ enum End {
 }
 
 fn input(at: Timestamp, what: What) -> Input {
-    Input { at, what }
+    Input::new(at, what)
 }
 
 /// Which session a stream key names, for effects and logs.

@@ -24,6 +24,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use loopwright_core::Instances;
 use loopwright_core::agent::{ToolSet, ToolSpec};
 use loopwright_core::ids::{CallId, Timestamp};
 use loopwright_core::message::{Part, ToolOutput};
@@ -170,6 +171,21 @@ impl Sidecars {
     #[must_use]
     pub fn tools(&self, namespace: &str, selection: Option<&[String]>) -> Arc<ToolSet> {
         self.catalog.tools(self, namespace, selection)
+    }
+
+    /// Which instance each sidecar of the namespace is that is connected and says so.
+    #[must_use]
+    pub fn instances(&self, namespace: &str) -> Instances {
+        let tenants = self.read();
+        let Some(tenant) = tenants.get(namespace) else {
+            return Instances::default();
+        };
+        let named = tenant.members.iter().filter_map(|(name, member)| {
+            let link = member.live.link().ok()?;
+            let instance = link.instance().filter(|instance| !instance.is_empty())?;
+            Some((name.clone(), instance.to_owned()))
+        });
+        Instances::Present(Arc::new(named.collect()))
     }
 
     /// Changes when [`Self::tools`] may answer something else.

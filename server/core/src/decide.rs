@@ -6,7 +6,7 @@
 use crate::{
     event::Event,
     ids::Timestamp,
-    input::{Input, What},
+    input::{Input, Instances, What},
     rejection::Rejection,
     state::State,
 };
@@ -40,6 +40,7 @@ pub fn decide(state: &State, input: Input) -> Result<Vec<Event>, Rejection> {
     }
     let mut draft = Draft {
         at: input.at,
+        instances: input.instances,
         state: state.clone(),
         events: Vec::new(),
     };
@@ -177,6 +178,7 @@ fn outcome(draft: &mut Draft, what: What) {
 /// A decision in the making.
 struct Draft {
     at: Timestamp,
+    instances: Instances,
     state: State,
     events: Vec<Event>,
 }

@@ -135,6 +135,50 @@ pub struct Input {
     pub at: Timestamp,
     /// What.
     pub what: What,
+    /// Which instance of each sidecar tools are dispatched to.
+    pub instances: Instances,
+}
+
+/// Which instance of its sidecar an attempt of a tool call is meant for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Instances {
+    /// The one that each sidecar says it is, by the sidecar's name; none of one that is away.
+    Present(Arc<BTreeMap<String, String>>),
+    /// The one that an entry names, by attempt.
+    Recorded(BTreeMap<(CallId, Attempt), String>),
+}
+
+impl Input {
+    /// An input of which no dispatch to a sidecar follows, or one where none says which it is.
+    #[must_use]
+    pub fn new(at: Timestamp, what: What) -> Self {
+        let instances = Instances::default();
+        Self {
+            at,
+            what,
+            instances,
+        }
+    }
+}
+
+impl Default for Instances {
+    fn default() -> Self {
+        Self::Present(Arc::default())
+    }
+}
+
+impl Instances {
+    /// The instance that this attempt is meant for; empty where none is known.
+    #[must_use]
+    pub fn of(&self, call: CallId, attempt: Attempt, tool: &str) -> &str {
+        let instance = match self {
+            Self::Present(by_name) => tool
+                .rsplit_once("__")
+                .and_then(|(sidecar, _)| by_name.get(sidecar)),
+            Self::Recorded(by_attempt) => by_attempt.get(&(call, attempt)),
+        };
+        instance.map(String::as_str).unwrap_or_default()
+    }
 }
 
 /// What reached the driver.

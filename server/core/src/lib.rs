@@ -36,6 +36,6 @@ pub use decide::decide;
 pub use effect::{EffectKey, wanted};
 pub use entry::{Cause, Entry};
 pub use event::Event;
-pub use input::{Input, What};
+pub use input::{Input, Instances, What};
 pub use rejection::Rejection;
 pub use state::State;

@@ -59,8 +59,19 @@ pub struct ToolRequest {
     pub part: CallPart,
     /// When its first attempt started.
     pub first_at: Timestamp,
+    /// The instance of its sidecar that every attempt was meant for that may have run; empty where that
+    /// is not known, or where there was more than one.
+    pub sidecar_instance: Arc<str>,
     /// Whether the model can read its whole result back by the call's id, where it is told less.
     pub reads_output: bool,
+}
+
+impl ToolRequest {
+    /// The instance of its sidecar that it is meant for, where one is known.
+    #[must_use]
+    pub fn instance(&self) -> Option<String> {
+        (!self.sidecar_instance.is_empty()).then(|| (*self.sidecar_instance).to_owned())
+    }
 }
 
 impl ModelRequest {
@@ -121,6 +132,7 @@ impl State {
             epoch: self.epoch,
             part: active.call_part(tool.index).filter(|_| dispatched)?.clone(),
             first_at: tool.first_at?,
+            sidecar_instance: Arc::clone(&tool.sidecar_instance),
             reads_output: self.tools.reads_output(),
         })
     }

@@ -20,7 +20,7 @@ use crate::{
 
 mod inputs;
 
-use inputs::what_of;
+use inputs::{instances_of, what_of};
 
 /// Why an entry does not say which input caused it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,9 +89,13 @@ impl Input {
         let missing = || NoInput {
             cause: entry.cause.label(),
         };
-        what_of(entry)
-            .map(|what| Self { at, what })
-            .ok_or_else(missing)
+        let what = what_of(entry).ok_or_else(missing)?;
+        let instances = instances_of(entry);
+        Ok(Self {
+            at,
+            what,
+            instances,
+        })
     }
 
     /// The cause that an entry of this input carries.

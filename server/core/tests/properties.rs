@@ -32,10 +32,7 @@ fn play(
     let mut now = 1_000;
     for roll in script {
         now += roll.pause();
-        let input = Input {
-            at: Timestamp(now),
-            what: roll.input(&state),
-        };
+        let input = Input::new(Timestamp(now), roll.input(&state));
         let cause = input.cause();
         let Ok(events) = decide(&state, input) else {
             continue;
@@ -147,7 +144,7 @@ proptest! {
         let copy = fold(&entries);
         prop_assert!(wanted(&copy).is_empty());
         let at = Timestamp(u64::from(u32::MAX));
-        let input = Input { at, what: close.adopt() };
+        let input = Input::new(at, close.adopt());
         let cause = input.cause();
         let Ok(events) = decide(&copy, input) else {
             prop_assert!(copy.session.is_none(), "a copy of a session is adopted");

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::answer::{Answer, Outcome};
+use crate::memory::random_name;
 
 /// How long a promise that a call never started is kept, at the least: longer than any request that is
 /// still on its way.
@@ -72,9 +73,13 @@ pub(crate) enum Fate {
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Line {
-    /// No call that was dispatched from then on is missing.
+    /// Where the memory begins.
     Since {
         at_ms: u64,
+        /// What the memory is called: no call that was made to it is missing. Absent in files of earlier
+        /// versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        memory: Option<String>,
     },
     Begun(Begun),
     Ended(Ended),
@@ -107,7 +112,8 @@ struct Said {
 /// What the lines of a file add up to.
 #[derive(Default)]
 pub(super) struct Book {
-    pub(super) since_ms: Option<u64>,
+    since_ms: Option<u64>,
+    pub(super) memory: Option<String>,
     calls: BTreeMap<String, (Begun, State)>,
 }
 
@@ -178,7 +184,10 @@ impl Book {
 
     fn take_in(&mut self, line: Line) {
         match line {
-            Line::Since { at_ms } => self.since_ms = Some(at_ms),
+            Line::Since { at_ms, memory } => {
+                self.since_ms = Some(at_ms);
+                self.memory = memory;
+            }
             Line::Begun(begun) => {
                 self.calls.insert(begun.key.clone(), (begun, State::Begun));
             }
@@ -240,19 +249,23 @@ impl Book {
         });
     }
 
-    /// Lets go of what may be forgotten early too, so that no more is surely remembered than from now on.
+    /// Lets go of what may be forgotten early too, which makes it another memory.
     pub(super) fn forget_early(&mut self) {
         let before = self.calls.len();
         self.calls
             .retain(|_, (begun, state)| !begun.lossy || !matches!(state, State::Ended { .. }));
         if self.calls.len() < before {
             self.since_ms = Some(now_ms());
+            self.memory = Some(random_name());
         }
     }
 
     /// The file anew.
     pub(super) fn text(&self) -> io::Result<Vec<u8>> {
-        let since = self.since_ms.map(|at_ms| Line::Since { at_ms });
+        let since = self.memory.clone().map(|memory| Line::Since {
+            at_ms: self.since_ms.unwrap_or_else(now_ms),
+            memory: Some(memory),
+        });
         let mut text = Vec::new();
         let mut write = |line: Line| -> io::Result<()> {
             serde_json::to_writer(&mut text, &line)?;

@@ -176,16 +176,16 @@ async fn a_promise_outlives_the_process_and_the_attempt_after_it() {
 }
 
 #[tokio::test]
-async fn the_file_says_how_far_back_it_goes_and_a_file_of_before_does_not() {
+async fn the_memory_keeps_its_name_with_its_file_and_a_file_of_before_has_none() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("keys.jsonl");
     let first = KeyFile::new(path.clone());
     first.begin(begun("k")).await.unwrap();
-    let since = first.since();
+    let name = first.memory();
     drop(first);
     let second = KeyFile::new(path.clone());
     second.load().unwrap();
-    assert_eq!(second.since(), since);
+    assert_eq!(second.memory(), name);
     drop(second);
     let text = std::fs::read_to_string(&path).unwrap();
     let without: String = text
@@ -194,9 +194,22 @@ async fn the_file_says_how_far_back_it_goes_and_a_file_of_before_does_not() {
         .map(|line| format!("{line}\n"))
         .collect();
     std::fs::write(&path, without).unwrap();
-    let third = KeyFile::new(path);
+    let third = KeyFile::new(path.clone());
     third.load().unwrap();
-    assert!(third.since() > since);
+    let anew = third.memory();
+    assert_ne!(anew, name);
+    drop(third);
+    let fourth = KeyFile::new(path.clone());
+    fourth.load().unwrap();
+    assert_eq!(fourth.memory(), anew);
+    // Somebody takes the file away from under it: what it held is not in the new one.
+    fourth.close();
+    std::fs::remove_file(&path).unwrap();
+    fourth.begin(begun("l")).await.unwrap();
+    drop(fourth);
+    let fifth = KeyFile::new(path);
+    fifth.load().unwrap();
+    assert_ne!(fifth.memory(), anew);
 }
 
 #[tokio::test]

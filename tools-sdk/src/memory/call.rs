@@ -133,6 +133,13 @@ impl Remembered {
         }
     }
 
+    /// Whether each attempt up to the one that is asked about came here, or was refused beforehand.
+    pub(super) fn saw_all(&self, asked: &Begun) -> bool {
+        let begun = &self.begun;
+        let none_before = begun.attempt <= begun.bound.saturating_add(1);
+        asked.attempt <= begun.bound || (begun.attempt >= asked.attempt && none_before)
+    }
+
     /// From now on, attempts up to the one that is asked about are refused.
     pub(super) fn bind(&mut self, asked: &Begun) -> Begun {
         self.begun.bound = self.begun.bound.max(asked.attempt);

@@ -135,9 +135,25 @@ async fn a_full_memory_refuses_rather_than_forgets() {
         .unwrap();
 }
 
-/// A time at which a call may have been made that the memory would surely know of.
-fn lately() -> Option<SystemTime> {
-    Some(SystemTime::now() + CLOCK_SLACK)
+/// A call that was made a moment ago to the process of this name.
+fn made_to(name: impl Into<String>) -> Dispatched {
+    Dispatched {
+        to: name.into(),
+        first: Some(SystemTime::now()),
+    }
+}
+
+/// A call that was made a moment ago to this memory, which would surely know of it.
+fn lately(memory: &Memory) -> Dispatched {
+    made_to(memory.instance())
+}
+
+/// A call of which nobody says when it was made, or to whom.
+fn sometime() -> Dispatched {
+    Dispatched {
+        to: String::new(),
+        first: None,
+    }
 }
 
 fn attempt(attempt: u32, of: Begun) -> Begun {
@@ -170,7 +186,7 @@ async fn a_call_is_found_while_it_runs_and_after() {
         if let Some(outcome) = &outcome {
             running.publish(outcome.clone());
         }
-        let Known::Call(found) = memory.look_up(&asked("k", "h", 1), None) else {
+        let Known::Call(found) = memory.look_up(&asked("k", "h", 1), &sometime()) else {
             panic!()
         };
         assert_eq!(found.outcome(), outcome);
@@ -183,12 +199,12 @@ async fn who_asks_with_other_arguments_or_a_lower_epoch_is_told_nothing() {
     memory
         .enter(&asked("k", "h", 3), |_| Ok(unended()))
         .unwrap();
-    let other = words(memory.look_up(&asked("k", "other", 3), lately()));
+    let other = words(memory.look_up(&asked("k", "other", 3), &lately(&memory)));
     assert!(other.contains("other arguments"), "{other}");
-    let zombie = words(memory.look_up(&asked("k", "h", 2), lately()));
+    let zombie = words(memory.look_up(&asked("k", "h", 2), &lately(&memory)));
     assert!(zombie.contains("epoch 3 has taken over"), "{zombie}");
     // Asking takes over as calling does.
-    memory.look_up(&asked("k", "h", 4), lately());
+    memory.look_up(&asked("k", "h", 4), &lately(&memory));
     assert!(memory.enter(&asked("k", "h", 3), never).is_err());
 }
 
@@ -196,7 +212,7 @@ async fn who_asks_with_other_arguments_or_a_lower_epoch_is_told_nothing() {
 async fn a_call_that_never_started_is_bound_to_its_epoch_and_its_attempt() {
     let memory = Memory::new();
     let second = attempt(2, asked("k", "h", 4));
-    assert_eq!(bound(memory.look_up(&second, lately())), 2);
+    assert_eq!(bound(memory.look_up(&second, &lately(&memory))), 2);
     for late in [
         attempt(2, asked("k", "h", 4)),
         attempt(1, asked("k", "h", 9)),
@@ -221,34 +237,75 @@ async fn a_refusal_is_no_start_and_binds_too() {
     let memory = Memory::new();
     let refused = ended(Err(ToolError::not_executed("not now"))).await;
     memory.enter(&asked("k", "h", 1), |_| Ok(refused)).unwrap();
-    assert_eq!(bound(memory.look_up(&asked("k", "h", 1), None)), 1);
+    assert_eq!(bound(memory.look_up(&asked("k", "h", 1), &sometime())), 1);
     assert!(memory.enter(&asked("k", "h", 1), never).is_err());
 }
 
 #[tokio::test]
-async fn what_may_have_been_forgotten_is_not_said_to_have_never_started() {
-    let memory = Memory::new();
-    let at = |time| words(memory.look_up(&asked("k", "h", 1), time));
-    let early = at(Some(SystemTime::now() - Duration::from_secs(1)));
-    assert!(early.contains("before this sidecar began"), "{early}");
-    let future = at(Some(SystemTime::now() + Duration::from_secs(3600)));
-    assert!(future.contains("in the future"), "{future}");
-    assert!(at(None).contains("nobody says when"));
+async fn a_call_to_another_process_is_not_said_to_have_never_started_whatever_the_clocks_say() {
+    let (before, memory) = (Memory::new(), Memory::new());
+    let ran = unended();
+    before.enter(&asked("k", "h", 1), |_| Ok(ran)).unwrap();
+    // By its caller's clock it was made after this process had started.
+    let first = Some(SystemTime::now() + Duration::from_secs(2));
+    for to in [before.instance(), "odd".to_owned(), String::new()] {
+        let why = words(memory.look_up(&asked("k", "h", 1), &Dispatched { to, first }));
+        assert!(why.contains("process of this sidecar"), "{why}");
+    }
+    // To this very process, by a clock that is slow or fast.
+    for first in [
+        SystemTime::now() - RETENTION / 3,
+        SystemTime::now() + RETENTION / 3,
+    ] {
+        let first = Some(first);
+        let to = memory.instance();
+        let found = memory.look_up(&asked("other", "h", 1), &Dispatched { to, first });
+        assert_eq!(bound(found), 1);
+    }
+}
 
-    memory.restore(Vec::new(), SystemTime::UNIX_EPOCH);
-    let at = |ago| {
-        let first = SystemTime::now() - ago;
-        memory.look_up(&asked("k", "h", 1), Some(first))
+#[tokio::test]
+async fn an_attempt_that_did_nothing_here_says_nothing_of_one_made_elsewhere() {
+    let memory = Memory::new();
+    let refused = ended(Err(ToolError::not_executed("not now"))).await;
+    let second = attempt(2, asked("k", "h", 1));
+    memory.enter(&second, |_| Ok(refused)).unwrap();
+    let why = words(memory.look_up(&second, &made_to("another.0")));
+    assert!(why.contains("another process"), "{why}");
+    assert_eq!(bound(memory.look_up(&second, &lately(&memory))), 2);
+    // From now on it is known of each attempt up to that one.
+    assert_eq!(bound(memory.look_up(&second, &sometime())), 2);
+}
+
+#[tokio::test]
+async fn calls_of_long_ago_are_not_said_to_have_never_started() {
+    let memory = Memory::new();
+    memory.restore(Vec::new(), "file".to_owned());
+    assert_eq!(memory.instance(), "file.0");
+    let at = |first| {
+        let to = "file.0".to_owned();
+        memory.look_up(&asked("k", "h", 1), &Dispatched { to, first })
     };
-    let old = words(at(RETENTION));
-    assert!(old.contains("longer ago than the 60s"), "{old}");
-    assert_eq!(bound(at(RETENTION / 2)), 1);
+    assert!(words(at(None)).contains("nobody says when"));
+    let ahead = Duration::from_secs(3600);
+    for far in [SystemTime::now() - RETENTION, SystemTime::now() + ahead] {
+        let why = words(at(Some(far)));
+        assert!(why.contains("kept for 60s"), "{why}");
+    }
+    assert_eq!(bound(at(Some(SystemTime::now() - RETENTION / 3))), 1);
+}
+
+#[tokio::test]
+async fn a_call_is_taken_by_the_memory_that_it_is_meant_for() {
+    let memory = Memory::new();
+    assert!(memory.is_of(&memory.instance()) && !memory.is_of(&Memory::new().instance()));
+    assert!(!memory.is_of("odd") && !memory.is_of(""));
 }
 
 #[tokio::test(start_paused = true)]
 async fn calls_that_may_go_early_make_room_and_the_memory_then_says_less() {
     let memory = Memory::with_room(2);
-    memory.restore(Vec::new(), SystemTime::UNIX_EPOCH);
+    let before = memory.instance();
     for key in ["a", "b"] {
         let done = ended(Ok(Answer::text("done"))).await;
         let lossy = Begun {
@@ -257,12 +314,17 @@ async fn calls_that_may_go_early_make_room_and_the_memory_then_says_less() {
         };
         memory.enter(&lossy, |_| Ok(done)).unwrap();
     }
-    let first = Some(SystemTime::now());
     memory
         .enter(&asked("c", "h", 1), |_| Ok(unended()))
         .unwrap();
-    let gone = words(memory.look_up(&asked("a", "h", 1), first));
+    let gone = words(memory.look_up(&asked("a", "h", 1), &made_to(before.clone())));
     assert!(gone.contains("had no more room"), "{gone}");
+    // Whom it told its old name it still serves.
+    assert!(memory.is_of(&before) && memory.instance() != before);
+    assert_eq!(
+        bound(memory.look_up(&asked("d", "h", 1), &lately(&memory))),
+        1
+    );
 }
 
 #[tokio::test]
@@ -277,9 +339,9 @@ async fn an_interrupted_call_is_not_known_and_runs_again_only_if_somebody_insist
         fate: Fate::Interrupted,
     };
     let kept = vec![interrupted("once", true), interrupted("dedup", false)];
-    memory.restore(kept, SystemTime::UNIX_EPOCH);
+    memory.restore(kept, "file".to_owned());
     for key in ["once", "dedup"] {
-        let why = words(memory.look_up(&asked(key, "h", 1), lately()));
+        let why = words(memory.look_up(&asked(key, "h", 1), &lately(&memory)));
         assert!(why.contains("not known"), "{why}");
         let again = memory.enter(&asked(key, "h", 1), never).unwrap();
         let said = again.outcome().unwrap();

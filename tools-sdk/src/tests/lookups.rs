@@ -7,13 +7,14 @@ use std::time::SystemTime;
 use futures_util::FutureExt as _;
 use loopwright_proto::v1::attach_call_response::Kind as AttachKind;
 use loopwright_proto::v1::lookup_call_response::Outcome as Found;
-use loopwright_proto::v1::{AttachCallRequest, AttachCallResponse, LookupCallRequest};
+use loopwright_proto::v1::{
+    AttachCallRequest, AttachCallResponse, DescribeRequest, LookupCallRequest,
+};
 use loopwright_proto::well_known::Timestamp;
 use tokio::sync::{Semaphore, watch};
 use tonic::Code;
 
 use super::*;
-use crate::memory::CLOCK_SLACK;
 use crate::{NoArgs, Tool, ToolContext, ToolError};
 
 /// An at-most-once tool that ends when the gate opens, or when it is told to stop.
@@ -71,7 +72,22 @@ fn question(tool: &str) -> LookupCallRequest {
         epoch: call.epoch,
         tool: call.tool,
         arguments_sha256: crate::toolbox::arguments_sha256("{}"),
-        first_dispatched_at: timestamp(SystemTime::now() + CLOCK_SLACK),
+        first_dispatched_at: timestamp(SystemTime::now()),
+        instance: None,
+    }
+}
+
+/// What the sidecar calls itself.
+async fn instance(client: &mut Client) -> Option<String> {
+    let described = client.describe(DescribeRequest {});
+    within(described).await.unwrap().into_inner().instance
+}
+
+/// The same, about a call that was meant for the sidecar that is asked.
+async fn question_to(client: &mut Client, tool: &str) -> LookupCallRequest {
+    LookupCallRequest {
+        instance: instance(client).await,
+        ..question(tool)
     }
 }
 
@@ -239,7 +255,8 @@ async fn a_call_that_never_started_cannot_start_late() {
     gate.add_permits(9);
     let (_serving, mut client) = served(sidecar).await;
     for tool in ["pull", "pull"] {
-        let found = look_up(&mut client, question(tool)).await;
+        let question = question_to(&mut client, tool).await;
+        let found = look_up(&mut client, question).await;
         assert!(matches!(found, Found::NeverStarted(_)), "{found:?}");
     }
     // The first attempt was on its way all the time.
@@ -277,11 +294,19 @@ async fn what_is_not_remembered_is_not_claimed() {
         let status = client.attach_call(joining(tool)).await.unwrap_err();
         assert_eq!(status.code(), Code::Unimplemented, "{tool}: {status:?}");
     }
-    let old = LookupCallRequest {
-        first_dispatched_at: timestamp(SystemTime::now() - Duration::from_secs(60)),
+    // A server of before, and one that called an earlier process.
+    let unnamed = look_up(&mut client, question("pull")).await;
+    assert!(why(unnamed).contains("does not say which process"));
+    let earlier = LookupCallRequest {
+        instance: Some("01.0".to_owned()),
         ..question("pull")
     };
-    assert!(why(look_up(&mut client, old).await).contains("before this sidecar began"));
+    assert!(why(look_up(&mut client, earlier).await).contains("an earlier process"));
+    let old = LookupCallRequest {
+        first_dispatched_at: timestamp(SystemTime::now() - Duration::from_secs(86_400 * 30)),
+        ..question_to(&mut client, "pull").await
+    };
+    assert!(why(look_up(&mut client, old).await).contains("results are kept"));
     let ended = next_of(&mut attach(&mut client, "pull").await).await;
     assert!(matches!(ended, Some(AttachKind::NotKnown(_))), "{ended:?}");
 }
@@ -290,7 +315,7 @@ async fn what_is_not_remembered_is_not_claimed() {
 async fn describe_offers_lookups_where_calls_are_remembered() {
     let Lever { sidecar, .. } = lever();
     let (_serving, mut client) = served(sidecar).await;
-    let described = client.describe(loopwright_proto::v1::DescribeRequest {});
+    let described = client.describe(DescribeRequest {});
     let tools = within(described).await.unwrap().into_inner().tools;
     let offered: Vec<_> = tools
         .iter()
@@ -320,8 +345,10 @@ async fn a_restarted_sidecar_with_a_file_knows_what_it_knew() {
     let (serving, mut client) = served(first.sidecar.remember_in(&keys)).await;
     let done = call(&mut client, request("pull", "{}")).await;
     assert_eq!(last(done).await.1, "run 1");
+    let meant = instance(&mut client).await;
     let at = |key: &str| LookupCallRequest {
         key: key.to_owned(),
+        instance: meant.clone(),
         ..question("pull")
     };
     let never = look_up(&mut client, at("default/s1/never")).await;
@@ -353,4 +380,27 @@ async fn a_restarted_sidecar_with_a_file_knows_what_it_knew() {
     let unheard = look_up(&mut client, at("default/s1/unheard")).await;
     assert!(matches!(unheard, Found::NeverStarted(_)), "{unheard:?}");
     assert_eq!(second.runs.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_call_that_is_meant_for_an_earlier_process_is_refused() {
+    let (first, second) = (lever(), lever());
+    second.gate.add_permits(2);
+    let (_serving, mut client) = served(first.sidecar).await;
+    let meant = instance(&mut client).await;
+    let (_serving, mut client) = served(second.sidecar).await;
+    let astray = CallToolRequest {
+        instance: meant,
+        ..request("pull", "{}")
+    };
+    let (kind, text) = last(call(&mut client, astray.clone()).await).await;
+    let Kind::NotExecuted(refusal) = kind else {
+        panic!("{text}")
+    };
+    assert!(refusal.retry_after.is_some(), "{refusal:?}");
+    let found = CallToolRequest {
+        instance: instance(&mut client).await,
+        ..astray
+    };
+    assert_eq!(last(call(&mut client, found).await).await.1, "run 1");
 }

@@ -68,7 +68,11 @@ impl Driver {
             return Ok(Committed::Refused(CommandError::Log(full)));
         }
         let at = self.world.clock.now();
-        let input = super::input(at, what);
+        let mut input = super::input(at, what);
+        // They matter where a call may be dispatched that can be asked about later.
+        if self.state.tools.iter().any(|tool| tool.lookup) {
+            input.instances = self.world.sidecars.instances(self.key.namespace());
+        }
         let cause = input.cause();
         let events = match decide(&self.state, input) {
             Ok(events) if events.is_empty() => return Ok(Committed::Nothing),

@@ -78,6 +78,12 @@ pub(crate) async fn run(
     let reached = sidecars.reach(&call.session.namespace, sidecar).await;
     let (live, link) =
         reached.map_err(|why| not_executed(format!("sidecar `{sidecar}`: {why}"), true))?;
+    let meant = &*call.request.sidecar_instance;
+    if !meant.is_empty() && link.instance() != Some(meant) {
+        // Another one could not be asked about it. The next attempt is meant for the one that is there now.
+        let why = format!("sidecar `{sidecar}` was started anew before the call was sent");
+        return Err(not_executed(why, true));
+    }
     let Some(served) = live.tool(tool) else {
         let gone = format!("sidecar `{sidecar}` serves no tool `{tool}` any more");
         return Err(not_executed(gone, false));
@@ -177,6 +183,7 @@ fn wire_request(
         deadline: SystemTime::now().checked_add(cap).map(timestamp),
         timeout: Some(Duration::from_millis(spec.timeout_ms).into()),
         traceparent,
+        instance: asked.instance(),
     });
     request.set_timeout(cap + TRANSPORT_SLACK);
     request

@@ -277,6 +277,7 @@ pub(crate) fn asks(model_call: u32, call: u32) -> Entry {
         attempt: 1,
         at: Timestamp(T0 + 5),
         deadline: None,
+        sidecar_instance: String::new(),
     };
     let cause = Cause::Model {
         call: CallId(model_call),

@@ -7,6 +7,7 @@
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest answer to Describe, bytes.
 const MAX_DESCRIBE_BYTES: usize = 4 << 20;
+/// Longest name of an instance that is taken; one that is longer is as none.
+const MAX_INSTANCE_BYTES: usize = 128;
 /// Largest set of response headers that is taken, bytes.
 const MAX_HEADER_BYTES: u32 = 64 << 10;
 
@@ -42,6 +45,8 @@ const MAX_HEADER_BYTES: u32 = 64 << 10;
 pub(crate) struct Link {
     channel: Channel,
     closed: CancellationToken,
+    /// Set by the first answer to Describe.
+    instance: Arc<OnceLock<String>>,
 }
 
 /// The connection was gone before the request could be sent.
@@ -76,7 +81,12 @@ impl Link {
             .await
             .map_err(|_| format!("no HTTP/2 connection within {CONNECT_TIMEOUT:?}"))?
             .map_err(|error| format!("no HTTP/2 connection: {}", root_cause(&error)))?;
-        Ok(Self { channel, closed })
+        let instance = Arc::default();
+        Ok(Self {
+            channel,
+            closed,
+            instance,
+        })
     }
 
     /// A client that takes answers of up to `max_bytes`.
@@ -91,13 +101,24 @@ impl Link {
     pub(crate) async fn describe(&self) -> Result<DescribeResponse, String> {
         let mut client = self.client(MAX_DESCRIBE_BYTES);
         match timeout(ASK_TIMEOUT, client.describe(DescribeRequest {})).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Ok(answer)) => {
+                let answer = answer.into_inner();
+                let fits = Some(answer.instance()).filter(|name| name.len() <= MAX_INSTANCE_BYTES);
+                // At the other end of one connection it stays what it was.
+                let _ = self.instance.set(fits.unwrap_or_default().to_owned());
+                Ok(answer)
+            }
             Ok(Err(status)) => Err(format!(
                 "Describe failed: {}",
                 in_words(&status, Redaction::default())
             )),
             Err(_) => Err(format!("Describe had no answer within {ASK_TIMEOUT:?}")),
         }
+    }
+
+    /// The instance that the sidecar says it is; `None` before it was asked, empty where it does not say.
+    pub(crate) fn instance(&self) -> Option<&str> {
+        self.instance.get().map(String::as_str)
     }
 
     /// Whether the sidecar says that it does not serve. One without a health service, or too busy

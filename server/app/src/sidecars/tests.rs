@@ -130,6 +130,33 @@ impl Bench {
             .await
     }
 
+    /// Calls a tool of the instance of this name.
+    async fn call_meant_for(&self, instance: &str, tool: &str) -> Result<ToolOutput, ToolFailure> {
+        let spec = self.spec(tool);
+        let request = ToolRequest {
+            sidecar_instance: instance.into(),
+            ..request(&spec, "{}")
+        };
+        let (session, trace, sink) = self.caller();
+        let called = self.sidecars.call(session, request, spec, trace, sink);
+        called.await
+    }
+
+    /// Asks about a call that was meant for the instance of this name.
+    async fn look_up_meant_for(&self, instance: &str, tool: &str) -> LookupAnswer {
+        let spec = self.spec(tool);
+        let request = ToolRequest {
+            sidecar_instance: instance.into(),
+            ..request(&spec, "{}")
+        };
+        let (session, trace, sink) = self.caller();
+        let passed = Duration::ZERO;
+        let asked = self
+            .sidecars
+            .look_up(session, request, spec, passed, trace, sink);
+        asked.await
+    }
+
     async fn look_up(&self, tool: &str, arguments: &str) -> LookupAnswer {
         self.look_up_by(self.spec(tool), arguments, Duration::ZERO)
             .await
@@ -191,6 +218,7 @@ fn request(spec: &ToolSpec, arguments: &str) -> ToolRequest {
             arguments: arguments.to_owned(),
         },
         first_at: loopwright_core::ids::Timestamp(86_400_500),
+        sidecar_instance: "".into(),
         reads_output: true,
     }
 }

@@ -10,6 +10,7 @@ mod ceiling;
 mod context;
 mod cut;
 mod ends;
+mod instances;
 mod kit;
 mod landing;
 mod late;

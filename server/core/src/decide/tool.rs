@@ -199,11 +199,16 @@ pub(super) fn license(draft: &mut Draft, call: CallId, attempt: Attempt) {
     let name = active.and_then(|active| Some(active.tool_name(active.tool(call)?)));
     let spec = name.and_then(|name| draft.state.tools.get(name));
     let deadline = spec.map(|spec| draft.at.plus(spec.timeout_ms));
+    let asked = spec.filter(|spec| spec.lookup);
+    let sidecar_instance = asked
+        .map(|spec| draft.instances.of(call, attempt, &spec.name).to_owned())
+        .unwrap_or_default();
     draft.emit(ToolCallStarted {
         call,
         attempt,
         at: draft.at,
         deadline,
+        sidecar_instance,
     });
     if attempt == 1 {
         budget::warn(draft);

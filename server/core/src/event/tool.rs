@@ -78,6 +78,10 @@ facts! {
         /// say.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub deadline: Option<Timestamp>,
+        /// The instance of its sidecar that it is meant for, and that alone is sent it: of a tool whose
+        /// sidecar can be asked what became of its calls. Empty where none is known.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        pub sidecar_instance: String,
     }
     /// See [`super::Event::ToolCallCompleted`].
     ToolCallCompleted {

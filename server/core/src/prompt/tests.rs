@@ -159,6 +159,7 @@ fn a_tool_call_is_asked_for_only_while_it_is_dispatched() {
             attempt,
             at,
             deadline: None,
+            sidecar_instance: "i1".to_owned(),
         },
     );
     let expected = ToolRequest {
@@ -167,6 +168,7 @@ fn a_tool_call_is_asked_for_only_while_it_is_dispatched() {
         epoch: 0,
         part,
         first_at: AT,
+        sidecar_instance: "i1".into(),
         reads_output: false,
     };
     assert_eq!(state.tool_request(call), Some(expected));

@@ -5,12 +5,14 @@
     reason = "each search is for one kind among all"
 )]
 
+use std::collections::BTreeMap;
+
 use crate::{
     agent::LimitsChange,
     budget::{Dimension, Shortfall},
     entry::{Cause, Entry},
     event::{Event, MessageAdded, RejectReason, ToolCallCompleted, ToolCallResultLate},
-    input::{AdoptOrigin, Command, Create, SendMessage, StartLoop, What},
+    input::{AdoptOrigin, Command, Create, Instances, SendMessage, StartLoop, What},
     outcome::{
         AbandonReason, EndReason, LookupAnswer, ModelFailure, ModelReply, ToolFailure,
         ToolFailureKind, Verdict, WaitsFor,
@@ -32,6 +34,21 @@ macro_rules! find {
             }
         })
     };
+}
+
+/// The instances that its dispatches name.
+pub(super) fn instances_of(entry: &Entry) -> Instances {
+    let named = entry.events.iter().filter_map(|event| match event {
+        Event::ToolCallStarted(e) if !e.sidecar_instance.is_empty() => {
+            Some(((e.call, e.attempt), e.sidecar_instance.clone()))
+        }
+        _ => None,
+    });
+    let named: BTreeMap<_, _> = named.collect();
+    if named.is_empty() {
+        return Instances::default();
+    }
+    Instances::Recorded(named)
 }
 
 pub(super) fn what_of(entry: &Entry) -> Option<What> {

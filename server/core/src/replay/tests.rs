@@ -89,7 +89,7 @@ fn inputs_that_their_cause_tells_need_no_event() {
     ];
     for what in inputs {
         let at = Timestamp(5);
-        let input = Input { at, what };
+        let input = Input::new(at, what);
         let entry = Entry::new(input.cause(), Vec::new());
         assert_eq!(Input::from_entry(at, &entry), Ok(input));
     }

@@ -135,6 +135,9 @@ pub struct ToolCall {
     pub effect: EffectClass,
     /// Whether an attempt has ended without anybody knowing if it ran.
     pub may_have_run: bool,
+    /// The instance of its sidecar that every attempt was meant for that may have run; empty where that
+    /// is not known, or where there was more than one.
+    pub sidecar_instance: Arc<str>,
     /// What stands for its arguments: the hash that `ToolCallRequested` gave.
     pub args_hash: Arc<str>,
     /// Whether a person said that it may run, so that it is not held again.

@@ -61,10 +61,7 @@ impl Script {
     /// One input, ten milliseconds after the one before.
     pub(crate) fn go(&mut self, what: What) {
         self.wait(10);
-        let input = Input {
-            at: Timestamp(self.now),
-            what,
-        };
+        let input = Input::new(Timestamp(self.now), what);
         let cause = input.cause();
         let events = decide(&self.state, input).expect("the script is accepted");
         assert!(!events.is_empty(), "{cause:?} decides to nothing");

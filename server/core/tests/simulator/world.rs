@@ -254,10 +254,7 @@ impl World {
             labels: BTreeMap::new(),
             tools: Arc::clone(&self.plan.tools),
         });
-        let input = Input {
-            at: Timestamp(self.now),
-            what,
-        };
+        let input = Input::new(Timestamp(self.now), what);
         let cause = input.cause();
         let events = self
             .machine

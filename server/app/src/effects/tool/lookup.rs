@@ -214,6 +214,7 @@ impl Inquiry<'_> {
             first_dispatched_at: UNIX_EPOCH
                 .checked_add(Duration::from_millis(asked.first_at.0))
                 .map(timestamp),
+            instance: asked.instance(),
         }
     }
 
@@ -235,6 +236,7 @@ impl Inquiry<'_> {
             deadline: SystemTime::now().checked_add(left).map(timestamp),
             timeout: Some(patience.into()),
             traceparent,
+            instance: asked.instance(),
         }
     }
 }

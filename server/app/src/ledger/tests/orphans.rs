@@ -44,7 +44,7 @@ async fn reserving(log: &dyn Log, session: &str) {
     let key = StreamKey::session(&default_namespace(), &Id::parse(session).unwrap());
     let mut state = State::default();
     for what in [What::Create(create), attach, What::StartLoop(start)] {
-        let input = Input { at: BORN, what };
+        let input = Input::new(BORN, what);
         let cause: Cause = input.cause();
         let entry = Entry::new(cause, decide(&state, input).unwrap());
         let body = serde_json::to_vec(&entry).unwrap();

@@ -208,7 +208,7 @@ impl Copy {
             namespace,
             origin,
         };
-        let input = Input { at, what };
+        let input = Input::new(at, what);
         let cause = input.cause();
         let events = decide(&self.state, input);
         let events = events.map_err(|rejection| status::rejected(&rejection, self.key.id()))?;

@@ -35,6 +35,8 @@ pub(crate) struct Fake {
 /// What it says and what it saw.
 pub(crate) struct Script {
     pub tools: Mutex<Vec<ToolSpec>>,
+    /// What it says that it is.
+    pub instance: Mutex<Option<String>>,
     pub calls: Mutex<Vec<(CallToolRequest, Option<String>)>>,
     pub lookups: Mutex<Vec<LookupCallRequest>>,
     pub rejoined: Mutex<Vec<AttachCallRequest>>,
@@ -210,6 +212,7 @@ impl Proxy {
 pub(crate) fn script(tools: &[&str]) -> Arc<Script> {
     Arc::new(Script {
         tools: Mutex::new(tools.iter().map(|name| tool(name)).collect()),
+        instance: Mutex::default(),
         calls: Mutex::default(),
         lookups: Mutex::default(),
         rejoined: Mutex::default(),
@@ -233,6 +236,7 @@ impl SidecarService for Script {
         Ok(Response::new(DescribeResponse {
             tools,
             version: "1.2.3".to_owned(),
+            instance: self.instance.lock().unwrap().clone(),
         }))
     }
 
@@ -278,10 +282,6 @@ impl SidecarService for Script {
                 structured_json: r#"{"sum":12345678901234567890}"#.to_owned(),
                 ..ToolResult::default()
             })),
-            _ => one(Kind::Result(text(&call.arguments_json))),
-        };
-        Ok(Response::new(answers))
-    }
             "bulky" => one(Kind::Result(ToolResult {
                 structured_json: bulky(),
                 ..text("see the table")
@@ -290,6 +290,10 @@ impl SidecarService for Script {
                 structured_json: "{\"sum\": 1,".to_owned(),
                 ..text("summed up")
             })),
+            _ => one(Kind::Result(text(&call.arguments_json))),
+        };
+        Ok(Response::new(answers))
+    }
 
     async fn lookup_call(
         &self,
@@ -413,15 +417,15 @@ pub(crate) fn progress(fraction: f64) -> CallToolResponse {
     }
 }
 
-pub(crate) fn text(text: &str) -> ToolResult {
-    let part = Part {
-        kind: Some(part::Kind::Text(text.to_owned())),
-        full: None,
 /// A structured result that is too large for an entry.
 pub(crate) fn bulky() -> String {
     format!("[\"{}\"]", "x".repeat(64 << 10))
 }
 
+pub(crate) fn text(text: &str) -> ToolResult {
+    let part = Part {
+        kind: Some(part::Kind::Text(text.to_owned())),
+        full: None,
     };
     ToolResult {
         parts: vec![part],

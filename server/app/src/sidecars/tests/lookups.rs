@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use loopwright_core::Instances;
+use loopwright_core::outcome::ToolFailureKind;
 use loopwright_log::ReadItem;
 
 use super::fake::{Fake, Proxy, Raw};
@@ -55,6 +57,49 @@ async fn a_lookup_names_the_call_as_it_was_dispatched() {
     let sum = "e5d5f7c1d225fd6b13623ebb1b5b9d075c705659f81868b1e37005a0923b0346";
     assert_eq!(asked.arguments_sha256, sum);
     assert!(fake.state.calls.lock().unwrap().is_empty(), "it was run");
+}
+
+#[tokio::test]
+async fn a_call_goes_to_the_instance_that_it_is_meant_for_or_nowhere() {
+    let fake = Fake::tcp(&["echo", "done"]);
+    *fake.state.instance.lock().unwrap() = Some("i1".to_owned());
+    let bench = Bench::new(|_| {});
+    bench.with(&fake).await;
+    let present = bench.sidecars.instances("default");
+    assert_eq!(present.of(CallId(7), 1, "fake__echo"), "i1");
+    assert_eq!(present.of(CallId(7), 1, "other__echo"), "");
+    assert_eq!(bench.sidecars.instances("elsewhere"), Instances::default());
+
+    bench.call_meant_for("i1", "echo").await.unwrap();
+    let failure = bench.call_meant_for("i0", "echo").await.unwrap_err();
+    assert_eq!(failure.kind, ToolFailureKind::NotExecuted, "{failure:?}");
+    assert!(
+        failure.retryable && failure.message.contains("started anew"),
+        "{failure:?}"
+    );
+    bench.call("echo", "{}").await.unwrap();
+    let sent: Vec<_> = {
+        let calls = fake.state.calls.lock().unwrap();
+        calls
+            .iter()
+            .map(|(call, _)| call.instance.clone())
+            .collect()
+    };
+    assert_eq!(sent, [Some("i1".to_owned()), None]);
+    bench.look_up_meant_for("i0", "done").await;
+    let asked = fake.state.lookups.lock().unwrap()[0].clone();
+    assert_eq!(asked.instance.as_deref(), Some("i0"));
+
+    let (address, script) = fake.kill();
+    *script.instance.lock().unwrap() = Some("x".repeat(129));
+    let _again = Fake::at(&address, script);
+    bench.call("echo", "{}").await.unwrap();
+    let present = bench.sidecars.instances("default");
+    assert_eq!(
+        present.of(CallId(7), 1, "fake__echo"),
+        "",
+        "it is too long a name"
+    );
 }
 
 #[tokio::test]

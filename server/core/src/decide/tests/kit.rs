@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    Entry, Event, Input, Rejection, State, What,
+    Entry, Event, Input, Instances, Rejection, State, What,
     agent::{Agent, Limits, ToolSet, ToolSpec},
     decide,
     effect::{EffectKey, wanted},
@@ -34,6 +34,8 @@ pub(super) const BEGIN: u64 = 1_000_000;
 pub(super) struct Session {
     pub(super) state: State,
     pub(super) now: u64,
+    /// Which instance each sidecar is from now on.
+    pub(super) instances: Instances,
     entries: Vec<Entry>,
 }
 
@@ -58,6 +60,7 @@ impl Session {
         Self {
             state: State::default(),
             now: BEGIN,
+            instances: Instances::default(),
             entries: Vec::new(),
         }
     }
@@ -68,7 +71,10 @@ impl Session {
 
     pub(super) fn offer(&mut self, what: What) -> Result<Vec<Event>, Rejection> {
         let at = Timestamp(self.now);
-        let input = Input { at, what };
+        let input = Input {
+            instances: self.instances.clone(),
+            ..Input::new(at, what)
+        };
         let cause = input.cause();
         let events = decide(&self.state, input)?;
         if !events.is_empty() {
@@ -250,6 +256,7 @@ impl Session {
         Self {
             state: fold(&entries),
             now: self.now,
+            instances: self.instances.clone(),
             entries,
         }
     }
@@ -264,6 +271,7 @@ impl Session {
         Self {
             state: fold(&entries),
             now: self.now,
+            instances: self.instances.clone(),
             entries,
         }
     }

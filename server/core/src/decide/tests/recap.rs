@@ -360,7 +360,7 @@ fn what_a_model_wrote_is_carried_through_a_round_of_the_rule() {
 
 /// Decides and applies without the log: the terms were changed behind its back.
 fn apply(s: &mut Session, at: crate::ids::Timestamp, what: What) -> Vec<Event> {
-    let events = crate::decide(&s.state, crate::Input { at, what }).expect("it is accepted");
+    let events = crate::decide(&s.state, crate::Input::new(at, what)).expect("it is accepted");
     events.iter().for_each(|event| s.state.apply(event));
     events
 }

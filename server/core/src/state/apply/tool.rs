@@ -68,6 +68,7 @@ impl State {
                 first_at: None,
                 effect: EffectClass::AtMostOnce,
                 may_have_run: false,
+                sidecar_instance: Arc::from(""),
                 args_hash: Arc::from(&*e.args_hash),
                 approved: false,
                 phase: ToolPhase::Waiting,
@@ -106,6 +107,11 @@ impl State {
             | ToolPhase::Backoff { .. }
             | ToolPhase::Ended(_) => tool.may_have_run,
         };
+        if !tool.may_have_run {
+            tool.sidecar_instance = Arc::from(&*e.sidecar_instance);
+        } else if *tool.sidecar_instance != *e.sidecar_instance {
+            tool.sidecar_instance = Arc::from("");
+        }
         tool.attempt = e.attempt;
         tool.first_at = tool.first_at.or(Some(e.at));
         tool.phase = ToolPhase::Running;

@@ -101,6 +101,7 @@ pub(super) fn tamper_events(mutant: Mutant, events: &mut Vec<Event>) {
                 attempt: 1,
                 at,
                 deadline: None,
+                sidecar_instance: String::new(),
             }
             .into(),
             (Mutant::LateResultEndsTheCall, Event::ToolCallResultLate(e), _) => ToolCallCompleted {

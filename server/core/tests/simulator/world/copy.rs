@@ -89,7 +89,7 @@ impl World {
             origin,
         };
         let at = Timestamp(self.now);
-        let input = Input { at, what };
+        let input = Input::new(at, what);
         let cause = input.cause();
         let events = self
             .machine
@@ -120,7 +120,7 @@ impl World {
             traceparent: None,
         });
         let at = Timestamp(self.now);
-        let refused = self.machine.decide(&self.shadow, Input { at, what });
+        let refused = self.machine.decide(&self.shadow, Input::new(at, what));
         check(refused == Err(Rejection::Unfinished), "unfinished", || {
             format!("an unfinished copy answers {refused:?}")
         })

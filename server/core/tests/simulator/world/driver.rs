@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use loopwright_core::{
-    Cause, EffectKey, Entry, Event, Input, Rejection, State, What,
+    Cause, EffectKey, Entry, Event, Input, Instances, Rejection, State, What,
     agent::{BudgetLimits, EffectClass, ToolSet},
     event::UnknownResolution,
     ids::{Epoch, Timestamp},
@@ -123,12 +123,21 @@ impl World {
         self.drivers[id].running.clear();
     }
 
+    /// The sidecar is another one every now and then.
+    fn instances(&self) -> Instances {
+        let instance = format!("i{}", self.now / 100);
+        Instances::Present(Arc::new([("t".to_owned(), instance)].into()))
+    }
+
     /// One turn of a driver's loop.
     pub(super) fn handle(&mut self, id: usize, what: What) -> Result<Reply, Violation> {
         let asked = outcome_of(&what);
         let late = self.is_late(id, &what);
         let at = self.clock_of(id);
-        let input = Input { at, what };
+        let input = Input {
+            instances: self.instances(),
+            ..Input::new(at, what)
+        };
         let cause = input.cause();
         let driver = &self.drivers[id];
         let events = match self.machine.decide(&driver.state, input) {

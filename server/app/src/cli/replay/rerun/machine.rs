@@ -274,10 +274,7 @@ impl<'a> Machine<'a> {
     }
 
     fn take(&mut self, what: What) -> anyhow::Result<()> {
-        let input = Input {
-            at: Clock.now(),
-            what,
-        };
+        let input = Input::new(Clock.now(), what);
         let cause = input.cause();
         let events = decide(&self.state, input);
         let events = events.with_context(|| {

@@ -40,6 +40,7 @@ pub(super) fn kind(event: &Event, context: &Context<'_>) -> Option<Kind> {
             call: e.call.to_string(),
             attempt: e.attempt,
             deadline: e.deadline.map(timestamp),
+            sidecar_instance: Some(e.sidecar_instance.clone()).filter(|name| !name.is_empty()),
         }),
         Event::ToolCallCompleted(e) => Kind::ToolCallCompleted(v1::ToolCallCompleted {
             call: e.call.to_string(),
