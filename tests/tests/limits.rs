@@ -9,5 +9,6 @@ mod limits {
     mod pauses;
     mod sources;
     mod talk;
+    mod time;
     mod told;
 }

@@ -44,6 +44,58 @@ pub(super) fn seconds(text: &str) -> Result<u64, String> {
     whole.checked_mul(unit).ok_or_else(refused)
 }
 
+/// Where a limit moves to: an amount, or away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    /// To this.
+    To(u64),
+    /// It is removed: `none`.
+    None,
+}
+
+/// A count, or `none`.
+///
+/// # Errors
+/// In words, with the value.
+pub(super) fn count_or_none(text: &str) -> Result<Moved, String> {
+    or_none(text, count)
+}
+
+/// US dollars, or `none`.
+///
+/// # Errors
+/// In words, with the value.
+pub(super) fn money_or_none(text: &str) -> Result<Moved, String> {
+    or_none(text, money)
+}
+
+/// A span, or `none`.
+///
+/// # Errors
+/// In words, with the value.
+pub(super) fn seconds_or_none(text: &str) -> Result<Moved, String> {
+    or_none(text, seconds)
+}
+
+impl Moved {
+    /// The amount; none where the limit is removed.
+    pub(super) fn amount(self) -> Option<u64> {
+        match self {
+            Self::To(amount) => Some(amount),
+            Self::None => None,
+        }
+    }
+}
+
+fn or_none(text: &str, read: fn(&str) -> Result<u64, String>) -> Result<Moved, String> {
+    if text == "none" {
+        return Ok(Moved::None);
+    }
+    read(text)
+        .map(Moved::To)
+        .map_err(|error| format!("{error}, nor `none`, which removes the limit"))
+}
+
 /// A decimal number times ten to the `places`, if that is whole and fits.
 fn fixed(text: &str, places: u32) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
@@ -87,6 +139,17 @@ mod tests {
         assert_eq!(money("$10"), Ok(10_000_000));
         assert_eq!(money("0.000001"), Ok(1));
         assert_eq!(seconds("24h"), Ok(86_400));
+    }
+
+    #[test]
+    fn a_limit_is_an_amount_or_none() {
+        assert_eq!(count_or_none("50k"), Ok(Moved::To(50_000)));
+        assert_eq!(money_or_none("0"), Ok(Moved::To(0)), "nothing is not none");
+        assert_eq!(seconds_or_none("none"), Ok(Moved::None));
+        for bad in ["None", "", "no", "1e6"] {
+            let error = count_or_none(bad).expect_err("it is no count");
+            assert!(error.contains("`none`"), "{error}");
+        }
     }
 
     #[test]

@@ -100,7 +100,7 @@ pub struct SetBudget {
     /// Most tool calls
     #[arg(long, value_name = "N", value_parser = amount::count)]
     pub max_tool_calls: Option<u64>,
-    /// Most time of loops, waiting included: 90s, 15m, 24h
+    /// Most time that loops may run, pauses not counted: 90s, 15m, 24h
     #[arg(long, value_name = "SPAN", value_parser = amount::seconds)]
     pub max_wall_time: Option<u64>,
     /// When what was used is forgotten
@@ -320,7 +320,7 @@ impl SetBudget {
     }
 }
 
-fn span(seconds: u64) -> well_known::Duration {
+pub(super) fn span(seconds: u64) -> well_known::Duration {
     well_known::Duration {
         seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
         nanos: 0,

@@ -4,11 +4,12 @@
 
 use clap::Args;
 use loopwright_proto::v1::{
-    BudgetLimits, LoopLimits, PauseLoopRequest, ResumeLoopRequest, UpdateLimitsRequest,
+    BudgetDimension, BudgetLimits, LoopLimit, LoopLimits, PauseLoopRequest, ResumeLoopRequest,
+    UpdateLimitsRequest,
 };
-use loopwright_proto::well_known;
 
-use super::budget::ExhaustedWord;
+use super::amount::Moved;
+use super::budget::{ExhaustedWord, span};
 use super::{ConnectArgs, Exit, Failure, Terminal, amount};
 use crate::Client;
 
@@ -26,7 +27,7 @@ pub struct ControlCommand {
     pub connect: ConnectArgs,
 }
 
-/// Move limits of a loop that is going on.
+/// Move limits of a loop that is going on, or remove them with `none`.
 #[derive(Debug, Clone, Args)]
 pub struct LimitsCommand {
     /// The session
@@ -38,39 +39,48 @@ pub struct LimitsCommand {
     /// Most steps of the loop
     #[arg(long, value_name = "N")]
     pub max_steps: Option<u32>,
-    /// Longest time of the loop, from its start: 90s, 15m, 24h
-    #[arg(long, value_name = "SPAN", value_parser = amount::seconds)]
-    pub deadline: Option<u64>,
+    /// When the loop ends, counted from its start: 90s, 15m, 24h, or none
+    #[arg(long, value_name = "SPAN", value_parser = amount::seconds_or_none)]
+    pub deadline: Option<Moved>,
+    /// How long it waits for a person: 90s, 15m, 24h, or none
+    #[arg(long, value_name = "SPAN", value_parser = amount::seconds_or_none)]
+    pub idle_timeout: Option<Moved>,
     /// Tool calls at once
     #[arg(long, value_name = "N")]
     pub max_parallel_tool_calls: Option<u32>,
-    /// Most tokens of the loop, read and written: 50000, 50k, 1.5M
-    #[arg(long, value_name = "N", value_parser = amount::count)]
-    pub max_tokens: Option<u64>,
-    /// Most tokens read
-    #[arg(long, value_name = "N", value_parser = amount::count)]
-    pub max_input_tokens: Option<u64>,
-    /// Most tokens written
-    #[arg(long, value_name = "N", value_parser = amount::count)]
-    pub max_output_tokens: Option<u64>,
-    /// Most US dollars of the loop: 0.25
-    #[arg(long, value_name = "USD", value_parser = amount::money)]
-    pub max_cost: Option<u64>,
-    /// Most model calls of the loop
-    #[arg(long, value_name = "N", value_parser = amount::count)]
-    pub max_model_calls: Option<u64>,
-    /// Most tool calls of the loop
-    #[arg(long, value_name = "N", value_parser = amount::count)]
-    pub max_tool_calls: Option<u64>,
+    /// Most tokens of the loop, read and written: 50000, 50k, 1.5M, or none
+    #[arg(long, value_name = "N", value_parser = amount::count_or_none)]
+    pub max_tokens: Option<Moved>,
+    /// Most tokens read, or none
+    #[arg(long, value_name = "N", value_parser = amount::count_or_none)]
+    pub max_input_tokens: Option<Moved>,
+    /// Most tokens written, or none
+    #[arg(long, value_name = "N", value_parser = amount::count_or_none)]
+    pub max_output_tokens: Option<Moved>,
+    /// Most US dollars of the loop: 0.25, or none
+    #[arg(long, value_name = "USD", value_parser = amount::money_or_none)]
+    pub max_cost: Option<Moved>,
+    /// Most model calls of the loop, or none
+    #[arg(long, value_name = "N", value_parser = amount::count_or_none)]
+    pub max_model_calls: Option<Moved>,
+    /// Most tool calls of the loop, or none
+    #[arg(long, value_name = "N", value_parser = amount::count_or_none)]
+    pub max_tool_calls: Option<Moved>,
+    /// Most time that the loop may run, pauses not counted: 90s, 15m, 24h, or none
+    #[arg(long, value_name = "SPAN", value_parser = amount::seconds_or_none)]
+    pub max_wall_time: Option<Moved>,
     /// What the loop does at a limit
     #[arg(long, value_name = "WHAT")]
     pub on_exhausted: Option<ExhaustedWord>,
-    /// Most tokens of the whole session, over all of its loops
-    #[arg(long, value_name = "N", value_parser = amount::count)]
-    pub session_max_tokens: Option<u64>,
-    /// Most US dollars of the whole session
-    #[arg(long, value_name = "USD", value_parser = amount::money)]
-    pub session_max_cost: Option<u64>,
+    /// Most tokens of the whole session, over all of its loops, or none
+    #[arg(long, value_name = "N", value_parser = amount::count_or_none)]
+    pub session_max_tokens: Option<Moved>,
+    /// Most US dollars of the whole session, or none
+    #[arg(long, value_name = "USD", value_parser = amount::money_or_none)]
+    pub session_max_cost: Option<Moved>,
+    /// Most time that all loops of the session may run, or none
+    #[arg(long, value_name = "SPAN", value_parser = amount::seconds_or_none)]
+    pub session_max_wall_time: Option<Moved>,
     /// Which server, and who asks.
     #[command(flatten)]
     pub connect: ConnectArgs,
@@ -118,7 +128,13 @@ impl LimitsCommand {
         terminal: &mut Terminal,
     ) -> Result<Exit, Failure> {
         let request = self.request();
-        if request.limits == Some(LoopLimits::default()) && request.session_budget.is_none() {
+        let nothing = UpdateLimitsRequest {
+            session_id: self.session.clone(),
+            loop_id: self.loop_id.clone(),
+            limits: Some(LoopLimits::default()),
+            ..UpdateLimitsRequest::default()
+        };
+        if request == nothing {
             let words = "name at least one limit to move, such as --max-steps 100 or --max-cost 2";
             return Err(Failure::Usage(words.to_owned()));
         }
@@ -131,19 +147,23 @@ impl LimitsCommand {
     }
 
     fn request(&self) -> UpdateLimitsRequest {
+        let to = |limit: Option<Moved>| limit.and_then(Moved::amount);
+        let time = |limit: Option<Moved>| to(limit).map(span);
         let budget = BudgetLimits {
-            max_input_tokens: self.max_input_tokens,
-            max_output_tokens: self.max_output_tokens,
-            max_total_tokens: self.max_tokens,
-            max_cost_micro_usd: self.max_cost,
-            max_model_calls: self.max_model_calls,
-            max_tool_calls: self.max_tool_calls,
+            max_input_tokens: to(self.max_input_tokens),
+            max_output_tokens: to(self.max_output_tokens),
+            max_total_tokens: to(self.max_tokens),
+            max_cost_micro_usd: to(self.max_cost),
+            max_model_calls: to(self.max_model_calls),
+            max_tool_calls: to(self.max_tool_calls),
+            max_wall_time: time(self.max_wall_time),
             on_exhausted: self.on_exhausted.map_or(0, |word| word.to_wire().into()),
             ..BudgetLimits::default()
         };
         let session = BudgetLimits {
-            max_total_tokens: self.session_max_tokens,
-            max_cost_micro_usd: self.session_max_cost,
+            max_total_tokens: to(self.session_max_tokens),
+            max_cost_micro_usd: to(self.session_max_cost),
+            max_wall_time: time(self.session_max_wall_time),
             ..BudgetLimits::default()
         };
         let some = |budget: BudgetLimits| Some(budget).filter(|b| *b != BudgetLimits::default());
@@ -153,15 +173,39 @@ impl LimitsCommand {
             limits: Some(LoopLimits {
                 max_steps: self.max_steps,
                 max_parallel_tool_calls: self.max_parallel_tool_calls,
-                deadline: self.deadline.map(|seconds| well_known::Duration {
-                    seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
-                    nanos: 0,
-                }),
+                deadline: time(self.deadline),
+                idle_timeout: time(self.idle_timeout),
                 budget: some(budget),
                 ..LoopLimits::default()
             }),
             session_budget: some(session),
+            clear: removed([
+                (self.deadline, LoopLimit::Deadline),
+                (self.idle_timeout, LoopLimit::IdleTimeout),
+            ]),
+            clear_budget: removed([
+                (self.max_input_tokens, BudgetDimension::InputTokens),
+                (self.max_output_tokens, BudgetDimension::OutputTokens),
+                (self.max_tokens, BudgetDimension::TotalTokens),
+                (self.max_cost, BudgetDimension::CostMicroUsd),
+                (self.max_model_calls, BudgetDimension::ModelCalls),
+                (self.max_tool_calls, BudgetDimension::ToolCalls),
+                (self.max_wall_time, BudgetDimension::WallTimeMs),
+            ]),
+            clear_session_budget: removed([
+                (self.session_max_tokens, BudgetDimension::TotalTokens),
+                (self.session_max_cost, BudgetDimension::CostMicroUsd),
+                (self.session_max_wall_time, BudgetDimension::WallTimeMs),
+            ]),
             ..UpdateLimitsRequest::default()
         }
     }
+}
+
+/// Those of the limits that go.
+fn removed<T: Into<i32>, const N: usize>(limits: [(Option<Moved>, T); N]) -> Vec<i32> {
+    let gone = limits
+        .into_iter()
+        .filter(|(limit, _)| *limit == Some(Moved::None));
+    gone.map(|(_, name)| name.into()).collect()
 }

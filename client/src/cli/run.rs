@@ -16,6 +16,7 @@ use loopwright_proto::v1::{
 };
 use loopwright_proto::well_known;
 
+use super::budget::span;
 use super::watch::write_event;
 use super::{ConnectArgs, Exit, Failure, Terminal, amount, concluded};
 use crate::render::{Answering, RunView};
@@ -66,6 +67,9 @@ pub struct RunCommand {
     /// Most that it may cost, in US dollars: 0.25, $10
     #[arg(long, value_name = "USD", value_parser = amount::money)]
     pub max_cost: Option<u64>,
+    /// Most time that it may run, pauses not counted: 90s, 15m, 24h
+    #[arg(long, value_name = "SPAN", value_parser = amount::seconds)]
+    pub max_wall_time: Option<u64>,
     /// Most tokens of one reply
     #[arg(long, value_name = "N")]
     pub max_reply_tokens: Option<u64>,
@@ -157,6 +161,7 @@ impl RunCommand {
             max_output_tokens: self.max_output_tokens,
             max_total_tokens: self.max_tokens,
             max_cost_micro_usd: self.max_cost,
+            max_wall_time: self.max_wall_time.map(span),
             ..BudgetLimits::default()
         };
         let limits = LoopLimits {

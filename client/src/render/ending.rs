@@ -3,7 +3,8 @@
 //! Boundary: LoopEnded and its details only. Invariant: every reason has words of its own.
 
 use loopwright_proto::v1::{
-    BudgetExceededDetail, DeadlineKind, EndReason, LoopEnded, Totals, loop_ended::Detail,
+    BudgetDimension, BudgetExceededDetail, DeadlineKind, EndReason, LoopEnded, Totals,
+    loop_ended::Detail,
 };
 
 use super::event::{amount_used, budget_name, dimension_words};
@@ -64,6 +65,8 @@ pub(super) fn budget_words(detail: &BudgetExceededDetail) -> String {
         .map_or_else(|| "a budget".to_owned(), budget_name);
     let needed = match detail.requested {
         0 => String::new(),
+        // Any time at all.
+        _ if detail.dimension() == BudgetDimension::WallTimeMs => String::new(),
         requested => format!(
             ", the next call needs at least {}",
             dimension_words(detail.dimension(), requested)

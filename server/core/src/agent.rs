@@ -14,7 +14,7 @@ use crate::{
 
 mod change;
 
-pub use change::LimitsChange;
+pub use change::{BudgetChange, LimitsChange, Move};
 
 /// The built-in tool that reads results back, by its name on the model's wire.
 pub const READ_OUTPUT: &str = "loopwright__read_output";
@@ -246,6 +246,21 @@ impl BudgetLimits {
             Dimension::ToolCalls => self.tool_calls,
             Dimension::WallTimeMs => self.wall_ms,
         }
+    }
+
+    /// With this limit of one dimension, or none.
+    #[must_use]
+    pub fn with(mut self, dimension: Dimension, limit: Option<u64>) -> Self {
+        *match dimension {
+            Dimension::InputTokens => &mut self.input_tokens,
+            Dimension::OutputTokens => &mut self.output_tokens,
+            Dimension::TotalTokens => &mut self.total_tokens,
+            Dimension::CostMicroUsd => &mut self.cost_micro_usd,
+            Dimension::ModelCalls => &mut self.model_calls,
+            Dimension::ToolCalls => &mut self.tool_calls,
+            Dimension::WallTimeMs => &mut self.wall_ms,
+        } = limit;
+        self
     }
 
     /// These limits, and those of `others` in the dimensions that have none.

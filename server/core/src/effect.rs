@@ -81,6 +81,12 @@ pub fn wanted(state: &State) -> BTreeSet<EffectKey> {
             why: TimerWhy::Deadline(active.id),
         });
     }
+    for (at, why) in [
+        (state.time_ends_at(), TimerWhy::WallTime(active.id)),
+        (state.time_warns_at(), TimerWhy::WallTimeNear(active.id)),
+    ] {
+        keys.extend(at.map(|at| EffectKey::Timer { at, why }));
+    }
     if let (Some(asked_at), Some(millis), true) = (
         active.asked_at,
         state.limits.idle_timeout_ms,

@@ -30,6 +30,12 @@ impl Timestamp {
         Self(self.0.saturating_add(millis))
     }
 
+    /// Whether it is no instant at all: what nobody wrote down.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Milliseconds from `earlier` to this instant; 0 where it is not earlier.
     #[must_use]
     pub fn since(self, earlier: Self) -> u64 {

@@ -52,6 +52,10 @@ pub enum TimerWhy {
     Approval(CallId),
     /// The loop has waited for a person, and for nothing else, as long as it may.
     Idle(LoopId),
+    /// The time that the loop's own budget or its session's allows is up.
+    WallTime(LoopId),
+    /// So much of that time is gone that it is warned of.
+    WallTimeNear(LoopId),
 }
 
 /// Where the entries of a session come from that it did not write itself.

@@ -25,6 +25,7 @@ use crate::{
 
 mod apply;
 mod carry;
+mod charge;
 mod claim;
 mod decide;
 mod event;

@@ -24,6 +24,7 @@ mod apply;
 mod conversation;
 mod progress;
 mod run;
+mod time;
 
 pub use conversation::{Conversation, ToolResult, Turn};
 pub use progress::Progress;
@@ -149,8 +150,8 @@ pub struct Counted {
     pub tool_bytes: u64,
 }
 
-/// What named budgets are told of an attempt that ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What named budgets are told of an attempt that ended, or of a loop.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Settlement {
     /// It used this.
     Used(Amount),
@@ -158,6 +159,13 @@ pub enum Settlement {
     Whole(Beside),
     /// It was never made.
     Released,
+    /// A loop has ended that ran on after its last model call: that time.
+    Time {
+        /// Who named the budgets that it is charged to.
+        agent: Arc<Agent>,
+        /// How long, milliseconds.
+        wall_ms: u64,
+    },
 }
 
 /// The answer to a request.

@@ -70,7 +70,8 @@ pub struct Totals {
     /// Tokens among them that no provider reported: whole reservations.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub estimated: u64,
-    /// From its start to its end, milliseconds; 0 while it runs.
+    /// How long it ran, from its start to its end without the time that it was paused, milliseconds; of
+    /// a session, its ended loops together. 0 while a loop runs.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub wall_ms: u64,
     /// Cost in micro-USD of the calls whose model has a price.

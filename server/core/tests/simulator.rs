@@ -30,6 +30,7 @@ use std::{collections::BTreeMap, io::Write as _, time::Instant};
 
 use loopwright_core::{
     Event,
+    budget::Dimension,
     event::{ApprovalOutcome, Nudge},
     outcome::{EndReason, WaitsFor},
 };
@@ -65,6 +66,13 @@ const PAUSES: [&str; 6] = [
     "waits for Budget",
     "resumed by somebody",
     "resumed by a limit",
+];
+/// What becomes of loops whose time is limited.
+const TIMES: [&str; 4] = [
+    "warned of time",
+    "time is up",
+    "waits for time",
+    "time after the last call",
 ];
 /// Ends of recaps that a model was to write, each of which some seed must show.
 const RECAPS: [&str; 7] = [
@@ -211,6 +219,9 @@ fn count(outcome: &Outcome, seen: &mut BTreeMap<String, u64>) {
         if let Event::UnknownResolved(e) = event {
             also(format!("unknown {:?}", e.resolution));
         }
+        of_time(event)
+            .into_iter()
+            .for_each(|what| also(what.to_owned()));
         if let Event::LoopPaused(e) = event {
             also(match &e.waits_for {
                 WaitsFor::Client { .. } => "waits for Client".to_owned(),
@@ -233,9 +244,30 @@ fn count(outcome: &Outcome, seen: &mut BTreeMap<String, u64>) {
     }
 }
 
+fn of_time(event: &Event) -> Option<&'static str> {
+    let of_time = |dimension| dimension == Dimension::WallTimeMs;
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is of other kinds")]
+    match event {
+        Event::BudgetWarning(e) => of_time(e.dimension).then_some("warned of time"),
+        Event::LoopEnded(e) => match e.reason {
+            EndReason::BudgetExceeded { dimension, .. } => {
+                of_time(dimension).then_some("time is up")
+            }
+            _ => None,
+        },
+        Event::LoopPaused(e) => match &e.waits_for {
+            WaitsFor::Limit { short, .. } => of_time(short.dimension).then_some("waits for time"),
+            WaitsFor::Client { .. } | WaitsFor::Budget { .. } => None,
+        },
+        Event::BudgetSettled(e) => (e.attempt == 0).then_some("time after the last call"),
+        _ => None,
+    }
+}
+
 fn never(seen: &BTreeMap<String, u64>) -> Vec<&'static str> {
     let all = Event::KINDS.iter().chain(&REASONS).chain(&ANSWERS);
     let all = all.chain(&NUDGES).chain(&PAUSES).chain(&RECAPS).copied();
+    let all = all.chain(TIMES);
     all.filter(|what| !seen.contains_key(*what)).collect()
 }
 

@@ -1,6 +1,6 @@
 //! `pause`, `resume` and `limits`: one command each, and what is printed of it.
 
-use loopwright_proto::v1::{BudgetLimits, LoopLimits, OnExhausted};
+use loopwright_proto::v1::{BudgetDimension, BudgetLimits, LoopLimit, LoopLimits, OnExhausted};
 use loopwright_proto::well_known::Duration;
 
 use super::{Fake, desk, ran};
@@ -74,6 +74,46 @@ async fn limits_are_read_exactly_and_what_is_not_named_is_not_sent() {
     assert_eq!(
         (moved.limits, moved.session_budget),
         (Some(limits), Some(session))
+    );
+}
+
+#[tokio::test]
+async fn none_removes_a_limit_and_nothing_allowed_does_not() {
+    let (fake, client) = Fake::serve(Vec::new()).await;
+    let mut desk = desk();
+    let line = [
+        "limits",
+        "s1",
+        "--max-cost",
+        "none",
+        "--max-tool-calls",
+        "0",
+        "--deadline",
+        "none",
+        "--session-max-wall-time",
+        "none",
+    ];
+    assert_eq!(ran(&client, &line, &mut desk).await, Exit::Completed);
+    let [moved] = &fake.state().moved[..] else {
+        panic!("one request");
+    };
+    let budget = BudgetLimits {
+        max_tool_calls: Some(0),
+        ..BudgetLimits::default()
+    };
+    let limits = LoopLimits {
+        budget: Some(budget),
+        ..LoopLimits::default()
+    };
+    assert_eq!((moved.limits, moved.session_budget), (Some(limits), None));
+    assert_eq!(moved.clear, [i32::from(LoopLimit::Deadline)]);
+    assert_eq!(
+        moved.clear_budget,
+        [i32::from(BudgetDimension::CostMicroUsd)]
+    );
+    assert_eq!(
+        moved.clear_session_budget,
+        [i32::from(BudgetDimension::WallTimeMs)]
     );
 }
 

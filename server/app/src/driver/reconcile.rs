@@ -118,7 +118,7 @@ impl Driver {
     }
 
     fn start_settle(&self, call: CallId, attempt: Attempt) -> Work {
-        let settlement = self.state.settling.get(&(call, attempt)).copied();
+        let settlement = self.state.settling.get(&(call, attempt)).cloned();
         let settlement = settlement.expect("a wanted settlement has what it settles");
         let taken = self.charged(call, attempt).settle(settlement);
         let taken = taken.map(move |()| What::BudgetSettled {

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use loopwright_core::{
-    budget::Ask,
+    budget::{Amount, Ask},
     ledger::{Answer, Granted, HoldId, Name, OnExhausted, Refusal, Request, Used},
     outcome::{EndReason, WaitsFor},
     state::Settlement,
@@ -126,6 +126,14 @@ impl Charged {
                 used: Used::Tokens(beside),
             },
             Settlement::Released => Request::Release { hold },
+            Settlement::Time { agent, wall_ms } => Request::Charge {
+                hold,
+                budgets: agent.budgets.iter().map(|n| n.as_str().into()).collect(),
+                used: Amount {
+                    wall_ms,
+                    ..Amount::default()
+                },
+            },
         };
         let hold = self.hold.clone();
         if let Err(error) = self.until_answered(request).await {

@@ -70,6 +70,10 @@ pub struct LoopDigest {
     pub agent: String,
     /// Times that a driver took it up again.
     pub restarts: u32,
+    /// Since when it is paused.
+    pub paused_at: Option<Timestamp>,
+    /// How long it was paused before, milliseconds.
+    pub paused_ms: u64,
 }
 
 impl Digest {
@@ -108,12 +112,13 @@ impl Digest {
         self.state.conversation = Conversation::default();
         self.state.tools = Arc::default();
         self.bytes = self.bytes.saturating_add(record.stored_bytes());
-        let totals = self.state.active.as_ref().map(|active| active.totals);
+        let active = self.state.active.as_ref();
+        let run = active.map(|active| (active.totals, active.paused_at, active.paused_ms));
         let touched = going_on || self.open().is_some();
         if let Some(current) = self.loops.back_mut().filter(|_| touched) {
             current.updated_at = at;
-            if let Some(totals) = totals.filter(|_| current.ended.is_none()) {
-                current.totals = totals;
+            if let Some(run) = run.filter(|_| current.ended.is_none()) {
+                (current.totals, current.paused_at, current.paused_ms) = run;
             }
         }
         (self.seq, self.crc, self.updated_at) = (record.seq, record.crc, at);
@@ -168,6 +173,8 @@ impl Digest {
             model: agent.model.clone(),
             agent: agent.name.clone(),
             restarts: 0,
+            paused_at: None,
+            paused_ms: 0,
         });
         if self.loops.len() > self.keep {
             self.loops.pop_front();

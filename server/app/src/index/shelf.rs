@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::brief::Brief;
 
 /// The version of what is written here; another one is thrown away.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 /// Memory for pages of the file, bytes.
 const CACHE_BYTES: usize = 4 << 20;
 

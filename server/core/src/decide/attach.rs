@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Draft, cancel, recap, step, tool};
+use super::{Draft, budget, cancel, control, recap, step, tool};
 use crate::{
     agent::ToolSet,
     event::{DriverAttached, DriverDetached, LogRecovered, ToolsChanged},
@@ -28,10 +28,14 @@ pub(super) fn attach(
         draft.emit(LogRecovered { cut_bytes });
     }
     let ran = running_tools(draft);
+    let late = step::is_late(draft).then_some(step::LATE);
+    let mut over = late.or_else(|| budget::out_of_time(draft));
+    // Before the driver attaches: of a loop that rests nothing is made again.
+    over = over.filter(|reason| !control::waits(draft, reason));
     draft.emit(DriverAttached { epoch, server });
-    if step::is_late(draft) {
+    if let Some(reason) = over {
         // What ran is given up at once, and not made again just to be given up.
-        step::end(draft, step::LATE);
+        step::end(draft, reason);
         return Ok(());
     }
     resume_model(draft);

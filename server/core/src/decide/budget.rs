@@ -28,8 +28,11 @@ pub(super) fn granted(
         return;
     }
     if let Some(active) = draft.state.active.as_ref().filter(|a| a.paused.is_some()) {
-        let (id, by) = (active.id, String::new());
-        draft.emit(LoopResumed { id, by });
+        let (id, by, at) = (active.id, String::new(), draft.at);
+        draft.emit(LoopResumed { id, by, at });
+    }
+    if let Some(reason) = out_of_time(draft) {
+        return control::exhausted(draft, reason);
     }
     if let Some(ask) = recap::open(draft) {
         return recap::granted(draft, call, attempt, ask);
@@ -60,6 +63,7 @@ pub(super) fn waits(draft: &mut Draft, call: CallId, attempt: Attempt, waits_for
         draft.emit(LoopPaused {
             id: active.id,
             waits_for,
+            at: draft.at,
         });
     }
 }
@@ -164,10 +168,35 @@ pub(super) fn settle(draft: &mut Draft, call: CallId, attempt: Attempt, ended: E
 
 /// The loop's time that no shared budget was charged with yet, milliseconds.
 fn uncharged(draft: &Draft) -> u64 {
-    draft.state.active.as_ref().map_or(0, |active| {
-        let passed = draft.at.since(active.started_at);
-        passed.saturating_sub(active.wall_charged_ms)
+    let active = draft.state.active.as_ref();
+    active.map_or(0, |active| {
+        let ran = active.ran_ms(draft.at);
+        ran.saturating_sub(active.wall_charged_ms)
     })
+}
+
+/// Charges shared budgets with the time that an ending loop ran after its last model call. No call
+/// stands for it: it has an id of its own, by which it is charged once.
+pub(super) fn charge_time(draft: &mut Draft) {
+    let wall_ms = uncharged(draft);
+    if wall_ms == 0 || draft.state.agent.budgets.is_empty() {
+        return;
+    }
+    draft.emit(BudgetSettled {
+        call: CallId(draft.state.next_call),
+        attempt: 0,
+        usage: Usage::default(),
+        cost_micro_usd: 0,
+        estimated: false,
+        tool_calls: 0,
+        wall_ms,
+    });
+}
+
+/// How a loop ends, or what it waits for, whose own budget or session's allows no further time.
+pub(super) fn out_of_time(draft: &Draft) -> Option<EndReason> {
+    let (budget, short) = draft.state.time_shortfall(draft.at)?;
+    Some(short.of(budget))
 }
 
 /// Warns of each limit of the loop's own and the session's budget that has just come to its share.
@@ -177,8 +206,12 @@ pub(super) fn warn(draft: &mut Draft) {
     let Some(active) = draft.state.active.as_ref().filter(|_| share > 0) else {
         return;
     };
-    let loops = Amount::from(&active.totals);
-    let session = Amount::from(&draft.state.totals);
+    let ran = Amount {
+        wall_ms: active.ran_ms(draft.at),
+        ..Amount::default()
+    };
+    let loops = Amount::from(&active.totals).plus(&ran);
+    let session = Amount::from(&draft.state.totals).plus(&ran);
     let budgets = [
         (LOOP_BUDGET, &limits.budget, loops, active.warned),
         (

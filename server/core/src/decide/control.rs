@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::{Draft, budget, cancel, landing, message, recap, step, tool};
 use crate::{
     agent::LimitsChange,
+    budget::Dimension,
     event::{LimitsUpdated, LoopPaused, LoopResumed},
     ids::LoopId,
     input::Command,
@@ -36,6 +37,7 @@ pub(super) fn pause(
     draft.emit(LoopPaused {
         id: running,
         waits_for,
+        at: draft.at,
     });
     Ok(())
 }
@@ -61,6 +63,7 @@ pub(super) fn resume(
     draft.emit(LoopResumed {
         id: running,
         by: by.principal,
+        at: draft.at,
     });
     proceed(draft);
     match (waited, paused(draft)) {
@@ -116,10 +119,18 @@ pub(super) fn waits(draft: &mut Draft, reason: &EndReason) -> bool {
     let Some(waits_for) = WaitsFor::limit(reason).filter(|_| may) else {
         return false;
     };
-    give_up_reserving(draft);
+    match waits_for {
+        // No call of a model outlives the time that there is for it.
+        WaitsFor::Limit { short, .. } if short.dimension == Dimension::WallTimeMs => {
+            give_up_call(draft);
+        }
+        WaitsFor::Limit { .. } | WaitsFor::Client { .. } | WaitsFor::Budget { .. } => {
+            give_up_reserving(draft);
+        }
+    }
     if let Some(active) = &draft.state.active {
-        let id = active.id;
-        draft.emit(LoopPaused { id, waits_for });
+        let (id, at) = (active.id, draft.at);
+        draft.emit(LoopPaused { id, waits_for, at });
     }
     true
 }
@@ -127,8 +138,8 @@ pub(super) fn waits(draft: &mut Draft, reason: &EndReason) -> bool {
 /// Goes on where the loop's limits cover its next step now; else it waits as before.
 fn resume_if_covered(draft: &mut Draft, id: LoopId) {
     let (state, events) = (draft.state.clone(), draft.events.len());
-    let by = String::new();
-    draft.emit(LoopResumed { id, by });
+    let (by, at) = (String::new(), draft.at);
+    draft.emit(LoopResumed { id, by, at });
     proceed(draft);
     if matches!(paused(draft), Some(WaitsFor::Limit { .. })) {
         draft.state = state;
@@ -148,8 +159,18 @@ fn go_on_within(draft: &mut Draft) {
     }
 }
 
+/// The time of the loop, or of its session, is up: its timer says so, or somebody notices.
+pub(super) fn time_is_up(draft: &mut Draft) {
+    if let Some(reason) = budget::out_of_time(draft) {
+        exhausted(draft, reason);
+    }
+}
+
 /// Takes up what waited while the loop rested.
 fn proceed(draft: &mut Draft) {
+    if let Some(reason) = budget::out_of_time(draft) {
+        return exhausted(draft, reason);
+    }
     let Some(active) = &draft.state.active else {
         return;
     };
@@ -170,6 +191,18 @@ fn proceed(draft: &mut Draft) {
             Some(ask) => recap::again(draft, call, next, ask),
             None => step::start_call(draft, call, next),
         },
+    }
+}
+
+/// The call of a model that is made or asked for is given up; one that waits to be tried again waits on.
+fn give_up_call(draft: &mut Draft) {
+    if is_reserving(draft) {
+        return give_up_reserving(draft);
+    }
+    let active = draft.state.active.as_ref();
+    let model = active.and_then(|active| active.model.as_ref());
+    if model.is_some_and(|model| matches!(model.phase, ModelPhase::Running { .. })) {
+        cancel::abandon_model(draft, AbandonReason::Deadline);
     }
 }
 

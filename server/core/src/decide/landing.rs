@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Draft, cancel, step};
+use super::{Draft, budget, cancel, step};
 use crate::{
     event::{MessageAdded, Nudge, Origin},
     ids::CallId,
@@ -81,7 +81,8 @@ pub(super) fn land(draft: &mut Draft, reason: EndReason) {
     let may = draft.state.active.as_ref().is_some_and(|active| {
         active.landing.is_none() && active.totals.steps < draft.state.limits.max_steps
     });
-    if !holds || !may || step::is_late(draft) {
+    let is_late = step::is_late(draft) || budget::out_of_time(draft).is_some();
+    if !holds || !may || is_late {
         return step::end(draft, reason);
     }
     let conclude = MessageAdded {

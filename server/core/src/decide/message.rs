@@ -121,7 +121,8 @@ pub(super) fn start_queued(draft: &mut Draft, paused: Option<WaitsFor>) {
         limits: None,
     });
     if let Some(waits_for @ WaitsFor::Client { .. }) = paused {
-        draft.emit(LoopPaused { id, waits_for });
+        let at = draft.at;
+        draft.emit(LoopPaused { id, waits_for, at });
     }
     step::next(draft);
 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Draft, budget, cancel, context, step};
+use super::{Draft, budget, cancel, context, control, step};
 use crate::{
     budget::{Bound, Reservation},
     context::{RecapAsk, RecapFallback},
@@ -35,6 +35,9 @@ pub(super) fn again(draft: &mut Draft, call: CallId, attempt: Attempt, ask: Reca
     }
     if step::is_late(draft) {
         return step::end(draft, step::LATE);
+    }
+    if let Some(reason) = budget::out_of_time(draft) {
+        return control::exhausted(draft, reason);
     }
     if let Err(why) = attempt_it(draft, call, attempt, ask) {
         follow_the_rule(draft, ask, why);

@@ -1,6 +1,6 @@
 //! One step: the limits in order, then the model call; and the one place where a loop ends.
 
-use super::{Draft, cancel, context, control, landing, message};
+use super::{Draft, budget, cancel, context, control, landing, message};
 use crate::{
     budget::{Bound, Dimension, Grant, LOOP_BUDGET},
     event::{BudgetReserved, LoopEnded, ModelCallReserving, ModelCallStarted},
@@ -35,6 +35,9 @@ pub(super) fn next(draft: &mut Draft) {
     if is_late(draft) {
         return end(draft, LATE);
     }
+    if let Some(reason) = budget::out_of_time(draft) {
+        return control::exhausted(draft, reason);
+    }
     if active.over_tool_budget {
         match draft.state.tool_shortfall_after(0) {
             Some((budget, short)) => return control::exhausted(draft, short.of(budget)),
@@ -60,6 +63,9 @@ pub(super) fn start_call(draft: &mut Draft, call: CallId, attempt: Attempt) {
     }
     if is_late(draft) {
         return end(draft, LATE);
+    }
+    if let Some(reason) = budget::out_of_time(draft) {
+        return control::exhausted(draft, reason);
     }
     if attempt == 1 && !context::make_room(draft) {
         return;
@@ -158,7 +164,11 @@ fn tool_budget_exceeded(draft: &Draft) -> EndReason {
 pub(super) fn end(draft: &mut Draft, reason: EndReason) {
     let reason = as_landed(draft, reason);
     let abandon = match &reason {
-        EndReason::Deadline { .. } => AbandonReason::Deadline,
+        EndReason::Deadline { .. }
+        | EndReason::BudgetExceeded {
+            dimension: Dimension::WallTimeMs,
+            ..
+        } => AbandonReason::Deadline,
         EndReason::Completed
         | EndReason::MaxSteps { .. }
         | EndReason::MaxOutput { .. }
@@ -173,13 +183,14 @@ pub(super) fn end(draft: &mut Draft, reason: EndReason) {
     };
     cancel::abandon_model(draft, abandon);
     cancel::cancel_tools(draft);
+    budget::charge_time(draft);
     let Some(active) = &draft.state.active else {
         return;
     };
     let completed = reason == EndReason::Completed;
     let paused = active.paused.clone();
     let text = text_of(&active.said);
-    let wall_ms = draft.at.since(active.started_at);
+    let wall_ms = active.ran_ms(draft.at);
     draft.emit(LoopEnded {
         id: active.id,
         at: draft.at,

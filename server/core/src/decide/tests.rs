@@ -24,6 +24,7 @@ mod recap;
 mod resume;
 mod shared;
 mod steps;
+mod time;
 mod timers;
 mod told;
 mod tools;

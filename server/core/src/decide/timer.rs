@@ -1,7 +1,7 @@
 //! Timers: a retry is due, a person did not answer in time, or a loop's time is up. A timer that the state no longer wants, or whose
 //! time has not come, decides to nothing.
 
-use super::{Draft, approval, step, tool};
+use super::{Draft, approval, budget, control, step, tool};
 use crate::{
     effect::{EffectKey, wanted},
     input::TimerWhy,
@@ -28,5 +28,7 @@ pub(super) fn fired(draft: &mut Draft, fired: TimerWhy) {
         TimerWhy::Approval(call) => approval::expired(draft, call),
         TimerWhy::Deadline(_) => step::end(draft, step::LATE),
         TimerWhy::Idle(_) => step::end(draft, step::IDLE),
+        TimerWhy::WallTime(_) => control::time_is_up(draft),
+        TimerWhy::WallTimeNear(_) => budget::warn(draft),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Draft, approval, budget, step, unknown};
+use super::{Draft, approval, budget, control, step, unknown};
 use crate::{
     agent::EffectClass,
     event::{
@@ -174,6 +174,9 @@ pub(super) fn go_on(draft: &mut Draft) {
     if active.tools.is_empty() && active.model.is_none() {
         return step::next(draft);
     }
+    if let Some(reason) = budget::out_of_time(draft) {
+        return control::exhausted(draft, reason);
+    }
     let limit = draft.state.limits.max_parallel_tool_calls.max(1) as usize;
     let busy = active.tools.iter().filter(|t| t.phase.takes_slot()).count();
     for call in waiting(draft).into_iter().take(limit.saturating_sub(busy)) {
@@ -292,6 +295,9 @@ pub(super) fn retry(draft: &mut Draft, call: CallId) {
         .and_then(|active| active.tool(call))
         .cloned();
     let Some(tool) = tool else { return };
+    if let Some(reason) = budget::out_of_time(draft) {
+        return control::exhausted(draft, reason);
+    }
     if tool.may_have_run && !may_repeat(&tool, draft.at) {
         let message = "the tool no longer recognises a repeat of the call";
         let last = ToolCall {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{
     Draft,
     approval::{asked_about, in_words},
-    step, tool,
+    budget, control, step, tool,
 };
 use crate::{
     agent::UnknownPolicy,
@@ -74,6 +74,10 @@ pub(super) fn looked_up(draft: &mut Draft, call: CallId, answer: LookupAnswer) {
         LookupAnswer::NeverStarted if failed => never_ran(draft, &tool),
         // The attempt was lost with its driver, by no fault of its own.
         LookupAnswer::NeverStarted if step::rests(draft) => due_again(draft, &tool),
+        LookupAnswer::NeverStarted if budget::out_of_time(draft).is_some() => {
+            due_again(draft, &tool);
+            control::time_is_up(draft);
+        }
         LookupAnswer::NeverStarted => tool::license(draft, call, attempt.saturating_add(1)),
         LookupAnswer::NotKnown(why) => return unknown(draft, &tool, &why),
     }

@@ -25,7 +25,7 @@ facts! {
     BudgetSettled {
         /// The call.
         pub call: CallId,
-        /// Its attempt.
+        /// Its attempt; 0 where no call is settled, but the time that a loop ran after its last one.
         pub attempt: Attempt,
         /// What counts against the budgets.
         pub usage: Usage,
@@ -38,7 +38,8 @@ facts! {
         /// Tool calls of its reply that were let through, where shared budgets are charged.
         #[serde(default, skip_serializing_if = "crate::message::is_zero")]
         pub tool_calls: u64,
-        /// The loop's time since it was last charged, milliseconds, where shared budgets are charged.
+        /// How long the loop ran since it was last charged, milliseconds, where shared budgets are
+        /// charged.
         #[serde(default, skip_serializing_if = "crate::message::is_zero")]
         pub wall_ms: u64,
     }

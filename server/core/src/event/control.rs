@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{agent::Limits, ids::LoopId, outcome::WaitsFor};
+use crate::{
+    agent::Limits,
+    ids::{LoopId, Timestamp},
+    outcome::WaitsFor,
+};
 
 facts! {
     /// See [`super::Event::LimitsUpdated`].
@@ -25,6 +29,9 @@ facts! {
         pub id: LoopId,
         /// What it waits for.
         pub waits_for: WaitsFor,
+        /// When; absent in logs of versions that did not say.
+        #[serde(default, skip_serializing_if = "Timestamp::is_unknown")]
+        pub at: Timestamp,
     }
     /// See [`super::Event::LoopResumed`].
     LoopResumed {
@@ -34,5 +41,8 @@ facts! {
         /// Who asked; empty where a budget had room again.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         pub by: String,
+        /// When; absent in logs of versions that did not say.
+        #[serde(default, skip_serializing_if = "Timestamp::is_unknown")]
+        pub at: Timestamp,
     }
 }

@@ -6,7 +6,7 @@ use super::{
     Answer, BudgetCreated, BudgetDeleted, BudgetOverrun, BudgetPeriodStarted, BudgetReleased,
     BudgetReserved, BudgetSettled, BudgetWarning, Granted, Hold, HoldId, Ledger, LedgerEvent,
     LimitsUpdated, MAX_BUDGETS, MAX_DEPTH, MAX_HOLDS, NAMESPACE_BUDGET, Name, OnExhausted, Refusal,
-    Request, Terms, Used,
+    Request, Terms, Used, charge::charge,
 };
 use crate::{
     budget::{Amount, Ask, Dimension, Grant, Shortfall, covers, grant},
@@ -36,6 +36,11 @@ pub fn decide(
             expires_at,
         } => reserve(ledger, at, hold, budgets, amount, *expires_at),
         Request::Settle { hold, used } => settle(ledger, at, hold, *used),
+        Request::Charge {
+            hold,
+            budgets,
+            used,
+        } => done(charge(ledger, at, hold, budgets, used)),
         Request::Release { hold } => release(ledger, hold),
         Request::Expire => done(expire(ledger, at)),
         Request::Abandon { session } => {
@@ -242,20 +247,33 @@ fn settle(ledger: &Ledger, at: Timestamp, id: &HoldId, used: Used) -> Decided {
         Used::Whole => hold.amount,
     };
     let mut events = turn_periods(ledger, at, &hold.budgets);
-    events.extend(overruns(ledger, at, (id, hold), &amount));
+    let estimated = !matches!(used, Used::Reported(_));
+    events.extend(settled(ledger, at, (id, hold), amount, estimated));
+    done(events)
+}
+
+/// What an amount that replaces a reservation comes to.
+pub(super) fn settled(
+    ledger: &Ledger,
+    at: Timestamp,
+    (id, hold): (&HoldId, &Hold),
+    amount: Amount,
+    estimated: bool,
+) -> Vec<LedgerEvent> {
+    let mut events = overruns(ledger, at, (id, hold), &amount);
     events.push(
         BudgetSettled {
             hold: id.clone(),
             amount,
             at,
-            estimated: !matches!(used, Used::Reported(_)),
+            estimated,
         }
         .into(),
     );
     for name in hold.budgets.iter() {
         events.extend(warnings(ledger, at, name, &amount));
     }
-    done(events)
+    events
 }
 
 fn release(ledger: &Ledger, id: &HoldId) -> Decided {
@@ -295,7 +313,7 @@ fn settle_whole<'a>(
 }
 
 /// The periods of these budgets that have ended by `at`.
-fn turn_periods(ledger: &Ledger, at: Timestamp, budgets: &[Name]) -> Vec<LedgerEvent> {
+pub(super) fn turn_periods(ledger: &Ledger, at: Timestamp, budgets: &[Name]) -> Vec<LedgerEvent> {
     let turned = |name: &Name| {
         let budget = ledger.budgets.get(name)?;
         let period = budget.terms.period;

@@ -57,6 +57,15 @@ pub enum Request {
         /// What was used.
         used: Used,
     },
+    /// Count as used what nothing was set aside for: the time of a loop after its last call.
+    Charge {
+        /// What it is charged by, once.
+        hold: HoldId,
+        /// The budgets that the loop names; their parents come by themselves.
+        budgets: Vec<Name>,
+        /// How much, to each.
+        used: Amount,
+    },
     /// Give a reservation back whole: nothing was used.
     Release {
         /// The reservation.

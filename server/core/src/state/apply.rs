@@ -130,6 +130,9 @@ impl State {
         self.answers = Arc::default();
         self.settling.clear();
         self.without_result.clear();
+        if let Some(active) = &mut self.active {
+            active.copied_ms = Some(active.known_ms());
+        }
     }
 
     fn message_added(&mut self, e: &MessageAdded) {
@@ -181,6 +184,9 @@ impl State {
             cuts: 0,
             model_index: 0,
             paused: None,
+            paused_at: None,
+            paused_ms: 0,
+            copied_ms: None,
             over_tool_budget: false,
             asked_at: None,
             progress: Progress::default(),
@@ -367,6 +373,7 @@ impl State {
     }
 
     fn settled(&mut self, e: &BudgetSettled) {
+        self.next_call = self.next_call.max(e.call.0.saturating_add(1));
         let Some(active) = &mut self.active else {
             return;
         };
@@ -384,6 +391,10 @@ impl State {
                     let used = budget::used(&e.usage, e.cost_micro_usd);
                     Settlement::Used(used.with(beside))
                 }
+                false if e.wall_ms > 0 => Settlement::Time {
+                    agent: Arc::clone(&self.agent),
+                    wall_ms: e.wall_ms,
+                },
                 false => Settlement::Released,
             };
             self.settling.insert((e.call, e.attempt), settlement);
@@ -442,6 +453,8 @@ impl State {
             // The next loop calls the agent's own model again, which counts otherwise.
             self.counted = None;
         }
+        let ran = active.copied_ms.unwrap_or(e.totals.wall_ms);
+        self.totals.wall_ms = self.totals.wall_ms.saturating_add(ran);
         self.pending.retain(|message| !message.nudge);
         let ended = Arc::make_mut(&mut self.ended);
         ended.push_back(EndedLoop {

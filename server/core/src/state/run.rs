@@ -47,6 +47,12 @@ pub struct LoopRun {
     pub model_index: u32,
     /// What it waits for, where it is paused.
     pub paused: Option<WaitsFor>,
+    /// Since when it is paused, where that is known.
+    pub paused_at: Option<Timestamp>,
+    /// How long it was paused before, milliseconds.
+    pub paused_ms: u64,
+    /// Of a loop that was copied in mid-run: how long its original is known to have run, milliseconds.
+    pub copied_ms: Option<u64>,
     /// Whether a tool call of the last reply was refused by a budget.
     pub over_tool_budget: bool,
     /// When a person was last asked something, or last answered.

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use loopwright_core::{
     EffectKey, State, What,
     agent::{
-        Agent, BudgetLimits, EffectClass, Limits, LimitsChange, ToolSet, ToolSpec, UnknownPolicy,
+        Agent, BudgetChange, BudgetLimits, EffectClass, Limits, LimitsChange, Move, ToolSet,
+        ToolSpec, UnknownPolicy,
     },
     budget::Dimension,
     event::UnknownResolution,
@@ -100,11 +101,17 @@ impl Roll {
                 guard,
                 change: Box::new(LimitsChange {
                     max_steps: Some(u32::from(self.shape)),
-                    deadline_ms: (self.pick > 99).then_some(self.number),
-                    budget: BudgetLimits {
-                        total_tokens: Some(self.number),
-                        ..BudgetLimits::default()
+                    deadline_ms: match self.pick {
+                        0..=60 => Move::Stays,
+                        61..=99 => Move::Off,
+                        100.. => Move::To(self.number),
                     },
+                    budget: BudgetChange::default()
+                        .with(Dimension::TotalTokens, Move::To(self.number))
+                        .with(
+                            Dimension::WallTimeMs,
+                            [Move::Off, Move::Stays][usize::from(self.shape % 2)],
+                        ),
                     on_exhausted: Some(OnExhausted::Pause),
                     ..LimitsChange::default()
                 }),
@@ -130,7 +137,7 @@ impl Roll {
                 model_calls: some(32, self.number % 9),
                 tool_calls: some(64, self.number % 9),
                 cost_micro_usd: some(1, self.number),
-                wall_ms: None,
+                wall_ms: some(2, self.number % 900),
             },
             on_unknown: [
                 None,
@@ -148,6 +155,7 @@ impl Roll {
             session_budget: BudgetLimits {
                 total_tokens: some(128, self.number),
                 tool_calls: some(4, self.number % 9),
+                wall_ms: some(16, self.number % 2_000),
                 ..BudgetLimits::default()
             },
             on_exhausted: [OnExhausted::End, OnExhausted::Pause][usize::from(self.pick % 2)],

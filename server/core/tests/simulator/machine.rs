@@ -23,6 +23,7 @@ use super::mutant::Mutant;
 mod control;
 mod landing;
 mod people;
+mod time;
 
 /// The core, with at most one fault.
 #[derive(Clone, Copy, Debug)]
@@ -42,12 +43,15 @@ impl Machine {
         people::tamper_terms(mutant, &mut seen, &input.what);
         landing::tamper_terms(mutant, &mut seen, &input.what);
         control::tamper_terms(mutant, &mut seen, &input.what);
+        time::tamper_terms(mutant, &mut seen);
         tamper_input(mutant, &seen, &mut told.what);
         people::tamper_input(mutant, &mut told.what);
+        time::tamper_input(mutant, &mut told.what);
         let mut events = loopwright_core::decide(&seen, told)?;
         tamper_events(mutant, state, &input, &mut events);
         people::tamper_events(mutant, &mut events);
         control::tamper_events(mutant, &mut events);
+        time::tamper_events(mutant, &mut events);
         Ok(events)
     }
 
@@ -71,6 +75,11 @@ impl Machine {
                 people::tamper_shown(mutant, &before, &mut shown.events);
                 state.apply_entry(seq, &shown);
                 people::tamper_fold(mutant, &before, state, entry);
+            }
+            Some(mutant) if time::shows_otherwise(mutant) => {
+                let mut shown = entry.clone();
+                time::tamper_shown(mutant, state, &mut shown.events);
+                state.apply_entry(seq, &shown);
             }
             Some(mutant) if control::shows_otherwise(mutant) => {
                 let before = state.clone();
@@ -105,6 +114,10 @@ impl Machine {
                 why: TimerWhy::Deadline(_),
                 ..
             } => !self.is(Mutant::DeadlineForgotten),
+            EffectKey::Timer {
+                why: TimerWhy::WallTime(_),
+                ..
+            } => !self.is(Mutant::WallTimeForgotten),
             EffectKey::Timer {
                 why: TimerWhy::Approval(_),
                 ..

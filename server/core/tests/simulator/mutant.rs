@@ -69,6 +69,11 @@ pub(crate) enum Mutant {
     NeverWarned,
     RecapNotReserved,
     RecapWithoutItsCompaction,
+    WallTimeIgnored,
+    SessionTimeForgotten,
+    TimeIsUpKeepsTheCall,
+    TimeAfterTheLastCallIsFree,
+    RemovalIgnored,
     // What is folded.
     SteerJoinsTwice,
     MessageLostOnCancel,
@@ -82,6 +87,8 @@ pub(crate) enum Mutant {
     DeadlineDoesNotMove,
     RecapIsAStep,
     RecapOfSomethingElse,
+    TimeRunsWhilePaused,
+    RemovedLimitHolds,
     // What is wanted.
     SettlementForgotten,
     DeadlineForgotten,
@@ -89,10 +96,11 @@ pub(crate) enum Mutant {
     IdleForgotten,
     CopyIsDriven,
     RetriesWhileItRests,
+    WallTimeForgotten,
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Self; 82] = [
+    pub(crate) const ALL: [Self; 90] = [
         Self::FenceOff,
         Self::ActBeforeCommit,
         Self::LostAckAppendedAgain,
@@ -175,5 +183,13 @@ impl Mutant {
         Self::RecapWithoutItsCompaction,
         Self::RecapIsAStep,
         Self::RecapOfSomethingElse,
+        Self::WallTimeIgnored,
+        Self::SessionTimeForgotten,
+        Self::TimeIsUpKeepsTheCall,
+        Self::TimeAfterTheLastCallIsFree,
+        Self::RemovalIgnored,
+        Self::TimeRunsWhilePaused,
+        Self::RemovedLimitHolds,
+        Self::WallTimeForgotten,
     ];
 }

@@ -16,6 +16,7 @@ mod recap;
 mod rest;
 mod talk;
 mod tally;
+mod time;
 
 /// A promise that was broken.
 #[derive(Clone, Debug)]
@@ -58,6 +59,7 @@ pub(crate) struct Oracle {
     rest: rest::Rest,
     tally: tally::Tally,
     talk: talk::Talk,
+    time: time::Time,
 }
 
 impl Oracle {
@@ -78,9 +80,11 @@ impl Oracle {
             self.tally.event(event, after)?;
             self.talk.event(entry, event)?;
             self.landing.event(event, after)?;
+            self.time.event(at, entry, event, after)?;
         }
         self.recaps.entry(entry, after)?;
         self.tally.settles_up(after, self.calls.model_runs())?;
+        self.time.settled(after, self.calls.model_runs())?;
         self.people.settled(after, self.rest.rests())?;
         self.talk.conversation(&self.calls, after)
     }

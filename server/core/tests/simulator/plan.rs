@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use loopwright_core::{
     agent::{
-        Agent, BudgetLimits, EffectClass, Limits, LimitsChange, ToolSet, ToolSpec, UnknownPolicy,
+        Agent, BudgetChange, BudgetLimits, EffectClass, Limits, LimitsChange, Move, ToolSet,
+        ToolSpec, UnknownPolicy,
     },
+    budget::Dimension,
     context::ContextTerms,
     input::Mode,
     ledger::OnExhausted,
@@ -43,10 +45,12 @@ pub(crate) enum Feature {
     Pause,
     Moves,
     Session,
+    WallTime,
+    Removals,
 }
 
 impl Feature {
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::Crash,
         Self::LostAck,
         Self::Zombie,
@@ -70,6 +74,8 @@ impl Feature {
         Self::Pause,
         Self::Moves,
         Self::Session,
+        Self::WallTime,
+        Self::Removals,
     ];
 }
 
@@ -106,9 +112,9 @@ pub(crate) enum Order {
 pub(crate) struct Moved {
     pub(crate) max_steps: Option<u32>,
     pub(crate) max_parallel: Option<u32>,
-    pub(crate) deadline_ms: Option<u64>,
-    pub(crate) budget: BudgetLimits,
-    pub(crate) session_budget: BudgetLimits,
+    pub(crate) deadline_ms: Move<u64>,
+    pub(crate) budget: BudgetChange,
+    pub(crate) session_budget: BudgetChange,
     pub(crate) on_exhausted: Option<OnExhausted>,
 }
 
@@ -267,6 +273,7 @@ fn budget(rng: &mut Rng, features: Features) -> BudgetLimits {
         total_tokens: rng.maybe(1_000, 6_000),
         model_calls: rng.maybe(1, 8),
         tool_calls: rng.maybe(0, 6),
+        wall_ms: time(rng, features, 30, 400),
         ..BudgetLimits::default()
     };
     if rng.chance(50) && features.has(Feature::Budget) {
@@ -282,6 +289,7 @@ fn session_budget(rng: &mut Rng, features: Features) -> BudgetLimits {
         total_tokens: rng.maybe(1_000, 9_000),
         model_calls: rng.maybe(1, 9),
         tool_calls: rng.maybe(0, 6),
+        wall_ms: time(rng, features, 30, 500),
         ..BudgetLimits::default()
     };
     if rng.chance(25) && features.has(Feature::Session) {
@@ -289,6 +297,11 @@ fn session_budget(rng: &mut Rng, features: Features) -> BudgetLimits {
     } else {
         BudgetLimits::default()
     }
+}
+
+fn time(rng: &mut Rng, features: Features, low: u64, high: u64) -> Option<u64> {
+    let drawn = rng.maybe(low, high);
+    drawn.filter(|_| features.has(Feature::WallTime))
 }
 
 /// Pauses, most of which somebody ends, and limits that move up and down.
@@ -306,7 +319,7 @@ fn interventions(rng: &mut Rng, features: Features) -> Vec<(u64, Order)> {
     }
     for _ in 0..3 {
         let (drawn, at) = (rng.chance(15), rng.between(1, 200));
-        let moved = moved(rng);
+        let moved = moved(rng, features);
         if drawn && features.has(Feature::Moves) {
             orders.push((at, Order::Move(moved)));
         }
@@ -314,7 +327,7 @@ fn interventions(rng: &mut Rng, features: Features) -> Vec<(u64, Order)> {
     orders
 }
 
-fn moved(rng: &mut Rng) -> Moved {
+fn moved(rng: &mut Rng, features: Features) -> Moved {
     let small = |rng: &mut Rng, high| {
         let drawn = rng.maybe(1, high);
         drawn.map(|n| u32::try_from(n).expect("small"))
@@ -324,6 +337,7 @@ fn moved(rng: &mut Rng) -> Moved {
         total_tokens: rng.maybe(1_000, 12_000),
         model_calls: rng.maybe(1, 12),
         tool_calls: rng.maybe(0, 9),
+        wall_ms: time(rng, features, 30, 900),
         ..BudgetLimits::default()
     };
     let whose = rng.between(0, 3);
@@ -331,19 +345,40 @@ fn moved(rng: &mut Rng) -> Moved {
     Moved {
         max_steps: small(rng, 8),
         max_parallel: small(rng, 4),
-        deadline_ms: rng.maybe(30, 600).filter(|ms| ms.is_multiple_of(4)),
+        deadline_ms: deadline(rng, features),
         budget: if whose < 2 {
-            own
+            change(rng, features, own)
         } else {
-            BudgetLimits::default()
+            BudgetChange::default()
         },
         session_budget: if whose == 2 {
-            session
+            change(rng, features, session)
         } else {
-            BudgetLimits::default()
+            BudgetChange::default()
         },
         on_exhausted: rng.pick(&[None, None, Some(OnExhausted::End), Some(OnExhausted::Pause)]),
     }
+}
+
+fn deadline(rng: &mut Rng, features: Features) -> Move<u64> {
+    let (drawn, goes) = (rng.maybe(30, 600), rng.chance(10));
+    match drawn.filter(|ms| ms.is_multiple_of(4)) {
+        Some(millis) => Move::To(millis),
+        None if goes && features.has(Feature::Removals) => Move::Off,
+        None => Move::Stays,
+    }
+}
+
+/// Limits that move, of which some go instead.
+fn change(rng: &mut Rng, features: Features, to: BudgetLimits) -> BudgetChange {
+    let all = Dimension::ALL.into_iter();
+    all.fold(BudgetChange::from(to), |change, dimension| {
+        if rng.chance(15) && features.has(Feature::Removals) {
+            change.with(dimension, Move::Off)
+        } else {
+            change
+        }
+    })
 }
 
 fn orders(rng: &mut Rng, features: Features) -> Vec<(u64, Order)> {

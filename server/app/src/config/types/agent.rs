@@ -75,6 +75,11 @@ pub struct BudgetConfig {
     pub max_model_calls: Option<u64>,
     /// Tool calls of one loop.
     pub max_tool_calls: Option<u64>,
+    /// How long one loop may run: from its start, without the time that it is paused; waiting for tools
+    /// and for persons counts. A call of a model that runs when it is up is given up, and no last call is
+    /// made.
+    #[schemars(extend("x-min" = "0s", "x-max" = "365d"))]
+    pub max_wall_time: Option<Period>,
     /// US dollars that one loop may cost, by the prices of its models; a model without a price is then
     /// refused.
     #[schemars(extend("x-kind" = "money"))]
@@ -116,6 +121,7 @@ impl Default for BudgetConfig {
             max_total_tokens: None,
             max_model_calls: None,
             max_tool_calls: None,
+            max_wall_time: None,
             max_cost_usd: None,
             min_output_tokens: 64,
             final_call_tokens: 0,

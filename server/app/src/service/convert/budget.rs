@@ -252,11 +252,7 @@ fn caps(asked: &v1::BudgetLimits, all: &mut Violations) -> BudgetLimits {
         let problem = "is not of a budget; set it in agent.limits.budget, or leave it out";
         all.add("terms.limits.min_output_tokens", problem);
     }
-    let wall_ms = millis(asked.max_wall_time.as_ref()).unwrap_or_else(|shown| {
-        let problem = format!("{shown} is no span; send 0s or more, or leave it out for no limit");
-        all.add("terms.limits.max_wall_time", problem);
-        None
-    });
+    let wall_ms = max_wall_time(asked, "terms.limits", all);
     BudgetLimits {
         input_tokens: asked.max_input_tokens,
         output_tokens: asked.max_output_tokens,
@@ -266,6 +262,19 @@ fn caps(asked: &v1::BudgetLimits, all: &mut Violations) -> BudgetLimits {
         tool_calls: asked.max_tool_calls,
         wall_ms,
     }
+}
+
+/// The limit on time of a budget's limits that stand in the field `at`, milliseconds.
+pub(super) fn max_wall_time(
+    asked: &v1::BudgetLimits,
+    at: &str,
+    all: &mut Violations,
+) -> Option<u64> {
+    millis(asked.max_wall_time.as_ref()).unwrap_or_else(|shown| {
+        let problem = format!("{shown} is no span; send 0s or more, or leave it out for no limit");
+        all.add(format!("{at}.max_wall_time"), problem);
+        None
+    })
 }
 
 fn period(asked: Option<&v1::BudgetPeriod>, all: &mut Violations) -> Period {

@@ -215,8 +215,7 @@ pub fn update_limits(
     config: &Config,
 ) -> Result<Moved, Violations> {
     let mut all = Violations::default();
-    let (asked, session) = (request.limits.as_ref(), request.session_budget.as_ref());
-    let change = moves::change(asked, session, config, &mut all);
+    let change = moves::change(request, config, &mut all);
     let (key, by, guard) = addressed(
         &request.request_id,
         &request.session_id,

@@ -233,6 +233,8 @@ fn budget_kinds(event: &Event) -> Vec<Kind> {
                 cost_micro_usd: (e.cost_micro_usd > 0).then_some(e.cost_micro_usd),
                 tool_calls: e.tool_calls,
                 wall_time_ms: e.wall_ms,
+                // The time of a loop alone is of no call.
+                model_calls: u64::from(e.attempt > 0),
                 ..amount(e.usage.prompt(), e.usage.output)
             }),
             estimated: e.estimated,
@@ -287,7 +289,7 @@ fn loop_ended(e: &core::LoopEnded, context: &Context<'_>) -> v1::LoopEnded {
         reason: words::end_reason(&e.reason) as i32,
         result_text: e.text.clone(),
         result_json: String::new(),
-        totals: Some(words::totals(&e.totals, Some(e.totals.wall_ms))),
+        totals: Some(words::totals(&e.totals)),
         detail: detail(&e.reason, context),
     }
 }

@@ -13,7 +13,7 @@ use loopwright_core::{
 };
 use loopwright_proto::{v1, well_known};
 
-use super::{duration, fields::Violations};
+use super::{budget::max_wall_time, duration, fields::Violations};
 use crate::config::{ApprovalDefault, Config, units::Period};
 
 mod own;
@@ -67,7 +67,6 @@ pub fn resolve(
     let asked = asked.unwrap_or(&none);
     let asked_for_budget = asked.budget.unwrap_or_default();
     let budget = &asked_for_budget;
-    refuse_budget_that_does_not_act(budget, "agent.limits.budget", all);
     Limits {
         max_steps: max_steps(asked, config, all),
         max_output_tokens: max_output_tokens(asked, config, all),
@@ -170,14 +169,6 @@ pub fn to_wire(limits: &Limits) -> v1::LoopLimits {
         wrapup_steps: Some(limits.wrapup_steps),
         tell_budget: Some(limits.tell_budget),
         final_call_tokens: Some(limits.final_call_tokens.unwrap_or(0)),
-    }
-}
-
-fn refuse_budget_that_does_not_act(asked: &v1::BudgetLimits, at: &str, all: &mut Violations) {
-    if asked.max_wall_time.is_some() {
-        let problem =
-            "does not act in this version yet; leave it out, and use agent.limits.deadline";
-        all.add(format!("{at}.max_wall_time"), problem);
     }
 }
 
@@ -364,8 +355,28 @@ fn budget_limits(asked: &v1::BudgetLimits, config: &Config, all: &mut Violations
             asked.max_cost_micro_usd,
             budget.max_cost_usd.map(micro_usd),
         ),
-        wall_ms: None,
+        wall_ms: wall_time(asked, config, all),
     }
+}
+
+/// How long a loop may run, milliseconds.
+fn wall_time(asked: &v1::BudgetLimits, config: &Config, all: &mut Violations) -> Option<u64> {
+    let at = "agent.limits.budget";
+    let configured = config.budget.max_wall_time;
+    let Some(millis) = max_wall_time(asked, at, all) else {
+        return configured.map(Period::as_millis);
+    };
+    if let Some(most) = configured.filter(|most| millis > most.as_millis()) {
+        all.add(
+            format!("{at}.max_wall_time"),
+            format!(
+                "{} is wider than budget.max_wall_time = {most} of the server; ask for less, or \
+                 leave it out",
+                Period::from_millis(millis)
+            ),
+        );
+    }
+    Some(millis)
 }
 
 impl Movable<'_> {

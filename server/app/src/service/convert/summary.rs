@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use loopwright_core::ids::{LoopId, Timestamp};
+use loopwright_core::{
+    ids::{LoopId, Timestamp},
+    usage::Totals,
+};
 use loopwright_log::StreamKey;
 use loopwright_proto::v1;
 
@@ -21,9 +24,12 @@ pub fn of_loop(
     now: Timestamp,
 ) -> v1::LoopSummary {
     let ended_at = one.ended.as_ref().map(|(at, _, _)| *at);
-    let wall = ended_at
-        .unwrap_or(now.max(one.started_at))
-        .since(one.started_at);
+    let wall = if ended_at.is_some() {
+        one.totals.wall_ms
+    } else {
+        let until = one.paused_at.unwrap_or(now);
+        until.since(one.started_at).saturating_sub(one.paused_ms)
+    };
     let pending = if ended_at.is_none() {
         pending(brief)
     } else {
@@ -35,7 +41,10 @@ pub fn of_loop(
         state: loop_state(brief, one) as i32,
         end_reason: end_reason(one) as i32,
         steps: one.totals.steps,
-        totals: Some(words::totals(&one.totals, Some(wall))),
+        totals: Some(words::totals(&Totals {
+            wall_ms: wall,
+            ..one.totals
+        })),
         last_text: one.last_text.clone(),
         agent: one.agent.clone(),
         model: one.model.clone(),
@@ -66,7 +75,7 @@ pub fn of_session(key: &StreamKey, brief: &Brief) -> v1::SessionSummary {
         loop_state: current.map_or(v1::LoopState::Unspecified, |one| loop_state(brief, one)) as i32,
         end_reason: current.map_or(v1::EndReason::Unspecified, end_reason) as i32,
         loops: brief.begun,
-        totals: Some(words::totals(&brief.totals, None)),
+        totals: Some(words::totals(&brief.totals)),
         agent: brief.agent.clone(),
         model: current.map_or(&brief.model, |one| &one.model).clone(),
         title: brief.title.clone(),

@@ -196,14 +196,14 @@ pub(super) fn usage(usage: &Usage, estimated: bool) -> v1::Usage {
     }
 }
 
-pub(super) fn totals(totals: &Totals, wall_ms: Option<u64>) -> v1::Totals {
+pub(super) fn totals(totals: &Totals) -> v1::Totals {
     v1::Totals {
         usage: Some(usage(&totals.usage, totals.estimated > 0)),
         cost_micro_usd: Some(totals.cost_micro_usd).filter(|cost| *cost > 0),
         model_calls: totals.model_calls,
         tool_calls: totals.tool_calls,
         steps: totals.steps,
-        wall_time: wall_ms.map(duration),
+        wall_time: Some(duration(totals.wall_ms)),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use loopwright_core::{
     What,
-    agent::{Agent, Limits, LimitsChange},
-    budget::{LOOP_BUDGET, SESSION_BUDGET},
+    agent::{Agent, BudgetChange, Limits, LimitsChange},
+    budget::{Dimension, LOOP_BUDGET, SESSION_BUDGET},
 };
 use tonic::Status;
 
@@ -63,10 +63,14 @@ impl ServiceState {
         change: &mut LimitsChange,
     ) -> Result<(), Status> {
         let limited = [
-            (change.budget.cost_micro_usd, LOOP_BUDGET),
-            (change.session_budget.cost_micro_usd, SESSION_BUDGET),
+            (change.budget, LOOP_BUDGET),
+            (change.session_budget, SESSION_BUDGET),
         ];
-        if let Some((_, budget)) = limited.iter().find(|(limit, _)| limit.is_some()) {
+        let is_limited = |change: &BudgetChange| {
+            let cost = change.at(Dimension::CostMicroUsd);
+            cost.of(None).is_some()
+        };
+        if let Some((_, budget)) = limited.iter().find(|(change, _)| is_limited(change)) {
             change.prices = self.prices(agent, limits, Some(budget))?;
         }
         Ok(())

@@ -3,7 +3,7 @@
 use super::kit::{Session, call, kinds, pause, resume, update, usage};
 use crate::{
     Event,
-    agent::{Agent, BudgetLimits, Limits, LimitsChange},
+    agent::{Agent, BudgetChange, BudgetLimits, Limits, LimitsChange, Move},
     budget::{Bound, Dimension, SESSION_BUDGET},
     effect::{EffectKey, wanted},
     ids::{CallId, LoopId, Timestamp},
@@ -30,7 +30,7 @@ fn waiting(budget: BudgetLimits) -> Limits {
 
 fn budget(budget: BudgetLimits) -> LimitsChange {
     LimitsChange {
-        budget,
+        budget: budget.into(),
         ..LimitsChange::default()
     }
 }
@@ -92,7 +92,7 @@ fn a_deadline_moves_with_its_timer() {
     let begun = s.now;
     s.wait(20);
     let change = LimitsChange {
-        deadline_ms: Some(50),
+        deadline_ms: Move::To(50),
         ..LimitsChange::default()
     };
     s.go(update(change));
@@ -101,6 +101,49 @@ fn a_deadline_moves_with_its_timer() {
     s.fire_next();
     let kind = DeadlineKind::Loop;
     assert_eq!(s.reason(), EndReason::Deadline { kind });
+}
+
+#[test]
+fn a_limit_that_is_removed_limits_nothing_any_more() {
+    let limits = Limits {
+        deadline_ms: Some(50),
+        max_tool_calls_per_name: Some(1),
+        session_budget: calls(9),
+        ..waiting(calls(1))
+    };
+    let mut s = Session::started(limits);
+    s.ask(&["read"]);
+    s.tool(2, 1, "a");
+    assert!(waits_for(&s).is_some());
+    let change = LimitsChange {
+        deadline_ms: Move::Off,
+        max_tool_calls_per_name: Move::Off,
+        budget: BudgetChange::default().with(Dimension::ModelCalls, Move::Off),
+        ..LimitsChange::default()
+    };
+    assert_eq!(
+        kinds(&s.go(update(change)))[..2],
+        ["LimitsUpdated", "LoopResumed"]
+    );
+    assert_eq!(s.state.wake_at(), None, "no deadline is left");
+    assert_eq!(kinds(&s.ask(&["read"])).last(), Some(&"ToolCallStarted"));
+    assert_eq!(s.state.limits.session_budget, calls(9));
+}
+
+/// What was set aside before its limit went is still settled, once.
+#[test]
+fn the_last_limit_goes_while_a_call_runs() {
+    let mut s = Session::started(waiting(calls(5)));
+    s.go(update(LimitsChange {
+        budget: BudgetChange::default().with(Dimension::ModelCalls, Move::Off),
+        ..LimitsChange::default()
+    }));
+    assert_eq!(
+        kinds(&s.say("done")),
+        ["ModelCallCompleted", "BudgetSettled", "LoopEnded"]
+    );
+    let totals = s.state.ended.back().expect("it ended").totals;
+    assert_eq!(totals.usage.total(), 15, "counted once");
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn beside(s: &Session, call: u32, attempt: Attempt) -> Beside {
             wall_ms: amount.wall_ms,
         },
         Settlement::Whole(beside) => beside,
-        Settlement::Released => panic!("nothing was made"),
+        Settlement::Released | Settlement::Time { .. } => panic!("nothing was made"),
     }
 }
 

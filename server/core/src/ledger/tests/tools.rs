@@ -142,3 +142,46 @@ fn time_without_a_limit_is_counted_and_overruns_nothing() {
     let known = ledger.budgets["b"].used_at(NOON);
     assert_eq!((known.tool_calls, known.wall_ms), (9, 700));
 }
+
+/// A loop's time after its last call.
+fn late(number: u32, wall_ms: u64, budgets: &[&str]) -> Request {
+    Request::Charge {
+        hold: hold(number),
+        budgets: budgets.iter().map(|text| name(text)).collect(),
+        used: Amount {
+            wall_ms,
+            ..Amount::default()
+        },
+    }
+}
+
+#[test]
+fn time_that_nothing_was_set_aside_for_is_charged_once_to_the_whole_chain() {
+    let mut ledger = after(&[
+        create("up", time(1_000)),
+        create("b", below("up", time(5_000))),
+    ]);
+    let request = late(1, 900, &["b"]);
+    let (events, _) = decide(&ledger, NOON, &request).unwrap();
+    assert_eq!(kinds(&events), ["reserved", "settled", "warning"]);
+    for _ in 0..2 {
+        carry_out(&mut ledger, NOON, &request).unwrap();
+    }
+    for budget in ["b", "up"] {
+        let known = &ledger.budgets[budget];
+        assert_eq!(known.settled_at(NOON).wall_ms, 900, "{budget}");
+        assert_eq!(known.reserved, Amount::default(), "{budget}");
+    }
+    let (events, _) = decide(&ledger, NOON, &late(2, 200, &["b"])).unwrap();
+    assert_eq!(kinds(&events), ["reserved", "overrun", "settled"]);
+}
+
+#[test]
+fn a_budget_that_is_gone_is_charged_with_nothing() {
+    let mut ledger = after(&[create("b", time(1_000))]);
+    let both = late(1, 90, &["gone", "b"]);
+    carry_out(&mut ledger, NOON, &both).unwrap();
+    assert_eq!(ledger.budgets["b"].settled_at(NOON).wall_ms, 90);
+    let (events, _) = decide(&ledger, NOON, &late(2, 90, &["gone"])).unwrap();
+    assert_eq!(kinds(&events), [""; 0]);
+}

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     budget::{LOOP_BUDGET, SESSION_BUDGET},
-    event::{BudgetWarning, DriverAttached, Event, LimitsUpdated},
-    outcome::WaitsFor,
+    event::{BudgetWarning, DriverAttached, Event, LimitsUpdated, LoopPaused, LoopResumed},
     state::{State, ToolPhase},
 };
 
@@ -14,8 +13,8 @@ impl State {
         #[expect(clippy::wildcard_enum_match_arm, reason = "the caller names the kinds")]
         match event {
             Event::LimitsUpdated(e) => self.limits_updated(e),
-            Event::LoopPaused(e) => self.paused(Some(&e.waits_for)),
-            Event::LoopResumed(_) => self.paused(None),
+            Event::LoopPaused(e) => self.paused(e),
+            Event::LoopResumed(e) => self.resumed(e),
             Event::BudgetWarning(e) => self.warned_of(e),
             _ => {}
         }
@@ -38,9 +37,17 @@ impl State {
         }
     }
 
-    fn paused(&mut self, waits_for: Option<&WaitsFor>) {
+    fn paused(&mut self, e: &LoopPaused) {
         if let Some(active) = &mut self.active {
-            active.paused = waits_for.cloned();
+            active.paused = Some(e.waits_for.clone());
+            active.stops(e.at);
+        }
+    }
+
+    fn resumed(&mut self, e: &LoopResumed) {
+        if let Some(active) = &mut self.active {
+            active.paused = None;
+            active.goes_on(e.at);
         }
     }
 

@@ -86,12 +86,12 @@ impl Tally {
                 })
             }
             Event::ModelCallCompleted(e) => {
-                self.report((e.call, e.attempt), e.usage, true, limited);
+                self.report((e.call, e.attempt), e.usage, true);
                 Ok(())
             }
             Event::ModelCallFailed(e) => {
                 let may_have_run = e.kind.may_have_run();
-                self.report((e.call, e.attempt), e.usage, may_have_run, limited);
+                self.report((e.call, e.attempt), e.usage, may_have_run);
                 Ok(())
             }
             Event::BudgetOverrun(_) => {
@@ -112,6 +112,7 @@ impl Tally {
                 }
                 self.tool_started(&after.limits)
             }
+            Event::BudgetWarning(e) if e.dimension == Dimension::WallTimeMs => Ok(()),
             Event::BudgetWarning(e) => self.warned_of(e, &after.limits),
             Event::LimitsUpdated(e) => {
                 self.moved(&e.limits);
@@ -163,10 +164,11 @@ impl Tally {
         })
     }
 
-    fn report(&mut self, key: Key, usage: Option<Usage>, may_have_run: bool, limited: bool) {
+    fn report(&mut self, key: Key, usage: Option<Usage>, may_have_run: bool) {
         self.runs = None;
         self.reported.insert(key, (usage, may_have_run));
-        if !limited {
+        // What was set aside is settled, although its limits may be gone by now.
+        if self.held.is_none() {
             self.use_up(&usage.unwrap_or_default());
         }
     }

@@ -6,7 +6,7 @@ use loopwright_core::{
 };
 use loopwright_proto::v1;
 
-use super::{super::fields::Violations, refuse_budget_that_does_not_act};
+use super::super::{budget::max_wall_time, duration, fields::Violations};
 use crate::config::{Config, OnExhausted as Configured};
 
 /// The least share of a limit that is warned at.
@@ -20,7 +20,6 @@ pub fn session_budget(
 ) -> BudgetLimits {
     let none = v1::BudgetLimits::default();
     let asked = asked.unwrap_or(&none);
-    refuse_budget_that_does_not_act(asked, at, all);
     for (set, field) in [
         (asked.warn_at.is_some(), "warn_at"),
         (
@@ -41,7 +40,7 @@ pub fn session_budget(
         model_calls: asked.max_model_calls,
         tool_calls: asked.max_tool_calls,
         cost_micro_usd: asked.max_cost_micro_usd,
-        wall_ms: None,
+        wall_ms: max_wall_time(asked, at, all),
     }
 }
 
@@ -60,6 +59,7 @@ pub(super) fn budget_to_wire(budget: &BudgetLimits) -> v1::BudgetLimits {
         max_model_calls: budget.model_calls,
         max_tool_calls: budget.tool_calls,
         max_cost_micro_usd: budget.cost_micro_usd,
+        max_wall_time: budget.wall_ms.map(duration),
         ..v1::BudgetLimits::default()
     }
 }

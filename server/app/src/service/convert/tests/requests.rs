@@ -46,7 +46,7 @@ fn every_field_of_an_agent_that_does_not_act_is_refused_by_name() {
         }),
         session_budget: Some(v1::BudgetLimits {
             max_tool_calls: Some(1),
-            max_wall_time: Some(v1_duration(1, 0)),
+            max_wall_time: Some(v1_duration(-1, 0)),
             warn_at: Some(0.5),
             on_exhausted: v1::OnExhausted::End as i32,
             ..Default::default()
@@ -57,7 +57,7 @@ fn every_field_of_an_agent_that_does_not_act_is_refused_by_name() {
         }),
         ..limited(v1::LoopLimits {
             budget: Some(v1::BudgetLimits {
-                max_wall_time: Some(v1_duration(1, 0)),
+                max_wall_time: Some(v1_duration(1, -5)),
                 warn_at: Some(f64::NAN),
                 on_exhausted: 7,
                 ..Default::default()
@@ -66,6 +66,7 @@ fn every_field_of_an_agent_that_does_not_act_is_refused_by_name() {
         })
     };
     let no = "does not act in this version yet; leave it out";
+    let no_span = "is no span; send 0s or more, or leave it out for no limit";
     let of_the_loop = "is taken from the loop's own budget; leave it out, and set it there";
     assert_eq!(
         refusals(agent, &Config::default()),
@@ -78,14 +79,14 @@ fn every_field_of_an_agent_that_does_not_act_is_refused_by_name() {
                 "agent.context.max_tool_output_chars: {no}; context.max_tool_output_chars of the \
                  server holds"
             ),
-            format!("agent.limits.budget.max_wall_time: {no}, and use agent.limits.deadline"),
+            format!("agent.limits.budget.max_wall_time: 1.000000005s {no_span}"),
             "agent.limits.budget.on_exhausted: 7 is no value of this enum; leave it out".to_owned(),
             "agent.limits.budget.warn_at: NaN is not a share from 0.01 to 1; leave it out for \
              budget.warn_at = 0.8 of the server"
                 .to_owned(),
-            format!("agent.session_budget.max_wall_time: {no}, and use agent.limits.deadline"),
             format!("agent.session_budget.warn_at: {of_the_loop}"),
             format!("agent.session_budget.on_exhausted: {of_the_loop}"),
+            format!("agent.session_budget.max_wall_time: -1.000000000s {no_span}"),
         ]
     );
 }
