@@ -453,7 +453,8 @@ impl State {
             // The next loop calls the agent's own model again, which counts otherwise.
             self.counted = None;
         }
-        let ran = active.copied_ms.unwrap_or(e.totals.wall_ms);
+        let most = active.copied_ms.unwrap_or(u64::MAX);
+        let ran = e.totals.wall_ms.min(most);
         self.totals.wall_ms = self.totals.wall_ms.saturating_add(ran);
         self.pending.retain(|message| !message.nudge);
         let ended = Arc::make_mut(&mut self.ended);
