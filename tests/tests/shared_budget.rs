@@ -2,9 +2,15 @@
 
 #[path = "shared_budget/command.rs"]
 mod command;
+#[path = "shared_budget/deaths.rs"]
+mod deaths;
+#[path = "shared_budget/gone.rs"]
+mod gone;
 #[path = "shared_budget/ledger.rs"]
 mod ledger;
 #[path = "shared_budget/namespace.rs"]
 mod namespace;
 #[path = "shared_budget/parallel.rs"]
 mod parallel;
+#[path = "shared_budget/tools.rs"]
+mod tools;
