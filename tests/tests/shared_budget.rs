@@ -6,6 +6,8 @@ mod command;
 mod deaths;
 #[path = "shared_budget/gone.rs"]
 mod gone;
+#[path = "shared_budget/landing.rs"]
+mod landing;
 #[path = "shared_budget/ledger.rs"]
 mod ledger;
 #[path = "shared_budget/namespace.rs"]

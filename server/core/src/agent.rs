@@ -134,10 +134,11 @@ pub struct Limits {
     /// The model is told once when at most so many steps are left; 0: never.
     #[serde(default, skip_serializing_if = "is_none_left")]
     pub wrapup_steps: u32,
-    /// Tokens of the loop's own budget that are held back for one last call; absent: none is made.
+    /// Tokens of the loop's own budget, and of shared ones, that are held back for one last call; absent:
+    /// none is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub final_call_tokens: Option<u64>,
-    /// Whether the model is told at each call what is left of the loop's own budget.
+    /// Whether the model is told at each call what is left of the loop's own budget and of shared ones.
     #[serde(default, skip_serializing_if = "is_false")]
     pub tell_budget: bool,
     /// The session's own budget, over all of its loops.

@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::{agent::BudgetLimits, outcome::EndReason, usage::Usage};
 
 mod amount;
+mod held;
 
 pub use amount::{Amount, Beside, LongPrice, Price, used};
+pub use held::{HoldBack, Left};
 
 /// Tokens set aside for what a provider wraps around one message, in excess of its content.
 pub const MARGIN_PER_MESSAGE: u64 = 32;
@@ -154,7 +156,7 @@ impl Warned {
 }
 
 /// What a call asks of a budget.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ask {
     /// Upper bound of its prompt, tokens.
     pub input: u64,
@@ -163,11 +165,13 @@ pub struct Ask {
     /// The smallest cap worth a call, tokens.
     pub min_output: u64,
     /// What its tokens cost at most; absent where the model has no price.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<Price>,
     /// Tool calls that its reply may ask for; 0 where it is offered no tool.
-    #[serde(default, skip_serializing_if = "crate::message::is_zero")]
     pub tool_calls: u64,
+    /// What it must leave for the loop's last call; absent where that is this one, or none is made.
+    pub keep: Option<HoldBack>,
+    /// Whether what is left is to be said, where shared budgets are asked.
+    pub tells: bool,
 }
 
 /// What a budget allows a call.
@@ -195,6 +199,17 @@ pub struct Shortfall {
 }
 
 impl Shortfall {
+    /// The same, of a budget of which so much is held back: that is not used, the call would have to
+    /// leave it.
+    fn beside(self, held: &Amount) -> Self {
+        let held = held.of(self.dimension);
+        Self {
+            used: self.used.saturating_sub(held),
+            requested: self.requested.saturating_add(held),
+            ..self
+        }
+    }
+
     /// How a loop ends that a budget of this name does not cover.
     #[must_use]
     pub fn of(self, budget: &str) -> EndReason {
@@ -208,8 +223,9 @@ impl Shortfall {
     }
 }
 
-/// Whether `limits`, of which `used` is gone, cover a model call, and with which output cap. A call
-/// without a price is covered by no limit on cost, whatever is left of it: it would be a free ride.
+/// Whether `limits`, of which `used` is gone, cover a model call and leave what it is to keep, and with
+/// which output cap. A call without a price is covered by no limit on cost, whatever is left of it: it
+/// would be a free ride.
 ///
 /// # Errors
 /// The first dimension that does not.
@@ -226,7 +242,9 @@ pub fn grant(limits: &BudgetLimits, used: &Amount, ask: Ask) -> Result<Grant, Sh
         model_calls: 1,
         ..Amount::default()
     };
-    covers(limits, used, &floor)?;
+    let held = ask.keep.map(|keep| keep.of(limits)).unwrap_or_default();
+    let used = &used.plus(&held);
+    covers(limits, used, &floor).map_err(|short| short.beside(&held))?;
     let mut granted = Grant {
         reserved: Reservation {
             input: ask.input,

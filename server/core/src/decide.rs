@@ -142,7 +142,15 @@ fn outcome(draft: &mut Draft, what: What) {
             attempt,
             max_output_tokens,
             tool_calls,
-        } => budget::granted(draft, call, attempt, max_output_tokens, tool_calls),
+            left,
+        } => {
+            let said = budget::Said {
+                cap: max_output_tokens,
+                tool_calls,
+                left,
+            };
+            budget::granted(draft, call, attempt, said);
+        }
         What::BudgetWaits {
             call,
             attempt,
@@ -157,7 +165,8 @@ fn outcome(draft: &mut Draft, what: What) {
             call,
             attempt,
             more,
-        } => budget::taken(draft, (call, attempt), more),
+            warnings,
+        } => budget::taken(draft, (call, attempt), more, warnings),
         What::Create(_)
         | What::StartLoop(_)
         | What::SendMessage(_)

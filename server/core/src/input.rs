@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     agent::{Agent, Limits, LimitsChange, ToolSet},
-    event::UnknownResolution,
+    budget::Left,
+    event::{BudgetWarning, UnknownResolution},
     ids::{Attempt, CallId, Epoch, LoopId, Seq, Timestamp},
     message::{Parts, ToolOutput},
     outcome::{EndReason, LookupAnswer, ModelFailure, ModelReply, ToolFailure, WaitsFor},
@@ -335,6 +336,9 @@ pub enum What {
         max_output_tokens: u64,
         /// Tool calls of the reply that they let through; `None` where they limit none.
         tool_calls: Option<u64>,
+        /// What they have left, the tightest of each dimension that they limit; empty where that was not
+        /// asked.
+        left: Arc<[Left]>,
     },
     /// Named budgets do not cover a reservation now, and the one that is short says to wait.
     BudgetWaits {
@@ -362,6 +366,8 @@ pub enum What {
         attempt: Attempt,
         /// Others that they have taken since they were last said to.
         more: Vec<(CallId, Attempt)>,
+        /// What these settlements brought to its warning share.
+        warnings: Vec<BudgetWarning>,
     },
     /// A timer fired.
     TimerFired(TimerWhy),

@@ -31,6 +31,7 @@ mod decide;
 mod event;
 mod period;
 mod request;
+mod share;
 
 #[cfg(test)]
 mod tests;

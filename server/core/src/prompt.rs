@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::{
     agent::{Agent, BudgetLimits, ToolSet},
     budget::{
-        Amount, Ask, Bound, Dimension, Grant, LOOP_BUDGET, Price, SESSION_BUDGET, Shortfall,
-        TOOL_CALLS_AT_ONCE, grant,
+        Amount, Ask, Bound, Dimension, Grant, HoldBack, LOOP_BUDGET, Price, SESSION_BUDGET,
+        Shortfall, TOOL_CALLS_AT_ONCE, grant,
     },
     ids::{Attempt, CallId, Epoch, Timestamp},
     ledger::OnExhausted,
@@ -142,13 +142,19 @@ impl State {
     pub fn budget_request(&self) -> Option<Ask> {
         let model = self.active.as_ref()?.model.as_ref()?;
         let reserving = model.phase == ModelPhase::Reserving;
-        if let Some(ask) = model.recap {
-            return reserving.then(|| self.recap_budget(ask));
-        }
-        let own = self.own_grant().ok().filter(|_| reserving)?;
-        Some(Ask {
-            output: own.reserved.output,
-            ..self.ask()
+        let ask = match model.recap {
+            Some(ask) => self.recap_budget(ask),
+            None => Ask {
+                output: self.own_grant().ok()?.reserved.output,
+                ..self.ask()
+            },
+        };
+        // What is left is said to the loop's own model alone.
+        let tells = self.limits.tell_budget && model.recap.is_none();
+        reserving.then_some(Ask {
+            keep: self.held_back(),
+            tells,
+            ..ask
         })
     }
 
@@ -160,17 +166,8 @@ impl State {
         let (limits, ask) = (&self.limits, self.ask());
         let totals = self.active.as_ref().map(|active| active.totals);
         let gone = Amount::from(&totals.unwrap_or_default());
-        let held = self.held_back();
-        let own = grant(&limits.budget, &gone.plus(&held), ask).map_err(|short| {
-            // What is held back is not used: the next step would have to leave it.
-            let held = held.of(short.dimension);
-            let short = Shortfall {
-                used: short.used.saturating_sub(held),
-                requested: short.requested.saturating_add(held),
-                ..short
-            };
-            short.of(LOOP_BUDGET)
-        })?;
+        let own = grant(&limits.budget, &gone, self.keeping(ask));
+        let own = own.map_err(|short| short.of(LOOP_BUDGET))?;
         if limits.session_budget.is_open() {
             return Ok(own);
         }
@@ -224,28 +221,22 @@ impl State {
         active.is_some_and(|active| active.landing.is_some())
     }
 
-    /// What no call but the last one may use: so many tokens, half of them at most for its reply,
-    /// and the call itself; of no limit more than half. A loop that waits at its limits makes no
-    /// last call.
-    fn held_back(&self) -> Amount {
-        let ends = self.limits.on_exhausted == OnExhausted::End && !self.concludes();
-        let Some(tokens) = self.limits.final_call_tokens.filter(|_| ends) else {
-            return Amount::default();
-        };
-        let half = |dimension| self.limits.budget.of(dimension).map_or(u64::MAX, |l| l / 2);
-        let tokens = tokens.min(half(Dimension::TotalTokens));
-        let output = (tokens / 2)
-            .min(self.limits.max_output_tokens)
-            .min(half(Dimension::OutputTokens));
-        let input = (tokens - output).min(half(Dimension::InputTokens));
-        let cost = self.price().map_or(0, |price| price.cost(input, output));
-        Amount {
-            input,
-            output,
-            cost_micro_usd: cost.min(half(Dimension::CostMicroUsd)),
-            model_calls: half(Dimension::ModelCalls).min(1),
-            ..Amount::default()
-        }
+    /// What no call but the last one may use; none where that is the next one, or none is made.
+    fn held_back(&self) -> Option<HoldBack> {
+        let tokens = self.limits.final_call_tokens;
+        Some(HoldBack {
+            tokens: tokens.filter(|_| !self.concludes())?,
+            max_output: self.limits.max_output_tokens,
+            price: self.price(),
+        })
+    }
+
+    /// The same call, which leaves of the loop's own budget what is held back. A loop that waits at its
+    /// limits makes no last call.
+    fn keeping(&self, ask: Ask) -> Ask {
+        let ends = self.limits.on_exhausted == OnExhausted::End;
+        let keep = self.held_back().filter(|_| ends);
+        Ask { keep, ..ask }
     }
 
     /// What tokens of the model that is called cost at most, where it has a price.
@@ -266,6 +257,7 @@ impl State {
             } else {
                 TOOL_CALLS_AT_ONCE
             },
+            ..Ask::default()
         }
     }
 

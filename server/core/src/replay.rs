@@ -186,6 +186,7 @@ fn of_budgets(what: &What) -> Option<Cause> {
             attempt,
             max_output_tokens,
             tool_calls,
+            left: _,
         } => Cause::BudgetGranted {
             call,
             attempt,
@@ -198,6 +199,7 @@ fn of_budgets(what: &What) -> Option<Cause> {
             call,
             attempt,
             more,
+            warnings: _,
         } => Cause::BudgetSettled {
             call: *call,
             attempt: *attempt,

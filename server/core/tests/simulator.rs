@@ -29,7 +29,7 @@ mod simulator {
 use std::{collections::BTreeMap, io::Write as _, time::Instant};
 
 use loopwright_core::{
-    Event,
+    Cause, Event,
     budget::Dimension,
     event::{ApprovalOutcome, Nudge},
     outcome::{EndReason, WaitsFor},
@@ -38,7 +38,7 @@ use loopwright_core::{
 use simulator::{
     mutant::Mutant,
     plan::{Feature, Features},
-    world::{Outcome, run},
+    world::{Outcome, Record, run},
 };
 
 const SEEDS: u64 = 20_000;
@@ -83,6 +83,12 @@ const RECAPS: [&str; 7] = [
     "recap Empty",
     "recap TooLarge",
     "recap Interrupted",
+];
+/// What shared budgets say.
+const SHARED: [&str; 3] = [
+    "warned of a shared budget",
+    "told of a shared budget",
+    "last call of a shared budget",
 ];
 const REASONS: [&str; 12] = [
     "completed",
@@ -189,6 +195,16 @@ fn every_mutant_is_killed() {
 
 /// How often each kind of event was seen, and each reason for which a loop ends.
 fn count(outcome: &Outcome, seen: &mut BTreeMap<String, u64>) {
+    let by_refusal = |r: &&Record| {
+        let concludes = |e: &Event| matches!(e, Event::MessageAdded(e) if e.nudge.is_some());
+        matches!(r.entry.cause, Cause::BudgetRefused { .. }) && r.entry.events.iter().any(concludes)
+    };
+    let landed = outcome.records.iter().filter(by_refusal).count() as u64;
+    if landed > 0 {
+        *seen
+            .entry("last call of a shared budget".to_owned())
+            .or_default() += landed;
+    }
     for event in outcome.records.iter().flat_map(|r| &r.entry.events) {
         let mut also = |what: String| *seen.entry(what).or_default() += 1;
         if let Event::LoopEnded(e) = event {
@@ -229,6 +245,16 @@ fn count(outcome: &Outcome, seen: &mut BTreeMap<String, u64>) {
                 WaitsFor::Budget { .. } => "waits for Budget".to_owned(),
             });
         }
+        if let Event::BudgetWarning(e) = event
+            && e.budget == "team"
+        {
+            also("warned of a shared budget".to_owned());
+        }
+        if let Event::BudgetReserved(e) = event
+            && !e.left.is_empty()
+        {
+            also("told of a shared budget".to_owned());
+        }
         if let Event::LoopResumed(e) = event {
             let by = if e.by.is_empty() {
                 "a limit"
@@ -266,6 +292,7 @@ fn of_time(event: &Event) -> Option<&'static str> {
 
 fn never(seen: &BTreeMap<String, u64>) -> Vec<&'static str> {
     let all = Event::KINDS.iter().chain(&REASONS).chain(&ANSWERS);
+    let all = all.chain(&SHARED);
     let all = all.chain(&NUDGES).chain(&PAUSES).chain(&RECAPS).copied();
     let all = all.chain(TIMES);
     all.filter(|what| !seen.contains_key(*what)).collect()

@@ -50,13 +50,20 @@ impl Driver {
         let Some(done) = done else {
             return Ok(());
         };
-        if let (What::BudgetSettled { call, attempt, .. }, false) = (&done.what, done.late) {
-            // It stays among what runs until it is written down, so that it is not begun again.
-            self.taken.push((*call, *attempt));
-            return Ok(());
-        }
         if done.late {
             return self.commit(as_late(done)).await;
+        }
+        if let What::BudgetSettled {
+            call,
+            attempt,
+            warnings,
+            ..
+        } = done.what
+        {
+            // It stays among what runs until it is written down, so that it is not begun again.
+            self.taken.push((call, attempt));
+            self.warnings.extend(warnings);
+            return Ok(());
         }
         self.running.remove(&done.key);
         self.commit(done.what).await
@@ -101,6 +108,7 @@ impl Driver {
                     attempt,
                     max_output_tokens: granted.amount.output,
                     tool_calls: granted.tool_calls,
+                    left: granted.left.into(),
                 },
                 Err(Refused::ForNow(waits_for)) => What::BudgetWaits {
                     call,
@@ -121,24 +129,26 @@ impl Driver {
         let settlement = self.state.settling.get(&(call, attempt)).cloned();
         let settlement = settlement.expect("a wanted settlement has what it settles");
         let taken = self.charged(call, attempt).settle(settlement);
-        let taken = taken.map(move |()| What::BudgetSettled {
+        let taken = taken.map(move |warnings| What::BudgetSettled {
             call,
             attempt,
             more: Vec::new(),
+            warnings,
         });
         Work::new(taken.boxed())
     }
 
     /// Writes down which settlements were taken, once nothing else is under way or they are many: the
     /// ledger has them, and whoever drives on without knowing it settles them again, which changes
-    /// nothing. Says whether it wrote.
+    /// nothing. What they brought to its warning share is told at once. Says whether it wrote.
     pub(super) async fn tell_taken(&mut self) -> Result<bool, End> {
         let waits = |key: &EffectKey| match *key {
             EffectKey::Settle { call, attempt } => self.taken.contains(&(call, attempt)),
             ref key => key.is_timer(),
         };
         let quiet = self.running.keys().all(waits);
-        if self.taken.is_empty() || !(quiet || self.taken.len() >= TAKEN_AT_ONCE) {
+        let many = self.taken.len() >= TAKEN_AT_ONCE;
+        if self.taken.is_empty() || !(quiet || many || !self.warnings.is_empty()) {
             return Ok(false);
         }
         let mut more = std::mem::take(&mut self.taken);
@@ -146,10 +156,12 @@ impl Driver {
             self.running.remove(&EffectKey::Settle { call, attempt });
         }
         if let Some((call, attempt)) = more.pop() {
+            let warnings = std::mem::take(&mut self.warnings);
             self.commit(What::BudgetSettled {
                 call,
                 attempt,
                 more,
+                warnings,
             })
             .await?;
         }

@@ -16,6 +16,7 @@ use loopwright_core::{
     agent::ToolSet,
     decide,
     effect::{EffectKey, wanted},
+    event::BudgetWarning,
     ids::{Attempt, CallId, Seq},
     input::Command,
     replay::newer_kinds,
@@ -46,6 +47,8 @@ pub(super) struct Driver {
     pub(super) effects: FuturesUnordered<Effect>,
     /// Settlements that named budgets have taken, and that are not written down yet.
     pub(super) taken: Vec<(CallId, Attempt)>,
+    /// What those brought to the warning share of a shared budget.
+    pub(super) warnings: Vec<BudgetWarning>,
     /// A reservation that was asked for while the entry that says so was written.
     pub(super) early: Option<((CallId, Attempt), Asked)>,
     /// Where each attempt under way was licensed.
@@ -113,6 +116,7 @@ async fn live(
         running: BTreeMap::new(),
         effects: FuturesUnordered::new(),
         taken: Vec::new(),
+        warnings: Vec::new(),
         early: None,
         anchors: BTreeMap::new(),
         bytes,

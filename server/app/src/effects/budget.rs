@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::FutureExt as _;
 use loopwright_core::{
     budget::{Amount, Ask},
+    event::BudgetWarning,
     ledger::{Answer, Granted, HoldId, Name, OnExhausted, Refusal, Request, Used},
     outcome::{EndReason, WaitsFor},
     state::Settlement,
@@ -93,7 +94,9 @@ impl Charged {
             };
             match answer {
                 Ok(Answer::Granted(granted)) => return Ok(granted),
-                Ok(Answer::Done) => return Err(error("the ledger granted nothing").into()),
+                Ok(Answer::Done | Answer::Settled(_)) => {
+                    return Err(error("the ledger granted nothing").into());
+                }
                 Err(LedgerError::Refused(Refusal::Exhausted {
                     budget,
                     short,
@@ -113,8 +116,9 @@ impl Charged {
         }
     }
 
-    /// Tells what became of the reservation. Ends once the ledger has taken it.
-    pub(crate) async fn settle(self, settlement: Settlement) {
+    /// Tells what became of the reservation. Ends once the ledger has taken it: with what that brought to
+    /// its warning share.
+    pub(crate) async fn settle(self, settlement: Settlement) -> Vec<BudgetWarning> {
         let hold = self.hold.clone();
         let request = match settlement {
             Settlement::Used(used) => Request::Settle {
@@ -136,10 +140,15 @@ impl Charged {
             },
         };
         let hold = self.hold.clone();
-        if let Err(error) = self.until_answered(request).await {
-            // The session's own log keeps what was used; a ledger that is read again takes it then.
-            tracing::error!(%hold, %error, "a settlement was not taken");
-            std::future::pending::<()>().await;
+        match self.until_answered(request).await {
+            Ok(Answer::Settled(warned)) => warned.into_iter().map(BudgetWarning::from).collect(),
+            // It was taken before.
+            Ok(Answer::Done | Answer::Granted(_)) => Vec::new(),
+            Err(error) => {
+                // The session's own log keeps what was used; a ledger that is read again takes it then.
+                tracing::error!(%hold, %error, "a settlement was not taken");
+                std::future::pending().await
+            }
         }
     }
 

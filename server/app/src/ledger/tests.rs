@@ -44,7 +44,7 @@ fn call(number: u32) -> Request {
             output: 10,
             min_output: 10,
             price: None,
-            tool_calls: 0,
+            ..Ask::default()
         },
     }
 }

@@ -26,6 +26,8 @@ const ASK: Ask = Ask {
     min_output: 64,
     price: None,
     tool_calls: 0,
+    keep: None,
+    tells: false,
 };
 
 fn dimension(result: Result<Grant, Shortfall>) -> Option<Dimension> {
@@ -200,7 +202,7 @@ proptest! {
         let used = Amount { cost_micro_usd: spent_money, ..gone(spent_input, spent_output) };
         let long = above.map(|above| LongPrice { above, input: 19_000_000, output: 21_000_000 });
         let price = price.map(|(input, output)| Price { input, output, long });
-        let ask = Ask { input: ask_input, output: ask_output, min_output, price, tool_calls: 0 };
+        let ask = Ask { input: ask_input, output: ask_output, min_output, price, ..Ask::default() };
         if let Ok(Grant { reserved, .. }) = grant(&limits, &used, ask) {
             prop_assert!(reserved.output >= 1 && reserved.output <= ask_output);
             prop_assert!(input.is_none_or(|l| spent_input + reserved.input <= l));

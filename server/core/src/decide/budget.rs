@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Draft, control, recap, step};
+use super::{Draft, control, landing, recap, step};
 use crate::{
-    budget::{Amount, Bound, Dimension, Grant, LOOP_BUDGET, Price, Reservation, SESSION_BUDGET},
+    budget::{
+        Amount, Bound, Dimension, Grant, LOOP_BUDGET, Left, Price, Reservation, SESSION_BUDGET,
+    },
     context::RecapFallback,
     event::{
         BudgetOverrun, BudgetReserved, BudgetSettled, BudgetWarning, LoopPaused, LoopResumed,
@@ -16,14 +18,18 @@ use crate::{
     usage::Usage,
 };
 
+/// What named budgets say of a call that they cover.
+pub(super) struct Said {
+    /// The output cap that they allow, tokens.
+    pub(super) cap: u64,
+    /// Tool calls of the reply that they let through, where they limit them.
+    pub(super) tool_calls: Option<u64>,
+    /// What they have left.
+    pub(super) left: Arc<[Left]>,
+}
+
 /// Named budgets said yes: the call may start, if the loop's own budget still covers it.
-pub(super) fn granted(
-    draft: &mut Draft,
-    call: CallId,
-    attempt: Attempt,
-    cap: u64,
-    tool_calls: Option<u64>,
-) {
+pub(super) fn granted(draft: &mut Draft, call: CallId, attempt: Attempt, said: Said) {
     if !is_reserving(draft, call, attempt) {
         return;
     }
@@ -40,12 +46,15 @@ pub(super) fn granted(
     match draft.state.own_grant() {
         Err(reason) => control::exhausted(draft, reason),
         Ok(own) => {
+            let tool_calls = said.tool_calls;
             let mut granted = Grant { tool_calls, ..own };
-            if cap < own.reserved.output {
-                granted.reserved.output = cap;
+            if said.cap < own.reserved.output {
+                granted.reserved.output = said.cap;
                 granted.bound = Bound::NamedBudget;
             }
-            step::license(draft, call, attempt, granted);
+            let told = draft.state.limits.tell_budget;
+            let left = if told { said.left } else { Arc::default() };
+            step::license(draft, call, attempt, granted, left);
         }
     }
 }
@@ -68,23 +77,34 @@ pub(super) fn waits(draft: &mut Draft, call: CallId, attempt: Attempt, waits_for
     }
 }
 
-/// Named budgets said no.
+/// Named budgets said no: the loop comes down by one last call, for which they were made to keep
+/// something, or at once.
 pub(super) fn refused(draft: &mut Draft, call: CallId, attempt: Attempt, reason: EndReason) {
     if !is_reserving(draft, call, attempt) {
         return;
     }
     match recap::open(draft) {
         Some(ask) => recap::give_up(draft, ask, RecapFallback::Budget),
+        None if matches!(reason, EndReason::BudgetExceeded { .. }) => landing::land(draft, reason),
         None => step::end(draft, reason),
     }
 }
 
-/// Named budgets took settlements: each is written down once.
-pub(super) fn taken(draft: &mut Draft, first: (CallId, Attempt), more: Vec<(CallId, Attempt)>) {
+/// Named budgets took settlements: each is written down once, and what they brought to its warning
+/// share with them.
+pub(super) fn taken(
+    draft: &mut Draft,
+    first: (CallId, Attempt),
+    more: Vec<(CallId, Attempt)>,
+    warnings: Vec<BudgetWarning>,
+) {
     for (call, attempt) in [first].into_iter().chain(more) {
         if draft.state.settling.contains_key(&(call, attempt)) {
             draft.emit(SettlementAcknowledged { call, attempt });
         }
+    }
+    if !draft.events.is_empty() {
+        warnings.into_iter().for_each(|warning| draft.emit(warning));
     }
 }
 
@@ -271,6 +291,7 @@ pub(super) fn reserve_running(draft: &mut Draft) {
             attempt,
             reserved,
             tool_calls: None,
+            left: Arc::default(),
         });
     }
 }

@@ -183,6 +183,7 @@ fn license(
             attempt,
             reserved,
             tool_calls: None,
+            left: Arc::default(),
         });
     }
     let steps = draft

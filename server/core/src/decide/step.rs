@@ -1,8 +1,10 @@
 //! One step: the limits in order, then the model call; and the one place where a loop ends.
 
+use std::sync::Arc;
+
 use super::{Draft, budget, cancel, context, control, landing, message};
 use crate::{
-    budget::{Bound, Dimension, Grant, LOOP_BUDGET},
+    budget::{Bound, Dimension, Grant, LOOP_BUDGET, Left},
     event::{BudgetReserved, LoopEnded, ModelCallReserving, ModelCallStarted},
     ids::{Attempt, CallId},
     ledger::OnExhausted,
@@ -79,12 +81,19 @@ pub(super) fn start_call(draft: &mut Draft, call: CallId, attempt: Attempt) {
                 recap: None,
             });
         }
-        Ok(granted) => license(draft, call, attempt, granted),
+        Ok(granted) => license(draft, call, attempt, granted, Arc::default()),
     }
 }
 
-/// Writes the licence of a model call whose tokens are granted.
-pub(super) fn license(draft: &mut Draft, call: CallId, attempt: Attempt, granted: Grant) {
+/// Writes the licence of a model call whose tokens are granted; `left`: what its model is told that shared
+/// budgets have left.
+pub(super) fn license(
+    draft: &mut Draft,
+    call: CallId,
+    attempt: Attempt,
+    granted: Grant,
+    left: Arc<[Left]>,
+) {
     let own = draft.state.limits.are_budgeted();
     let limited = own || !draft.state.agent.budgets.is_empty();
     if limited {
@@ -93,6 +102,7 @@ pub(super) fn license(draft: &mut Draft, call: CallId, attempt: Attempt, granted
             attempt,
             reserved: granted.reserved,
             tool_calls: granted.tool_calls,
+            left,
         });
     }
     let active = draft.state.active.as_ref();

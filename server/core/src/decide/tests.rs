@@ -21,6 +21,7 @@ mod money;
 mod pause;
 mod progress;
 mod recap;
+mod refused;
 mod resume;
 mod shared;
 mod steps;

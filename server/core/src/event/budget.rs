@@ -1,12 +1,25 @@
 //! What is set aside for model calls, and what they used.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    budget::{Dimension, Reservation},
+    budget::{Dimension, Left, Reservation},
     ids::{Attempt, CallId},
     usage::Usage,
 };
+
+impl From<crate::ledger::BudgetWarning> for BudgetWarning {
+    fn from(of: crate::ledger::BudgetWarning) -> Self {
+        Self {
+            budget: of.name.to_string(),
+            dimension: of.dimension,
+            limit: of.limit,
+            used: of.used,
+        }
+    }
+}
 
 facts! {
     /// See [`super::Event::BudgetReserved`].
@@ -20,6 +33,10 @@ facts! {
         /// Tool calls of its reply that shared budgets let through; absent where they limit none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub tool_calls: Option<u64>,
+        /// What shared budgets had left for the call, the tightest of each dimension that they limit;
+        /// empty where its model is not told.
+        #[serde(default, skip_serializing_if = "<[Left]>::is_empty")]
+        pub left: Arc<[Left]>,
     }
     /// See [`super::Event::BudgetSettled`].
     BudgetSettled {

@@ -44,6 +44,6 @@ pub(super) fn charge(
         }
         .into(),
     );
-    events.extend(settled(ledger, at, (id, &hold), *used, false));
+    events.extend(settled(ledger, at, (id, &hold), *used, false).0);
     events
 }

@@ -6,10 +6,12 @@ use super::{
     Answer, BudgetCreated, BudgetDeleted, BudgetOverrun, BudgetPeriodStarted, BudgetReleased,
     BudgetReserved, BudgetSettled, BudgetWarning, Granted, Hold, HoldId, Ledger, LedgerEvent,
     LimitsUpdated, MAX_BUDGETS, MAX_DEPTH, MAX_HOLDS, NAMESPACE_BUDGET, Name, OnExhausted, Refusal,
-    Request, Terms, Used, charge::charge,
+    Request, Terms, Used,
+    charge::charge,
+    share::{said_left, share_of_tools},
 };
 use crate::{
-    budget::{Amount, Ask, Dimension, Grant, Shortfall, covers, grant},
+    budget::{Amount, Ask, Dimension, Grant, Left, Shortfall, covers, grant},
     ids::Timestamp,
 };
 
@@ -130,7 +132,10 @@ fn reserve_call(
     if let Some(known) = known(ledger, hold)? {
         // Made for a shorter prompt, it would not cover this one.
         return match ask.input <= known.amount.input {
-            true => Ok((Vec::new(), granted(known))),
+            true => {
+                let left = said_left(ledger, at, &known.budgets, &known.amount, ask);
+                Ok((Vec::new(), granted(known, left)))
+            }
             false => Err(Refusal::Reused(hold.clone())),
         };
     }
@@ -139,7 +144,13 @@ fn reserve_call(
     let mut tool_calls = None;
     for name in chain.iter() {
         let budget = &ledger.budgets[name];
-        let ask = Ask { output: cap, ..ask };
+        // A loop that waits for a budget makes no last call of it.
+        let ends = budget.terms.on_exhausted == OnExhausted::End;
+        let ask = Ask {
+            output: cap,
+            keep: ask.keep.filter(|_| ends),
+            ..ask
+        };
         let used = budget.used_at(at);
         let Grant { reserved, .. } = grant(&budget.terms.limits, &used, ask)
             .map_err(|short| exhausted(ledger, name, short))?;
@@ -158,27 +169,15 @@ fn reserve_call(
         tool_calls: tool_calls.unwrap_or(0),
         wall_ms: 0,
     };
-    let hold = (hold, tool_calls.is_some());
-    set_aside(ledger, at, hold, chain, amount, None)
-}
-
-/// How many tool calls a budget lets through of one reply: an eighth of what is left, so that loops that
-/// run together get some each; `None` where it limits none. A budget that loops wait for has at least
-/// one left; of another one none may be left, and a reply without tools is still paid for.
-fn share_of_tools(terms: &Terms, used: &Amount, ask: Ask) -> Result<Option<u64>, Shortfall> {
-    let Some(limit) = terms.limits.tool_calls.filter(|_| ask.tool_calls > 0) else {
-        return Ok(None);
+    let made = Hold {
+        budgets: chain,
+        amount,
+        at,
+        expires_at: None,
+        capped: tool_calls.is_some(),
     };
-    let left = limit.saturating_sub(used.tool_calls);
-    if left == 0 && terms.on_exhausted == OnExhausted::Pause {
-        return Err(Shortfall {
-            dimension: Dimension::ToolCalls,
-            limit,
-            used: used.tool_calls,
-            requested: 1,
-        });
-    }
-    Ok(Some(left.div_ceil(8).min(ask.tool_calls)))
+    let left = said_left(ledger, at, &made.budgets, &Amount::default(), ask);
+    set_aside(ledger, hold, made, left)
 }
 
 fn reserve(
@@ -193,7 +192,7 @@ fn reserve(
     if let Some(known) = known(ledger, hold)? {
         let same = known.amount == *amount && known.budgets == chain;
         return if same {
-            Ok((Vec::new(), granted(known)))
+            Ok((Vec::new(), granted(known, Vec::new())))
         } else {
             Err(Refusal::Reused(hold.clone()))
         };
@@ -203,34 +202,30 @@ fn reserve(
         covers(&budget.terms.limits, &budget.used_at(at), amount)
             .map_err(|short| exhausted(ledger, name, short))?;
     }
-    set_aside(ledger, at, (hold, false), chain, *amount, Some(expires_at))
+    let made = Hold {
+        budgets: chain,
+        amount: *amount,
+        at,
+        expires_at: Some(expires_at),
+        capped: false,
+    };
+    set_aside(ledger, hold, made, Vec::new())
 }
 
-fn set_aside(
-    ledger: &Ledger,
-    at: Timestamp,
-    (hold, capped): (&HoldId, bool),
-    budgets: Arc<[Name]>,
-    amount: Amount,
-    expires_at: Option<Timestamp>,
-) -> Decided {
+fn set_aside(ledger: &Ledger, hold: &HoldId, made: Hold, left: Vec<Left>) -> Decided {
     if ledger.holds.len() >= MAX_HOLDS {
         return Err(Refusal::TooManyHolds);
     }
-    let mut events = turn_periods(ledger, at, &budgets);
-    let answer = Answer::Granted(Granted {
-        budgets: Arc::clone(&budgets),
-        amount,
-        tool_calls: capped.then_some(amount.tool_calls),
-    });
+    let mut events = turn_periods(ledger, made.at, &made.budgets);
+    let answer = granted(&made, left);
     events.push(
         BudgetReserved {
             hold: hold.clone(),
-            budgets,
-            amount,
-            at,
-            expires_at,
-            capped,
+            budgets: made.budgets,
+            amount: made.amount,
+            at: made.at,
+            expires_at: made.expires_at,
+            capped: made.capped,
         }
         .into(),
     );
@@ -248,18 +243,19 @@ fn settle(ledger: &Ledger, at: Timestamp, id: &HoldId, used: Used) -> Decided {
     };
     let mut events = turn_periods(ledger, at, &hold.budgets);
     let estimated = !matches!(used, Used::Reported(_));
-    events.extend(settled(ledger, at, (id, hold), amount, estimated));
-    done(events)
+    let (more, warned) = settled(ledger, at, (id, hold), amount, estimated);
+    events.extend(more);
+    Ok((events, Answer::Settled(warned)))
 }
 
-/// What an amount that replaces a reservation comes to.
+/// What an amount that replaces a reservation comes to, and the warnings among it.
 pub(super) fn settled(
     ledger: &Ledger,
     at: Timestamp,
     (id, hold): (&HoldId, &Hold),
     amount: Amount,
     estimated: bool,
-) -> Vec<LedgerEvent> {
+) -> (Vec<LedgerEvent>, Vec<BudgetWarning>) {
     let mut events = overruns(ledger, at, (id, hold), &amount);
     events.push(
         BudgetSettled {
@@ -270,10 +266,10 @@ pub(super) fn settled(
         }
         .into(),
     );
-    for name in hold.budgets.iter() {
-        events.extend(warnings(ledger, at, name, &amount));
-    }
-    events
+    let near = |name| warnings(ledger, at, name, &amount);
+    let warned: Vec<BudgetWarning> = hold.budgets.iter().flat_map(near).collect();
+    events.extend(warned.iter().cloned().map(LedgerEvent::from));
+    (events, warned)
 }
 
 fn release(ledger: &Ledger, id: &HoldId) -> Decided {
@@ -369,7 +365,7 @@ fn overruns(
 }
 
 /// The dimensions of a budget that pass their warning share with `amount` settled.
-fn warnings(ledger: &Ledger, at: Timestamp, name: &Name, amount: &Amount) -> Vec<LedgerEvent> {
+fn warnings(ledger: &Ledger, at: Timestamp, name: &Name, amount: &Amount) -> Vec<BudgetWarning> {
     let Some(budget) = ledger.budgets.get(name) else {
         return Vec::new();
     };
@@ -381,14 +377,11 @@ fn warnings(ledger: &Ledger, at: Timestamp, name: &Name, amount: &Amount) -> Vec
         let used = settled.of(dimension);
         let told = !is_new && budget.warned.contains(&dimension);
         let share = u128::from(limit) * u128::from(budget.terms.warn_permille);
-        (!told && u128::from(used) * 1_000 >= share).then(|| {
-            BudgetWarning {
-                name: Arc::clone(name),
-                dimension,
-                limit,
-                used,
-            }
-            .into()
+        (!told && u128::from(used) * 1_000 >= share).then(|| BudgetWarning {
+            name: Arc::clone(name),
+            dimension,
+            limit,
+            used,
         })
     };
     Dimension::ALL.into_iter().filter_map(passed).collect()
@@ -470,11 +463,12 @@ fn exhausted(ledger: &Ledger, name: &Name, short: Shortfall) -> Refusal {
     }
 }
 
-fn granted(hold: &Hold) -> Answer {
+fn granted(hold: &Hold, left: Vec<Left>) -> Answer {
     Answer::Granted(Granted {
         budgets: Arc::clone(&hold.budgets),
         amount: hold.amount,
         tool_calls: hold.capped.then_some(hold.amount.tool_calls),
+        left,
     })
 }
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{HoldId, MAX_BUDGETS, MAX_DEPTH, MAX_HOLDS, Name, OnExhausted, Terms};
+use super::{BudgetWarning, HoldId, MAX_BUDGETS, MAX_DEPTH, MAX_HOLDS, Name, OnExhausted, Terms};
 use crate::{
-    budget::{Amount, Ask, Beside, Shortfall},
+    budget::{Amount, Ask, Beside, Left, Shortfall},
     ids::Timestamp,
 };
 
@@ -93,12 +93,14 @@ pub enum Used {
 }
 
 /// A request's answer, to be given once its events are durable.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// It is so.
     Done,
     /// So much is set aside.
     Granted(Granted),
+    /// It was settled, and brought these budgets to their warning share.
+    Settled(Vec<BudgetWarning>),
 }
 
 /// What was set aside for a reservation.
@@ -110,6 +112,9 @@ pub struct Granted {
     pub amount: Amount,
     /// Tool calls that are let through; `None` where no budget limits them.
     pub tool_calls: Option<u64>,
+    /// What was left for it, the tightest of each dimension that a budget limits; empty where that was
+    /// not asked.
+    pub left: Vec<Left>,
 }
 
 /// Why a request is refused.

@@ -7,6 +7,7 @@ use crate::{agent::BudgetLimits, budget::Ask};
 
 mod carried;
 mod histories;
+mod kept;
 mod tools;
 
 const NOON: Timestamp = Timestamp(20_779 * 86_400_000 + 43_200_000);
@@ -59,7 +60,7 @@ fn call(number: u32, budgets: &[&str], input: u64, output: u64) -> Request {
             output,
             min_output: 10,
             price: None,
-            tool_calls: 0,
+            ..Ask::default()
         },
     }
 }
@@ -169,11 +170,8 @@ fn a_repeat_gets_the_first_answer_and_takes_nothing() {
     let again = carry_out(&mut ledger, NOON, &call(1, &["b"], 100, 4_096));
     assert_eq!(output_of(again), Some(900));
     assert_eq!(ledger, before);
-    for _ in 0..2 {
-        assert_eq!(
-            carry_out(&mut ledger, NOON, &settle(1, 80, 20)),
-            Ok(Answer::Done)
-        );
+    for answer in [Answer::Settled(Vec::new()), Answer::Done] {
+        assert_eq!(carry_out(&mut ledger, NOON, &settle(1, 80, 20)), Ok(answer));
         assert_eq!(ledger.budgets["b"].used_at(NOON), tokens(80, 20));
     }
     let zombie = carry_out(&mut ledger, NOON, &call(1, &["b"], 100, 4_096));
@@ -421,7 +419,7 @@ fn a_session_that_took_the_id_of_another_reserves_for_itself() {
             output: 10,
             min_output: 10,
             price: None,
-            tool_calls: 0,
+            ..Ask::default()
         },
     };
     let mut ledger = after(&[
@@ -446,7 +444,7 @@ fn what_a_session_that_is_gone_had_set_aside_counts_as_used() {
                 output: 64,
                 min_output: 10,
                 price: None,
-                tool_calls: 0,
+                ..Ask::default()
             },
         },
     ]);

@@ -1,11 +1,12 @@
-//! What a model is told of its budget: what is left of it when the call starts.
+//! What a model is told of its budget: what is left of it when the call starts, of the loop's own and
+//! of those that it shares, whichever is tighter.
 //!
 //! It stands behind all that was said and in no log: it follows from the state at the licence of
-//! the call, so that a replay says the same, and what was said before it stays what a provider has
-//! cached.
+//! the call, where shared budgets said what they have left, so that a replay says the same, and what
+//! was said before it stays what a provider has cached.
 
 use crate::{
-    budget::{Amount, Dimension, MARGIN_PER_MESSAGE},
+    budget::{Amount, Dimension, Left, MARGIN_PER_MESSAGE},
     state::State,
 };
 
@@ -22,12 +23,17 @@ pub(super) fn note(state: &State) -> Option<String> {
     let budget = &state.limits.budget;
     let left = Dimension::ALL.into_iter().filter_map(|dimension| {
         let words = words(dimension)?;
-        let limit = budget.of(dimension)?;
-        let left = limit.saturating_sub(gone.of(dimension));
+        let own = Left::of(budget, dimension, &gone);
+        let shared = active.shared_left.iter().copied();
+        let known = own
+            .into_iter()
+            .chain(shared.filter(|left| left.dimension == dimension));
+        let Left { left, limit, .. } = known.reduce(Left::tighter)?;
         Some(format!("{left} of {limit} {words}"))
     });
     let left: Vec<String> = left.collect();
-    Some(format!("[Left of your budget: {}.]", left.join(", ")))
+    let left = left.join(", ");
+    (!left.is_empty()).then(|| format!("[Left of your budget: {left}.]"))
 }
 
 /// The most tokens that a note takes.
@@ -41,7 +47,8 @@ pub(super) fn bound(state: &State) -> u64 {
 
 fn is_told(state: &State) -> bool {
     let limited = |dimension| words(dimension).and(state.limits.budget.of(dimension));
-    state.limits.tell_budget && Dimension::ALL.into_iter().any(|d| limited(d).is_some())
+    let own = Dimension::ALL.into_iter().any(|d| limited(d).is_some());
+    state.limits.tell_budget && (own || !state.agent.budgets.is_empty())
 }
 
 /// A dimension as a model reads it; `None` for wall time, which the state cannot tell.

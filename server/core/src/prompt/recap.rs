@@ -28,9 +28,9 @@ impl State {
     #[must_use]
     pub fn recap_grant(&self, ask: RecapAsk) -> Option<Reservation> {
         let totals = self.active.as_ref().map(|active| active.totals);
-        let gone = Amount::from(&totals.unwrap_or_default()).plus(&self.held_back());
+        let gone = Amount::from(&totals.unwrap_or_default());
         let limits = &self.limits.budget;
-        let asked = self.recap_budget(ask);
+        let asked = self.keeping(self.recap_budget(ask));
         let reserved = grant(limits, &gone, asked).ok()?.reserved;
         let cost = asked
             .price
@@ -42,7 +42,7 @@ impl State {
             model_calls: 1,
             ..Amount::default()
         };
-        grant(limits, &gone.plus(&recap), self.ask()).ok()?;
+        grant(limits, &gone.plus(&recap), self.keeping(self.ask())).ok()?;
         let (session, gone) = (&self.limits.session_budget, Amount::from(&self.totals));
         covers(session, &gone, &recap).ok()?;
         grant(session, &gone.plus(&recap), self.ask()).ok()?;
@@ -59,7 +59,7 @@ impl State {
             output,
             min_output: output,
             price: self.recap_price(),
-            tool_calls: 0,
+            ..Ask::default()
         }
     }
 

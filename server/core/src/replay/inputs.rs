@@ -5,13 +5,16 @@
     reason = "each search is for one kind among all"
 )]
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     agent::LimitsChange,
     budget::{Dimension, Shortfall},
     entry::{Cause, Entry},
-    event::{Event, MessageAdded, RejectReason, ToolCallCompleted, ToolCallResultLate},
+    event::{
+        BudgetWarning, Event, MessageAdded, Nudge, RejectReason, ToolCallCompleted,
+        ToolCallResultLate,
+    },
     input::{AdoptOrigin, Command, Create, Instances, SendMessage, StartLoop, What},
     outcome::{
         AbandonReason, EndReason, LookupAnswer, ModelFailure, ModelReply, ToolFailure,
@@ -112,6 +115,7 @@ fn budget_what(entry: &Entry) -> Option<What> {
             attempt,
             max_output_tokens,
             tool_calls,
+            left: find!(entry, BudgetReserved).map_or_else(Arc::default, |e| e.left.clone()),
         },
         &Cause::BudgetWaits { call, attempt } => What::BudgetWaits {
             call,
@@ -126,7 +130,7 @@ fn budget_what(entry: &Entry) -> Option<What> {
                 Some(_) => EndReason::Error {
                     message: String::new(),
                 },
-                None => find!(entry, LoopEnded)?.reason.clone(),
+                None => refused_for(entry)?,
             };
             What::BudgetRefused {
                 call,
@@ -142,9 +146,32 @@ fn budget_what(entry: &Entry) -> Option<What> {
             call: *call,
             attempt: *attempt,
             more: more.clone(),
+            warnings: warnings(entry),
         },
         _ => return None,
     })
+}
+
+/// Why a budget refused: its loop makes a last call for that reason, or ends.
+fn refused_for(entry: &Entry) -> Option<EndReason> {
+    let concludes = find(entry, |event| match event {
+        Event::MessageAdded(MessageAdded {
+            nudge: Some(Nudge::Conclude(reason)),
+            ..
+        }) => Some(reason),
+        _ => None,
+    });
+    let ends = || find!(entry, LoopEnded).map(|e| &e.reason);
+    concludes.or_else(ends).cloned()
+}
+
+/// What settlements brought to the warning share of shared budgets.
+fn warnings(entry: &Entry) -> Vec<BudgetWarning> {
+    let warning = |event: &Event| match event {
+        Event::BudgetWarning(e) => Some(e.clone()),
+        _ => None,
+    };
+    entry.events.iter().filter_map(warning).collect()
 }
 
 /// What a budget said of a recap, which goes on without it whatever that was.

@@ -74,12 +74,14 @@ fn inputs_that_their_cause_tells_need_no_event() {
             call,
             attempt,
             more: vec![(CallId(9), 2)],
+            warnings: Vec::new(),
         },
         What::BudgetGranted {
             call,
             attempt,
             max_output_tokens: 9,
             tool_calls: Some(3),
+            left: Arc::default(),
         },
         What::TimerFired(TimerWhy::RetryTool(call)),
         What::LookedUp {

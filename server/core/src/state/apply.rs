@@ -41,6 +41,7 @@ impl State {
                 if let Some(active) = &mut self.active {
                     active.reserved = Some(e.reserved);
                     active.tools_granted = e.tool_calls;
+                    active.shared_left = Arc::clone(&e.left);
                 }
             }
             Event::ContextCompacted(e) => self.compacted(e),
@@ -193,6 +194,7 @@ impl State {
             wrapped_up: false,
             landing: None,
             tools_granted: None,
+            shared_left: Arc::default(),
             wall_charged_ms: 0,
             warned: Warned::default(),
             compacted_at: None,
@@ -379,6 +381,7 @@ impl State {
         };
         let was_made = active.reserved.take().is_some();
         active.tools_granted = None;
+        active.shared_left = Arc::default();
         active.wall_charged_ms = active.wall_charged_ms.saturating_add(e.wall_ms);
         let beside = Beside {
             tool_calls: e.tool_calls,

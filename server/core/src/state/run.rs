@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     agent::EffectClass,
-    budget::{Bound, Reservation, Warned},
+    budget::{Bound, Left, Reservation, Warned},
     context::RecapAsk,
     event::{ApprovalReason, Nudge},
     ids::{Attempt, CallId, LoopId, Timestamp},
@@ -66,6 +66,8 @@ pub struct LoopRun {
     /// Tool calls of the running model call's reply that shared budgets let through, where they limit
     /// them.
     pub tools_granted: Option<u64>,
+    /// What shared budgets had left for the running model call, where its model is told.
+    pub shared_left: Arc<[Left]>,
     /// Its time that shared budgets were charged with, milliseconds.
     pub wall_charged_ms: u64,
     /// Dimensions of its own budget that were warned of.

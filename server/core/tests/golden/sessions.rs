@@ -218,12 +218,14 @@ fn named_budget() -> Vec<Line> {
         attempt,
         max_output_tokens: 100,
         tool_calls: None,
+        left: std::sync::Arc::default(),
     });
     script.attach();
     script.go(What::BudgetSettled {
         call,
         attempt,
         more: Vec::new(),
+        warnings: Vec::new(),
     });
     let (call, attempt) = script.model();
     script.go(What::BudgetGranted {
@@ -231,12 +233,14 @@ fn named_budget() -> Vec<Line> {
         attempt,
         max_output_tokens: 100,
         tool_calls: Some(1),
+        left: std::sync::Arc::default(),
     });
     script.reply(vec![text("Yes.")], StopReason::EndTurn, tokens(2_000, 1));
     script.go(What::BudgetSettled {
         call,
         attempt,
         more: Vec::new(),
+        warnings: Vec::new(),
     });
     script.lines
 }

@@ -9,7 +9,7 @@ use loopwright_core::{
         ToolSpec, UnknownPolicy,
     },
     budget::Dimension,
-    event::UnknownResolution,
+    event::{BudgetWarning, UnknownResolution},
     ids::{Attempt, CallId, LoopId},
     input::{AdoptOrigin, Command, Create, Mode, SendMessage, StartLoop, TimerWhy},
     ledger::OnExhausted,
@@ -328,14 +328,26 @@ impl Roll {
                 attempt,
                 max_output_tokens: self.number,
                 tool_calls: self.number.is_multiple_of(3).then_some(self.number % 5),
+                left: Arc::default(),
             },
             EffectKey::Settle { call, attempt } => What::BudgetSettled {
                 call,
                 attempt,
                 more: Vec::new(),
+                warnings: self.warnings(),
             },
             EffectKey::Timer { why, .. } => What::TimerFired(why),
         }
+    }
+
+    fn warnings(&self) -> Vec<BudgetWarning> {
+        let warning = BudgetWarning {
+            budget: self.text.clone(),
+            dimension: Dimension::TotalTokens,
+            limit: self.number,
+            used: self.number,
+        };
+        vec![warning; usize::from(self.pick % 2)]
     }
 
     fn reply(&self) -> ModelReply {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use loopwright_core::{
-    budget::{Ask, Dimension, Shortfall},
+    budget::{Ask, Dimension, Left, Shortfall},
+    event::BudgetWarning,
     ids::{Attempt, CallId},
     outcome::{EndReason, WaitsFor},
     usage::Usage,
@@ -16,6 +17,7 @@ pub(crate) struct Ledger {
     limit: u64,
     used: u64,
     slots: BTreeMap<(CallId, Attempt), Slot>,
+    warned: bool,
     /// Set where a provider counts more than was reserved: settlements may then pass it.
     pub(crate) overcounted: bool,
 }
@@ -31,8 +33,33 @@ impl Ledger {
             limit,
             used: 0,
             slots: BTreeMap::new(),
+            warned: false,
             overcounted: false,
         }
+    }
+
+    /// What every loop of it may have at most.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Tokens that are neither used nor held.
+    pub(crate) fn free(&self) -> u64 {
+        self.limit.saturating_sub(self.used + self.held())
+    }
+
+    /// What is left, where a call asks to be told, beside what it has been granted already.
+    pub(crate) fn left(&self, key: (CallId, Attempt), ask: Ask) -> Vec<Left> {
+        let own = match self.slots.get(&key) {
+            Some(Slot::Reserved { input, cap }) => input + cap,
+            Some(Slot::Settled) | None => 0,
+        };
+        let left = Left {
+            dimension: Dimension::TotalTokens,
+            left: self.free() + own,
+            limit: self.limit,
+        };
+        vec![left; usize::from(ask.tells)]
     }
 
     /// Reserves, or repeats the grant that this key has had. What was settled is not granted again.
@@ -43,7 +70,8 @@ impl Ledger {
             min_output,
             ..
         } = ask;
-        let left = self.limit.saturating_sub(self.used + self.held());
+        let keep = ask.keep.map_or(0, |keep| keep.tokens.min(self.limit / 2));
+        let left = self.free().saturating_sub(keep);
         let refusal = EndReason::BudgetExceeded {
             budget: "team".to_owned(),
             dimension: Dimension::TotalTokens,
@@ -89,20 +117,21 @@ impl Ledger {
             requested,
         };
         self.limit += 2 * requested + 100;
+        self.warned = false;
         WaitsFor::Budget {
             budget: "team".to_owned(),
             short,
         }
     }
 
-    /// Settles, once; a settlement that comes again changes nothing.
+    /// Settles, once, and warns; a settlement that comes again changes nothing.
     pub(crate) fn settle(
         &mut self,
         key: (CallId, Attempt),
         usage: &Usage,
-    ) -> Result<(), Violation> {
+    ) -> Result<Option<BudgetWarning>, Violation> {
         let held = match self.slots.insert(key, Slot::Settled) {
-            Some(Slot::Settled) => return Ok(()),
+            Some(Slot::Settled) => return Ok(None),
             Some(Slot::Reserved { input, cap }) => input + cap,
             None => 0,
         };
@@ -115,7 +144,14 @@ impl Ledger {
             let detail = format!("{} used of {}", self.used, self.limit);
             return Err(Violation::new("ledger", detail));
         }
-        Ok(())
+        let near = self.used * 5 >= self.limit * 4 && !self.warned;
+        self.warned |= near;
+        Ok(near.then(|| BudgetWarning {
+            budget: "team".to_owned(),
+            dimension: Dimension::TotalTokens,
+            limit: self.limit,
+            used: self.used,
+        }))
     }
 
     /// Tokens held for calls that have not been settled.

@@ -205,6 +205,8 @@ fn every_timer_is_due(state: &mut State) {
 
 fn tamper_input(mutant: Mutant, state: &State, what: &mut What) {
     match (mutant, what) {
+        (Mutant::SharedWarningDropped, What::BudgetSettled { warnings, .. }) => warnings.clear(),
+        (Mutant::SharedLeftNotTold, What::BudgetGranted { left, .. }) => *left = Arc::default(),
         (Mutant::StaleAttemptAccepted, what) => take_for_current(state, what),
         (Mutant::DuplicateRequestExecutedTwice, What::SendMessage(message)) => {
             message.by.request_id.clear();

@@ -74,6 +74,10 @@ pub(crate) enum Mutant {
     TimeIsUpKeepsTheCall,
     TimeAfterTheLastCallIsFree,
     RemovalIgnored,
+    SharedHoldBackSpent,
+    RefusalEndsAtOnce,
+    SharedWarningDropped,
+    SharedLeftNotTold,
     // What is folded.
     SteerJoinsTwice,
     MessageLostOnCancel,
@@ -100,7 +104,7 @@ pub(crate) enum Mutant {
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Self; 90] = [
+    pub(crate) const ALL: [Self; 94] = [
         Self::FenceOff,
         Self::ActBeforeCommit,
         Self::LostAckAppendedAgain,
@@ -191,5 +195,9 @@ impl Mutant {
         Self::TimeRunsWhilePaused,
         Self::RemovedLimitHolds,
         Self::WallTimeForgotten,
+        Self::SharedHoldBackSpent,
+        Self::RefusalEndsAtOnce,
+        Self::SharedWarningDropped,
+        Self::SharedLeftNotTold,
     ];
 }

@@ -14,9 +14,12 @@ mod landing;
 mod people;
 mod recap;
 mod rest;
+mod shared;
 mod talk;
 mod tally;
 mod time;
+
+pub(crate) use shared::Said;
 
 /// A promise that was broken.
 #[derive(Clone, Debug)]
@@ -57,6 +60,7 @@ pub(crate) struct Oracle {
     people: people::People,
     recaps: recap::Recaps,
     rest: rest::Rest,
+    shared: shared::Shared,
     tally: tally::Tally,
     talk: talk::Talk,
     time: time::Time,
@@ -81,6 +85,7 @@ impl Oracle {
             self.talk.event(entry, event)?;
             self.landing.event(event, after)?;
             self.time.event(at, entry, event, after)?;
+            self.shared.event(entry, event, after)?;
         }
         self.recaps.entry(entry, after)?;
         self.tally.settles_up(after, self.calls.model_runs())?;
@@ -107,6 +112,11 @@ impl Oracle {
     /// What the running model call has set aside for its prompt, where a budget asks for it.
     pub(crate) fn held_input(&self) -> Option<u64> {
         self.tally.held_input()
+    }
+
+    /// Tokens that a named budget of this limit must keep when the loop's next call is granted.
+    pub(crate) fn keeps(&self, limits: &Limits, limit: u64) -> u64 {
+        self.shared.keeps(limits, limit)
     }
 
     /// Judges the whole, once nothing happens any more.

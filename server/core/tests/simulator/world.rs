@@ -324,8 +324,7 @@ impl World {
                 Ok(())
             }
             Happening::Reserve(ticket, call, attempt, ask) => {
-                self.reserve(ticket, call, attempt, ask);
-                Ok(())
+                self.reserve(ticket, call, attempt, ask)
             }
             Happening::Settle(ticket, call, attempt) => self.settle(ticket, call, attempt),
             Happening::Stray(what) => self.stray(what),

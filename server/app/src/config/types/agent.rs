@@ -87,13 +87,14 @@ pub struct BudgetConfig {
     /// No model call is made when less than this many output tokens are left.
     #[schemars(extend("x-min" = 1, "x-max" = 1_000_000))]
     pub min_output_tokens: u64,
-    /// Tokens of the loop's own limits that are held back, of each limit at most half: when no
-    /// further step is covered, one last call is made out of them, without tools, to conclude. 0 =
-    /// nothing is held back, and no such call is made.
+    /// Tokens of the loop's own limits, and of shared budgets that end loops, that are held back, of
+    /// each limit at most half: when no further step is covered, one last call is made out of them,
+    /// without tools, to conclude. 0 = nothing is held back, and no such call is made.
     #[schemars(extend("x-min" = 0, "x-max" = 100_000_000))]
     pub final_call_tokens: u64,
-    /// Whether the model is told with each call what is left of the loop's own limits, behind all that
-    /// was said: what comes before stays as the provider has cached it.
+    /// Whether the model is told with each call what is left of the loop's own limits, or of shared
+    /// budgets where that is less, behind all that was said: what comes before stays as the provider has
+    /// cached it.
     pub tell_model: bool,
     /// What a loop does that its budget does not cover: `end`, or `pause` until UpdateLimits raises
     /// it.

@@ -279,6 +279,7 @@ fn named_budgets_are_asked_before_the_licence() {
         call: CallId(1),
         attempt: 1,
         more: Vec::new(),
+        warnings: Vec::new(),
     };
     assert_eq!(kinds(&s.go(taken())), ["SettlementAcknowledged"]);
     assert_eq!(s.go(taken()), nothing());
@@ -373,6 +374,7 @@ fn a_change_of_tools_while_reserving_asks_again() {
         attempt: 1,
         max_output_tokens: 4_096,
         tool_calls: None,
+        left: std::sync::Arc::default(),
     };
     assert_eq!(s.go(stale), nothing());
 }

@@ -296,6 +296,7 @@ impl Session {
             attempt,
             max_output_tokens,
             tool_calls,
+            left: Arc::default(),
         })
     }
 

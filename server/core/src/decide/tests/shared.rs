@@ -145,6 +145,7 @@ fn settlements_that_were_taken_are_said_together() {
         call,
         attempt,
         more,
+        warnings: Vec::new(),
     });
     assert_eq!(
         kinds(&events),
@@ -171,6 +172,7 @@ fn a_session_claims_what_it_will_settle_and_nothing_else() {
         call,
         attempt,
         more: Vec::new(),
+        warnings: Vec::new(),
     });
     assert_eq!(claimed(&s), [hold(&s, 1, 2)]);
     let seq = usize::try_from(s.state.seq).expect("it is short");

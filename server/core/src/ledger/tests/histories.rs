@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::budget::Price;
+use crate::budget::{HoldBack, Price};
 
 /// A step of a random history: who, what, how much, and how much later.
 pub(super) type Step = (u8, u8, u64, u64, u64);
@@ -26,6 +26,12 @@ pub(super) fn request_of((what, who, input, output, _): Step) -> Request {
                     long: None,
                 }),
                 tool_calls: input % 3,
+                keep: (what % 8 < 2).then_some(HoldBack {
+                    tokens: output,
+                    max_output: input,
+                    price: None,
+                }),
+                tells: what % 2 == 0,
             },
         },
         4 => Request::Settle {

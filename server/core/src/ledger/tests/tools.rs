@@ -35,6 +35,7 @@ fn with_tools(number: u32, budget: &str) -> Request {
             min_output: 1,
             price: None,
             tool_calls: TOOL_CALLS_AT_ONCE,
+            ..Ask::default()
         },
     }
 }

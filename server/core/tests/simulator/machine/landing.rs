@@ -12,7 +12,9 @@ pub(super) fn tamper_terms(mutant: Mutant, state: &mut State, what: &What) {
         Arc::make_mut(&mut state.limits).no_progress = None;
     } else if mutant == Mutant::WrapupForgotten {
         Arc::make_mut(&mut state.limits).wrapup_steps = 0;
-    } else if mutant == Mutant::HoldBackSpent {
+    } else if mutant == Mutant::HoldBackSpent
+        || (mutant == Mutant::RefusalEndsAtOnce && matches!(what, What::BudgetRefused { .. }))
+    {
         Arc::make_mut(&mut state.limits).final_call_tokens = None;
     }
     let Some(active) = &mut state.active else {

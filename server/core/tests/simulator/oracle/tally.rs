@@ -8,7 +8,7 @@ use std::{
 use loopwright_core::{
     Event, State,
     agent::{BudgetLimits, Limits},
-    budget::{Dimension, Reservation, SESSION_BUDGET},
+    budget::{Dimension, LOOP_BUDGET, Reservation, SESSION_BUDGET},
     event::{BudgetReserved, BudgetSettled, BudgetWarning, Nudge},
     ids::{Attempt, CallId},
     ledger::OnExhausted,
@@ -285,6 +285,10 @@ impl Tally {
     }
 
     fn warned_of(&mut self, e: &BudgetWarning, limits: &Limits) -> Result<(), Violation> {
+        if ![LOOP_BUDGET, SESSION_BUDGET].contains(&&*e.budget) {
+            // Of what others use, too, the session knows nothing.
+            return Ok(());
+        }
         let of_session = e.budget == SESSION_BUDGET;
         let [own, session] = self.books(limits);
         let (_, terms, used) = if of_session { session } else { own };

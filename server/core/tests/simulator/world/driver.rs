@@ -15,7 +15,7 @@ use loopwright_core::{
 use super::{Driver, Happening, Record, World};
 use crate::simulator::{
     mutant::Mutant,
-    oracle::{Violation, check},
+    oracle::{Said, Violation, check},
     plan::Feature,
 };
 
@@ -132,7 +132,7 @@ impl World {
     /// One turn of a driver's loop.
     pub(super) fn handle(&mut self, id: usize, what: What) -> Result<Reply, Violation> {
         let asked = outcome_of(&what);
-        let late = self.is_late(id, &what);
+        let (late, said) = (self.is_late(id, &what), Said::of(&what));
         let at = self.clock_of(id);
         let input = Input {
             instances: self.instances(),
@@ -148,6 +148,7 @@ impl World {
             Ok(events) => events,
             Err(rejection) => return Ok(Reply::Rejected(rejection)),
         };
+        said.stands_in(&events)?;
         let wanted = asked.is_none_or(|k| loopwright_core::wanted(&driver.state).contains(&k));
         let told = late && matches!(events[..], [Event::ToolCallResultLate(_)]);
         let in_time = asked.is_some_and(|key| is_open_question(&driver.state, key));

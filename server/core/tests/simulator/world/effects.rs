@@ -250,13 +250,35 @@ impl World {
         self.put(after, Happening::Deliver(ticket, key, what));
     }
 
-    pub(super) fn reserve(&mut self, ticket: Ticket, call: CallId, attempt: Attempt, ask: Ask) {
-        let what = match self.ledger.reserve((call, attempt), ask) {
+    pub(super) fn reserve(
+        &mut self,
+        ticket: Ticket,
+        call: CallId,
+        attempt: Attempt,
+        mut ask: Ask,
+    ) -> Result<(), Violation> {
+        if self.machine.is(Mutant::SharedHoldBackSpent) {
+            ask.keep = None;
+        }
+        let key = (call, attempt);
+        let left = self.ledger.left(key, ask).into();
+        let keeps = self.oracle.keeps(&self.plan.limits, self.ledger.limit());
+        // What was taken back meanwhile may have been granted before the loop came to its last call.
+        let holds = self.holds(ticket, EffectKey::Reserve { call, attempt });
+        let granted = self.ledger.reserve(key, ask);
+        let spent = granted.is_ok() && self.ledger.free() < keeps;
+        check(
+            !spent || !holds || self.ledger.overcounted,
+            "shared_held_back",
+            || format!("{call} leaves {} of {keeps}", self.ledger.free()),
+        )?;
+        let what = match granted {
             Ok(max_output_tokens) => What::BudgetGranted {
                 call,
                 attempt,
                 max_output_tokens,
                 tool_calls: self.ledger.tools_of((call, attempt)),
+                left,
             },
             // This budget says to wait, and somebody raises it.
             Err(reason) if self.rng.chance(40) => What::BudgetWaits {
@@ -273,6 +295,7 @@ impl World {
         let after = self.rng.between(1, 20);
         let key = EffectKey::Reserve { call, attempt };
         self.put(after, Happening::Deliver(ticket, key, what));
+        Ok(())
     }
 
     pub(super) fn settle(
@@ -282,12 +305,14 @@ impl World {
         attempt: Attempt,
     ) -> Result<(), Violation> {
         let usage = self.settled.get(&(call, attempt)).copied();
-        self.ledger
+        let warning = self
+            .ledger
             .settle((call, attempt), &usage.unwrap_or_default())?;
         let what = What::BudgetSettled {
             call,
             attempt,
             more: Vec::new(),
+            warnings: warning.into_iter().collect(),
         };
         let key = EffectKey::Settle { call, attempt };
         self.put(1, Happening::Deliver(ticket, key, what));

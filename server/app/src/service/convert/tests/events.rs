@@ -221,6 +221,7 @@ fn budgets() -> [Event; 4] {
             attempt,
             reserved,
             tool_calls: Some(7),
+            left: std::sync::Arc::default(),
         }
         .into(),
         event::BudgetSettled {
@@ -323,6 +324,7 @@ fn what_stands_in_a_neighbour_is_told() {
         attempt: 1,
         reserved,
         tool_calls: None,
+        left: std::sync::Arc::default(),
     }
     .into();
     let begins = started(1, T0, "go");
