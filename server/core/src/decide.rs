@@ -137,36 +137,10 @@ fn outcome(draft: &mut Draft, what: What) {
             tool::failed(draft, call, attempt, failure, jitter);
         }
         What::LookedUp { call, answer } => unknown::looked_up(draft, call, answer),
-        What::BudgetGranted {
-            call,
-            attempt,
-            max_output_tokens,
-            tool_calls,
-            left,
-        } => {
-            let said = budget::Said {
-                cap: max_output_tokens,
-                tool_calls,
-                left,
-            };
-            budget::granted(draft, call, attempt, said);
-        }
-        What::BudgetWaits {
-            call,
-            attempt,
-            waits_for,
-        } => budget::waits(draft, call, attempt, waits_for),
-        What::BudgetRefused {
-            call,
-            attempt,
-            reason,
-        } => budget::refused(draft, call, attempt, reason),
-        What::BudgetSettled {
-            call,
-            attempt,
-            more,
-            warnings,
-        } => budget::taken(draft, (call, attempt), more, warnings),
+        what @ (What::BudgetGranted { .. }
+        | What::BudgetWaits { .. }
+        | What::BudgetRefused { .. }
+        | What::BudgetSettled { .. }) => budget::answered(draft, what),
         What::Create(_)
         | What::StartLoop(_)
         | What::SendMessage(_)

@@ -195,11 +195,7 @@ fn every_mutant_is_killed() {
 
 /// How often each kind of event was seen, and each reason for which a loop ends.
 fn count(outcome: &Outcome, seen: &mut BTreeMap<String, u64>) {
-    let by_refusal = |r: &&Record| {
-        let concludes = |e: &Event| matches!(e, Event::MessageAdded(e) if e.nudge.is_some());
-        matches!(r.entry.cause, Cause::BudgetRefused { .. }) && r.entry.events.iter().any(concludes)
-    };
-    let landed = outcome.records.iter().filter(by_refusal).count() as u64;
+    let landed = landed(outcome);
     if landed > 0 {
         *seen
             .entry("last call of a shared budget".to_owned())
@@ -288,6 +284,15 @@ fn of_time(event: &Event) -> Option<&'static str> {
         Event::BudgetSettled(e) => (e.attempt == 0).then_some("time after the last call"),
         _ => None,
     }
+}
+
+/// Last calls that a shared budget's refusal led to.
+fn landed(outcome: &Outcome) -> u64 {
+    let by_refusal = |r: &&Record| {
+        let concludes = |e: &Event| matches!(e, Event::MessageAdded(e) if e.nudge.is_some());
+        matches!(r.entry.cause, Cause::BudgetRefused { .. }) && r.entry.events.iter().any(concludes)
+    };
+    outcome.records.iter().filter(by_refusal).count() as u64
 }
 
 fn never(seen: &BTreeMap<String, u64>) -> Vec<&'static str> {

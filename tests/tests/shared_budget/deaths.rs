@@ -171,7 +171,7 @@ async fn dies_at(point: Point, shim: &str) -> Result<BudgetAmount> {
         "{attempts} attempts"
     );
     let settled = team.settled.context("what was used")?;
-    let told = end.totals.clone().unwrap_or_default().usage;
+    let told = end.totals.unwrap_or_default().usage;
     let told = told.context("what the session says")?;
     ensure!(
         (settled.input_tokens, settled.output_tokens) == (told.input_tokens, told.output_tokens),

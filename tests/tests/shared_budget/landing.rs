@@ -1,15 +1,20 @@
 //! A loop near the limit of a shared budget, from outside: what it is told, its last call, and the warning.
 
 use anyhow::{Result, ensure};
+use futures_util::future::try_join_all;
+use loopwright_client::Client;
 use loopwright_proto::v1::{
-    Agent, BudgetDimension, BudgetLimits, BudgetTerms, CreateBudgetRequest, Entry,
-    GetModelRequestRequest, LoopLimits, StartLoopRequest, event::Kind, loop_ended::Detail,
+    Agent, BudgetDimension, BudgetLimits, BudgetTerms, CreateBudgetRequest, EndReason, Entry,
+    GetModelRequestRequest, LoopLimits, MessageOrigin, StartLoopRequest, event::Kind,
+    loop_ended::Detail,
 };
 use loopwright_tests::{
     kit::{self, Options, Sidecar},
     mock_model::{MockModel, Recorded, Reply, Usage},
-    scene::{self, ask, end_of, kinds},
+    scene::{self, Stage, ask, end_of, kinds},
 };
+
+use super::ledger::Ledger;
 
 const NOTE: &str = "[Left of your budget: ";
 
@@ -66,6 +71,25 @@ fn warnings(entries: &[Entry]) -> Vec<(u64, u64)> {
     warnings.collect()
 }
 
+/// What the model was told is read back from the log.
+async fn reads_back(client: &Client, entries: &[Entry], sent: &[Recorded]) -> Result<()> {
+    let calls = kinds(entries).filter_map(|kind| match kind {
+        Kind::ModelCallStarted(e) => Some(e.call.clone()),
+        _ => None,
+    });
+    for (call, request) in calls.zip(sent) {
+        let asked = GetModelRequestRequest {
+            session_id: "s1".to_owned(),
+            call,
+            attempt: 1,
+        };
+        let (head, body) = client.get_model_request(asked).await?;
+        ensure!(head.exact, "{head:?}");
+        ensure!(String::from_utf8(body)? == request.text());
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shared_budget_is_told_of_warned_of_and_leaves_a_last_call() -> Result<()> {
     let mock = MockModel::start().await?;
@@ -118,25 +142,76 @@ async fn a_shared_budget_is_told_of_warned_of_and_leaves_a_last_call() -> Result
     let settled = client.get_budget("team").await?.settled;
     assert_eq!(settled.unwrap_or_default().output_tokens, 220);
 
-    // What the model was told is read back from the log.
     server.kill()?;
     server.restart()?;
     let client = scene::client(&server.url, None)?;
-    let calls = kinds(&entries).filter_map(|kind| match kind {
-        Kind::ModelCallStarted(e) => Some(e.call.clone()),
-        _ => None,
-    });
-    for (call, request) in calls.zip(&sent) {
-        let asked = GetModelRequestRequest {
-            session_id: "s1".to_owned(),
-            call,
-            attempt: 1,
-        };
-        let (head, body) = client.get_model_request(asked).await?;
-        ensure!(head.exact, "{head:?}");
-        ensure!(String::from_utf8(body)? == request.text());
-    }
+    reads_back(&client, &entries, &sent).await?;
     let all = scene::log(&client, "s1").await?;
     assert_eq!(warnings(&all).len(), 1, "once");
+    Ok(())
+}
+
+/// Steps that go on until something ends them, and an answer to whoever asks for the last one.
+const BUSY: &str = "at_end: repeat
+turns:
+- { text: still at it, usage: { input: 300, output: 20 }, tool_calls: [{ tool: none__such, arguments: {} }] }
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn loops_that_come_to_the_end_together_never_pass_it_and_some_conclude() -> Result<()> {
+    const LIMIT: u64 = 20_000;
+    let mut scene = Stage::new(&[("m", BUSY)])?
+        .set("budget.final_call_tokens", "4000")
+        .start()?;
+    let limits = BudgetLimits {
+        max_total_tokens: Some(LIMIT),
+        ..BudgetLimits::default()
+    };
+    let terms = Some(BudgetTerms {
+        limits: Some(limits),
+        ..BudgetTerms::default()
+    });
+    let name = "team".to_owned();
+    let made = CreateBudgetRequest { name, terms };
+    scene.client.create_budget(made).await?;
+    let request = || {
+        let limits = LoopLimits {
+            max_output_tokens: Some(100),
+            ..LoopLimits::default()
+        };
+        let asked = ask("m");
+        StartLoopRequest {
+            agent: asked.agent.map(|agent| Agent {
+                budgets: vec!["team".to_owned()],
+                limits: Some(limits),
+                ..agent
+            }),
+            ..asked
+        }
+    };
+    let all = try_join_all((0..6).map(|_| scene.run(request()))).await?;
+    let mut concluded = 0;
+    for entries in &all {
+        let end = end_of(entries)?;
+        ensure!(end.reason() == EndReason::BudgetExceeded, "{end:?}");
+        let nudges = kinds(entries).filter(
+            |kind| matches!(kind, Kind::MessageAdded(e) if e.origin() == MessageOrigin::Nudge),
+        );
+        let nudges = nudges.count();
+        ensure!(nudges <= 1, "{nudges} last calls");
+        concluded += nudges;
+    }
+    ensure!(concluded > 0, "no loop made a last call");
+    scene::eventually("nothing is set aside", async || {
+        Ok(scene.client.get_budget("team").await?.open_reservations == 0)
+    })
+    .await?;
+    scene.server.terminate()?;
+    let ledger = Ledger::read(scene.server.dir())?;
+    let settled = ledger.budgets.get("team").map_or(0, |team| team.settled);
+    ensure!(
+        (LIMIT / 2..=LIMIT).contains(&settled) && ledger.open().is_empty(),
+        "{settled} of {LIMIT}: {ledger:?}"
+    );
     Ok(())
 }

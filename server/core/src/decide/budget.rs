@@ -13,23 +13,62 @@ use crate::{
         SettlementAcknowledged,
     },
     ids::{Attempt, CallId},
+    input::What,
     outcome::{EndReason, WaitsFor},
     state::ModelPhase,
     usage::Usage,
 };
 
 /// What named budgets say of a call that they cover.
-pub(super) struct Said {
+struct Said {
     /// The output cap that they allow, tokens.
-    pub(super) cap: u64,
+    cap: u64,
     /// Tool calls of the reply that they let through, where they limit them.
-    pub(super) tool_calls: Option<u64>,
+    tool_calls: Option<u64>,
     /// What they have left.
-    pub(super) left: Arc<[Left]>,
+    left: Arc<[Left]>,
+}
+
+/// Named budgets answered.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the caller names the kinds")]
+pub(super) fn answered(draft: &mut Draft, what: What) {
+    match what {
+        What::BudgetGranted {
+            call,
+            attempt,
+            max_output_tokens,
+            tool_calls,
+            left,
+        } => {
+            let said = Said {
+                cap: max_output_tokens,
+                tool_calls,
+                left,
+            };
+            granted(draft, call, attempt, said);
+        }
+        What::BudgetWaits {
+            call,
+            attempt,
+            waits_for,
+        } => waits(draft, call, attempt, waits_for),
+        What::BudgetRefused {
+            call,
+            attempt,
+            reason,
+        } => refused(draft, call, attempt, reason),
+        What::BudgetSettled {
+            call,
+            attempt,
+            more,
+            warnings,
+        } => taken(draft, (call, attempt), more, warnings),
+        _ => {}
+    }
 }
 
 /// Named budgets said yes: the call may start, if the loop's own budget still covers it.
-pub(super) fn granted(draft: &mut Draft, call: CallId, attempt: Attempt, said: Said) {
+fn granted(draft: &mut Draft, call: CallId, attempt: Attempt, said: Said) {
     if !is_reserving(draft, call, attempt) {
         return;
     }
@@ -60,7 +99,7 @@ pub(super) fn granted(draft: &mut Draft, call: CallId, attempt: Attempt, said: S
 }
 
 /// Named budgets say no for now: the loop waits, and says so once.
-pub(super) fn waits(draft: &mut Draft, call: CallId, attempt: Attempt, waits_for: WaitsFor) {
+fn waits(draft: &mut Draft, call: CallId, attempt: Attempt, waits_for: WaitsFor) {
     if !is_reserving(draft, call, attempt) {
         return;
     }
@@ -79,7 +118,7 @@ pub(super) fn waits(draft: &mut Draft, call: CallId, attempt: Attempt, waits_for
 
 /// Named budgets said no: the loop comes down by one last call, for which they were made to keep
 /// something, or at once.
-pub(super) fn refused(draft: &mut Draft, call: CallId, attempt: Attempt, reason: EndReason) {
+fn refused(draft: &mut Draft, call: CallId, attempt: Attempt, reason: EndReason) {
     if !is_reserving(draft, call, attempt) {
         return;
     }
@@ -92,7 +131,7 @@ pub(super) fn refused(draft: &mut Draft, call: CallId, attempt: Attempt, reason:
 
 /// Named budgets took settlements: each is written down once, and what they brought to its warning
 /// share with them.
-pub(super) fn taken(
+fn taken(
     draft: &mut Draft,
     first: (CallId, Attempt),
     more: Vec<(CallId, Attempt)>,

@@ -88,18 +88,22 @@ impl Said {
         match self {
             Self::Nothing => Ok(()),
             Self::Left(left) => {
-                let told = events.iter().find_map(|event| match event {
-                    Event::BudgetReserved(e) => Some(&e.left),
-                    _ => None,
+                let told = events.iter().find_map(|event| {
+                    if let Event::BudgetReserved(e) = event {
+                        return Some(&e.left);
+                    }
+                    None
                 });
                 check(told.is_none_or(|told| told == left), "left_told", || {
                     format!("{left:?} is left, {told:?} is told")
                 })
             }
             Self::Warnings(warnings) => {
-                let told = events.iter().filter_map(|event| match event {
-                    Event::BudgetWarning(e) => Some(e),
-                    _ => None,
+                let told = events.iter().filter_map(|event| {
+                    if let Event::BudgetWarning(e) = event {
+                        return Some(e);
+                    }
+                    None
                 });
                 check(told.eq(warnings), "shared_warned", || {
                     format!("{warnings:?} in {events:?}")
