@@ -62,9 +62,11 @@ fn spent(s: &Session) -> u64 {
 }
 
 fn overrun(events: &[Event]) -> Option<&BudgetOverrun> {
-    events.iter().find_map(|event| match event {
-        Event::BudgetOverrun(e) => Some(e),
-        _ => None,
+    events.iter().find_map(|event| {
+        if let Event::BudgetOverrun(e) = event {
+            return Some(e);
+        }
+        None
     })
 }
 
