@@ -31,6 +31,7 @@ mod blob;
 pub mod conformance;
 pub mod disk;
 mod error;
+mod fate;
 mod jsonl;
 mod key;
 mod live;
@@ -49,6 +50,7 @@ use futures_util::stream::BoxStream;
 
 pub use blob::{BlobRef, MAX_BLOB_BYTES};
 pub use error::{AppendError, BlobError, Corruption, Failure, LogError};
+pub use fate::Fate;
 pub use jsonl::simulation;
 pub use jsonl::{
     Found, JsonlLog, JsonlOptions, OpenError, RecoveryReport, Remains, Repaired, RepairedJournal,
@@ -93,6 +95,9 @@ pub type BackStream = BoxStream<'static, Result<Arc<Record>, LogError>>;
 pub trait Log: Send + Sync + 'static {
     /// Appends one record if the stream's last seq is `expected` (0: the stream is empty), and
     /// answers its seq once it is durable as the backend's sync policy says.
+    ///
+    /// A record that was sent [behind](NewRecord::behind) others is refused as unavailable where one of
+    /// them was not taken, and is durable only with all of them.
     ///
     /// A caller that drops the future does not know whether the record was written; the next
     /// `append` or `tail` tells.

@@ -101,6 +101,7 @@ impl MemoryLog {
         }
         // One append at a time: the map's lock orders the look and the commit.
         let mut streams = lock(&self.streams);
+        new.may_follow()?;
         let live = streams.entry(key.clone()).or_default();
         let (tail, crc) = live.tail();
         if tail != expected {
@@ -111,6 +112,7 @@ impl MemoryLog {
             .map_err(AppendError::unavailable)?;
         Counters::add(&self.counters.appends, 1);
         live.commit(Arc::new(record), &new.ends);
+        new.set_fate(true);
         self.bell.appended(key, tail + 1);
         Ok(tail + 1)
     }

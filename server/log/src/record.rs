@@ -22,6 +22,7 @@ use std::sync::OnceLock;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::error::AppendError;
+use crate::fate::Fate;
 use crate::key::StreamKey;
 use crate::progress::ProgressTopic;
 
@@ -59,6 +60,8 @@ pub struct NewRecord {
     pub body: Bytes,
     /// Progress that this record makes obsolete.
     pub ends: Vec<ProgressTopic>,
+    pub(crate) fate: Option<Fate>,
+    pub(crate) behind: Vec<Fate>,
 }
 
 /// An acknowledged record.
@@ -127,7 +130,7 @@ pub enum Fault {
 }
 
 impl NewRecord {
-    /// A record that ends no progress.
+    /// A record that ends no progress, and was sent behind no other.
     #[must_use]
     pub fn new(at: Timestamp, epoch: u64, body: Bytes) -> NewRecord {
         NewRecord {
@@ -135,6 +138,8 @@ impl NewRecord {
             epoch,
             body,
             ends: Vec::new(),
+            fate: None,
+            behind: Vec::new(),
         }
     }
 

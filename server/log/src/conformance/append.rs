@@ -13,6 +13,7 @@ pub(super) async fn run(subject: &Subject) {
     the_fence_holds(&*subject.log).await;
     limits_hold(&*subject.log).await;
     one_of_many_wins_each_seq(&subject.log).await;
+    what_is_sent_behind_shares_a_fate(&*subject.log).await;
     streams_do_not_mix(&subject.log).await;
     bodies_come_back(&*subject.log).await;
 }
@@ -55,6 +56,51 @@ async fn the_fence_holds(log: &dyn Log) {
         3,
         "a refused append leaves nothing"
     );
+}
+
+async fn what_is_sent_behind_shares_a_fate(log: &dyn Log) {
+    let (one, other) = (key("append", "first"), key("append", "second"));
+    fill(log, &one, 1).await;
+    fill(log, &other, 1).await;
+    let mut first = record(2);
+    let fate = first.fate();
+    let (second, third) = (record(3).behind([fate.clone()]), record(2).behind([fate]));
+    let sent = futures_util::future::join3(
+        log.append(&one, 1, first),
+        log.append(&one, 2, second),
+        log.append(&other, 1, third),
+    );
+    assert_eq!(sent.await, (Ok(2), Ok(3), Ok(2)), "all at once");
+
+    // Somebody else was faster: the fence of the second one alone would let it in.
+    let mut late = record(9);
+    let fate = late.fate();
+    assert_eq!(log.append(&one, 3, record(4)).await, Ok(4));
+    let sent = futures_util::future::join3(
+        log.append(&one, 3, late),
+        log.append(&one, 4, record(5).behind([fate.clone()])),
+        log.append(&other, 2, record(3).behind([fate])),
+    );
+    let (late, second, third) = sent.await;
+    assert_eq!(late, Err(AppendError::Conflict { tail: 4 }));
+    for refused in [second, third] {
+        assert!(
+            matches!(
+                refused,
+                Err(AppendError::Unavailable {
+                    ambiguous: false,
+                    ..
+                })
+            ),
+            "{refused:?}"
+        );
+    }
+    // One that nobody sends is never taken.
+    let never = record(9).fate();
+    let refused = log.append(&one, 4, record(5).behind([never])).await;
+    assert!(refused.is_err(), "{refused:?}");
+    assert_eq!(log.tail(&one).await, Ok(Some(4)));
+    assert_eq!(log.tail(&other).await, Ok(Some(2)));
 }
 
 async fn limits_hold(log: &dyn Log) {

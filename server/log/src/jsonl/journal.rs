@@ -20,8 +20,7 @@ use super::segment::BARRIER;
 use super::stream::{Mark, Stream};
 use crate::disk::{Disk, DiskFile, OpenAs, Unkept, append_all, is_as_left};
 use crate::error::AppendError;
-use crate::progress::ProgressTopic;
-use crate::record::{Record, Seq};
+use crate::record::{NewRecord, Record, Seq};
 use crate::stats::Counters;
 
 /// Unfiled bytes at which the filing thread no longer waits for more.
@@ -49,7 +48,7 @@ struct Admitted {
     stream: Arc<Stream>,
     record: Arc<Record>,
     mark: Mark,
-    ends: Vec<ProgressTopic>,
+    new: NewRecord,
     done: oneshot::Sender<Result<Seq, AppendError>>,
 }
 
@@ -99,15 +98,18 @@ impl Engine {
         {
             let made = match &refusal {
                 Some(refusal) => Err(refusal.clone()),
-                None => stream.admit(expected, &record, self.options.session_bytes),
+                None => record
+                    .may_follow()
+                    .and_then(|()| stream.admit(expected, &record, self.options.session_bytes)),
             };
             match made {
                 Ok((made, mark)) => {
+                    record.set_fate(true);
                     admitted.push(Admitted {
                         stream,
                         record: made,
                         mark,
-                        ends: record.ends,
+                        new: record,
                         done,
                     });
                 }
@@ -123,8 +125,12 @@ impl Engine {
         match self.persist(writer, lines, sync) {
             Ok(bytes) => self.acknowledge(admitted, bytes),
             Err(error) => {
-                for Admitted { stream, done, .. } in admitted {
+                for Admitted {
+                    stream, new, done, ..
+                } in admitted
+                {
                     stream.roll_back();
+                    new.set_fate(false);
                     drop(done.send(Err(error.clone())));
                 }
             }
@@ -212,12 +218,12 @@ impl Engine {
             stream,
             record,
             mark,
-            ends,
+            new,
             done,
         } in admitted
         {
             let seq = record.seq;
-            let to_be_filed = stream.acknowledge(record, mark, &ends);
+            let to_be_filed = stream.acknowledge(record, mark, &new.ends);
             self.bell.appended(&stream.key, seq);
             if to_be_filed {
                 self.filing.push(stream);
