@@ -12,6 +12,7 @@ use loopwright_core::{
 use loopwright_log::{AppendError, LogError, StreamKey};
 use tokio::sync::oneshot;
 
+mod ahead;
 mod commit;
 mod drivers;
 mod effect;

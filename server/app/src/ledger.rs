@@ -3,9 +3,10 @@
 //!
 //! Boundary: decides nothing, which is the core's. Invariants: an answer is given once the facts
 //! behind it are durable; what came together is one append, so that a hundred loops that reserve at
-//! once wait for one write; a ledger whose append failed is folded anew from the log before it
-//! decides again; its stream never grows without end, since another one follows it.
+//! once wait for one write, and the next one does not wait for it; a ledger whose append failed is
+//! folded anew from the log before it decides again; its stream never grows without end, since another one follows it.
 
+mod entry;
 mod keeper;
 mod orphans;
 mod stream;
@@ -26,7 +27,8 @@ use loopwright_log::{Id, Log};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::driver::Clock;
-use keeper::{Asked, Keeper, Shown};
+pub use entry::OnItsWay;
+use keeper::{Asked, Give, Keeper, Shown};
 pub(crate) use orphans::watch_over;
 pub use stream::Place;
 pub(crate) use stream::entry_of;
@@ -61,6 +63,15 @@ pub struct Ledgers {
     open: Mutex<HashMap<Id, Open>>,
 }
 
+/// What a ledger says of a request before its answer is durable, and then.
+pub struct Ahead {
+    /// What is granted, as soon as the entry that says so is on its way to the log: what uses it is to be
+    /// sent behind that. Nothing comes where nothing is granted.
+    pub granted: oneshot::Receiver<OnItsWay>,
+    /// The answer, durable.
+    pub answer: oneshot::Receiver<Result<Answer, LedgerError>>,
+}
+
 /// A ledger's task, and the last seq that it wrote.
 struct Open {
     keeper: mpsc::Sender<Asked>,
@@ -91,9 +102,28 @@ impl Ledgers {
     /// A refusal, or the state of the log.
     pub async fn ask(&self, namespace: &Id, request: Request) -> Result<Answer, LedgerError> {
         let (reply, answer) = oneshot::channel();
-        self.send(namespace, Asked::Request { request, reply })
-            .await;
+        let asked = Asked::Request {
+            request,
+            reply,
+            ahead: None,
+        };
+        self.send(namespace, asked).await;
         answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Asks without waiting, not even to be let in; `None` where that would be needed. The request is in
+    /// the ledger's inbox before whatever is asked later.
+    #[must_use]
+    pub fn ask_ahead(&self, namespace: &Id, request: Request) -> Option<Ahead> {
+        let (reply, answer) = oneshot::channel();
+        let (ahead, granted) = oneshot::channel();
+        let asked = Asked::Request {
+            request,
+            reply,
+            ahead: Some(ahead),
+        };
+        self.keeper(namespace).try_send(asked).ok()?;
+        Some(Ahead { granted, answer })
     }
 
     /// Shows the ledger as it stands, everything in it durable, to `look`.
@@ -126,9 +156,13 @@ impl Ledgers {
         look: impl FnOnce(Shown<'_>) -> T + Send + 'static,
     ) -> Result<T, LedgerError> {
         let (reply, seen) = oneshot::channel();
-        let look = Box::new(move |shown: Result<Shown<'_>, LedgerError>| {
-            // Whoever asked may have left.
-            let _ = reply.send(shown.map(look));
+        let look = Box::new(move |shown: Option<Shown<'_>>| -> Give {
+            let seen = shown.map(look);
+            Box::new(move |durable: Result<(), LedgerError>| {
+                let seen = durable.and_then(|()| seen.ok_or_else(gone));
+                // Whoever asked may have left.
+                let _ = reply.send(seen);
+            })
         });
         self.send(namespace, Asked::Look(look)).await;
         seen.await.unwrap_or_else(|_| Err(gone()))

@@ -30,15 +30,15 @@ pub enum EffectKey {
         /// The call.
         call: CallId,
     },
-    /// Reserve on named budgets.
-    Reserve {
+    /// Settle on named budgets; before what is reserved next, which what it gives back is for.
+    Settle {
         /// The call.
         call: CallId,
         /// Its attempt.
         attempt: Attempt,
     },
-    /// Settle on named budgets.
-    Settle {
+    /// Reserve on named budgets.
+    Reserve {
         /// The call.
         call: CallId,
         /// Its attempt.

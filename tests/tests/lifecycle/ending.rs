@@ -252,9 +252,10 @@ async fn a_server_whose_log_has_failed_says_that_it_does_not_serve_and_exits() -
     while let Ok(Some(now)) = timeout(WITHIN, says.message()).await? {
         last = Some(now.status() as i32);
     }
-    let port_is_closed = TcpStream::connect(scene.server.url.trim_start_matches("http://"));
+    let port = scene.server.url.trim_start_matches("http://");
+    let is_closed = TcpStream::connect(port).await.is_err();
     ensure!(
-        last == Some(ServingStatus::NotServing as i32) || port_is_closed.await.is_err(),
+        last == Some(ServingStatus::NotServing as i32) || is_closed,
         "it says that it serves: {last:?}"
     );
     // It ends by itself; who asks for it only waits.

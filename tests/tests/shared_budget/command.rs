@@ -204,6 +204,21 @@ async fn what_would_be_a_free_ride_is_refused_before_it_starts() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_call_gives_back_is_there_for_the_next_one_of_the_same_entry() -> Result<()> {
+    // The call takes all that there is, uses little, and asks for a tool that is refused at once: one
+    // entry settles it and asks for the next one.
+    let script = "turns:
+- { tool_calls: [{ tool: none__such }], usage: { input: 300, output: 20 } }
+- { text: done, usage: { input: 400, output: 20 } }
+";
+    let scene = Stage::new(&[("m", script)])?.start()?;
+    budget(&scene, &["create", "team", "--max-tokens", "3k"])?;
+    let entries = scene.run(charged(&["team"])).await?;
+    assert_eq!(end_of(&entries)?.reason(), EndReason::Completed);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn money_is_reserved_at_the_dearest_price_and_settled_at_the_real_one() -> Result<()> {
     let stage = Stage::new(&[("m", SCRIPT)])?
         .set("models.m.price.input", "3")

@@ -5,11 +5,7 @@
 //! over gRPC. Invariant: all but `repair` change nothing and take no lock; `repair` is refused while a
 //! server has the directory.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use futures_util::{Stream, StreamExt as _, future};

@@ -5,14 +5,14 @@ use std::sync::{Arc, atomic::Ordering};
 
 use futures_util::FutureExt as _;
 use loopwright_core::{
-    Cause, Entry, Event, What, decide,
+    Cause, Entry, Event, Rejection, What, decide,
     ids::{Attempt, CallId},
     message::ToolOutput,
     outcome::{LookupAnswer, ModelFailure, ModelFailureKind},
 };
-use loopwright_log::{AppendError, NewRecord, ProgressTopic, Seq};
+use loopwright_log::{AppendError, NewRecord, ProgressTopic};
 
-use super::{CommandError, End, run::Driver};
+use super::{CommandError, End, ahead::Sent, run::Driver};
 use crate::effects::progress::{CHANNEL_TEXT, CHANNEL_THINKING, CHANNEL_TOOL};
 
 /// What the model is told in place of a result that no entry holds.
@@ -20,6 +20,13 @@ const TOO_LARGE: &str = "The result was too large to be kept.";
 
 /// Bytes that the log puts round the body of a record, at most.
 const RECORD_FRAME: u64 = 256;
+
+/// An entry that was decided, its record, and about how many bytes that has.
+pub(super) struct Draft {
+    pub(super) entry: Entry,
+    pub(super) record: NewRecord,
+    pub(super) size: u64,
+}
 
 /// What became of an input.
 pub(super) enum Committed {
@@ -67,37 +74,13 @@ impl Driver {
             };
             return Ok(Committed::Refused(CommandError::Log(full)));
         }
-        let at = self.world.clock.now();
-        let mut input = super::input(at, what);
-        // They matter where a call may be dispatched that can be asked about later.
-        if self.state.tools.iter().any(|tool| tool.lookup) {
-            input.instances = self.world.sidecars.instances(self.key.namespace());
-        }
-        let cause = input.cause();
-        let events = match decide(&self.state, input) {
-            Ok(events) if events.is_empty() => return Ok(Committed::Nothing),
-            Ok(events) => events,
+        let draft = match self.decided(what) {
+            Ok(Some(draft)) => draft,
+            Ok(None) => return Ok(Committed::Nothing),
             Err(rejection) => return Ok(Committed::Refused(rejection.into())),
         };
-        let entry = Entry::new(cause, events);
-        let body = serde_json::to_vec(&entry).expect("an entry has string keys alone");
-        let size = body.len() as u64 + RECORD_FRAME;
-        let epoch = epoch_of(&entry).unwrap_or(self.state.epoch);
-        let mut record = NewRecord::new(
-            loopwright_log::Timestamp::from_unix_ms(at.0),
-            epoch,
-            body.into(),
-        );
-        record.ends = self.topics_that_end(&entry);
-        match self.append(&entry, record).await {
-            Ok(seq) => {
-                self.bytes = self.bytes.saturating_add(size);
-                self.before_apply();
-                self.state.apply_entry(seq, &entry);
-                self.observe(&entry);
-                self.note_progress(&entry.cause);
-                Ok(Committed::Appended)
-            }
+        match self.append(draft).await {
+            Ok(()) => Ok(Committed::Appended),
             Err(error @ AppendError::TooLarge { .. }) => {
                 Ok(Committed::Refused(CommandError::Log(error)))
             }
@@ -115,21 +98,79 @@ impl Driver {
         }
     }
 
-    /// Appends the entry behind the fence. Named budgets are asked meanwhile, where it asks for some.
-    async fn append(&mut self, entry: &Entry, record: NewRecord) -> Result<Seq, AppendError> {
+    /// The entry that follows from an input now, and its record; `None` where nothing does.
+    pub(super) fn decided(&mut self, what: What) -> Result<Option<Draft>, Rejection> {
+        let at = self.world.clock.now();
+        let mut input = super::input(at, what);
+        // They matter where a call may be dispatched that can be asked about later.
+        if self.state.tools.iter().any(|tool| tool.lookup) {
+            input.instances = self.world.sidecars.instances(self.key.namespace());
+        }
+        let cause = input.cause();
+        let events = decide(&self.state, input)?;
+        if events.is_empty() {
+            return Ok(None);
+        }
+        let entry = Entry::new(cause, events);
+        let body = serde_json::to_vec(&entry).expect("an entry has string keys alone");
+        let size = body.len() as u64 + RECORD_FRAME;
+        let epoch = epoch_of(&entry).unwrap_or(self.state.epoch);
+        let mut record = NewRecord::new(
+            loopwright_log::Timestamp::from_unix_ms(at.0),
+            epoch,
+            body.into(),
+        );
+        record.ends = self.topics_that_end(&entry);
+        Ok(Some(Draft {
+            entry,
+            record,
+            size,
+        }))
+    }
+
+    /// Appends the entry behind the fence and applies it. Where it asks named budgets for something and
+    /// has to wait, they are asked meanwhile.
+    async fn append(&mut self, draft: Draft) -> Result<(), AppendError> {
+        let Draft {
+            entry,
+            mut record,
+            size,
+        } = draft;
         let (log, key) = (Arc::clone(&self.world.log), self.key.clone());
+        let fate = self.may_go_ahead(&entry, size).then(|| record.fate());
         let mut appended = log.append(&key, self.state.seq, record);
-        let asks = |event: &Event| matches!(event, Event::ModelCallReserving(_));
-        if !entry.events.iter().any(asks) {
-            return appended.await;
+        if let Some(fate) = fate {
+            // The record is on its way once the append was looked at.
+            match (&mut appended).now_or_never() {
+                Some(done) => drop(done?),
+                None => {
+                    let sent = Sent {
+                        appended,
+                        fate,
+                        size,
+                    };
+                    return self.go_ahead(&entry, sent).await;
+                }
+            }
+        } else {
+            appended.await?;
         }
-        // The record is on its way once the append was looked at.
-        let soon = (&mut appended).now_or_never();
-        self.ask_early(entry);
-        match soon {
-            Some(done) => done,
-            None => appended.await,
-        }
+        self.apply(&entry, size);
+        self.took_in(&entry);
+        Ok(())
+    }
+
+    /// An entry that was applied is durable.
+    pub(super) fn took_in(&mut self, entry: &Entry) {
+        self.observe(entry);
+        self.note_progress(&entry.cause);
+    }
+
+    /// Takes an entry into the state.
+    pub(super) fn apply(&mut self, entry: &Entry, size: u64) {
+        self.bytes = self.bytes.saturating_add(size);
+        self.before_apply();
+        self.state.apply_entry(self.state.seq + 1, entry);
     }
 
     /// A driver that wrote more than that it is there got somewhere.

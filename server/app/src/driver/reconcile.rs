@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use loopwright_core::{
-    Entry, What,
+    What,
     agent::ToolSpec,
     effect::{EffectKey, wanted},
     ids::{Attempt, CallId, Timestamp},
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     effects::{
-        budget::{Charged, Refused},
+        budget::{Asked, Charged, Refused},
         model::Transcript,
         progress::ProgressSink,
     },
@@ -168,20 +168,17 @@ impl Driver {
         Ok(true)
     }
 
-    /// Asks named budgets for the reservation that `entry` says it is asked for. Called once the entry is
-    /// on its way: the ledger's record comes after it, and goes with it in a crash.
-    pub(super) fn ask_early(&mut self, entry: &Entry) {
-        let mut next = self.state.clone();
-        next.apply_entry(self.state.seq + 1, entry);
-        let model = next.active.as_ref().and_then(|run| run.model.as_ref());
-        let of = model.map(|model| (model.call, model.attempt));
-        let (Some((call, attempt)), Some(ask)) = (of, next.budget_request()) else {
-            return;
-        };
-        let names = next.agent.budgets.iter();
+    /// Asks named budgets for the reservation that the state has come to, whose entry is on its way: the
+    /// ledger's record comes after it, and goes with it in a crash.
+    pub(super) fn ask_early(&self) -> Option<((CallId, Attempt), Asked)> {
+        let active = self.state.active.as_ref()?;
+        let model = active.model.as_ref().filter(|_| active.paused.is_none())?;
+        let (call, attempt) = (model.call, model.attempt);
+        let ask = self.state.budget_request()?;
+        let names = self.state.agent.budgets.iter();
         let names = names.map(|name| name.as_str().into()).collect();
-        let asked = self.charged(call, attempt).ask(names, ask);
-        self.early = asked.map(|asked| ((call, attempt), asked));
+        let asked = self.charged(call, attempt).ask(names, ask)?;
+        Some(((call, attempt), asked))
     }
 
     fn charged(&self, call: CallId, attempt: Attempt) -> Charged {

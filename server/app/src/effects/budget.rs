@@ -5,7 +5,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::FutureExt as _;
 use loopwright_core::{
     budget::{Amount, Ask},
     event::BudgetWarning,
@@ -15,9 +14,9 @@ use loopwright_core::{
 };
 use loopwright_log::{Id, StreamKey};
 
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::sync::watch;
 
-use crate::ledger::{LedgerError, Ledgers};
+use crate::ledger::{Ahead, LedgerError, Ledgers, OnItsWay};
 
 /// How often a loop looks that waits for a budget whose ledger does not change: a new period needs none.
 const PERIOD_CHECK: Duration = Duration::from_secs(15);
@@ -33,7 +32,20 @@ pub(crate) enum Refused {
 }
 
 /// A reservation that was asked for.
-pub(crate) struct Asked(JoinHandle<Result<Answer, LedgerError>>);
+pub(crate) struct Asked(Ahead);
+
+impl Asked {
+    /// What is granted, as soon as the ledger's entry is on its way; `None` where nothing is, or another
+    /// answer comes.
+    pub(crate) async fn granted(&mut self) -> Option<OnItsWay> {
+        (&mut self.0.granted).await.ok()
+    }
+
+    /// The answer, durable; `None` where the ledger did not get to it.
+    pub(crate) async fn answered(self) -> Option<Result<Answer, LedgerError>> {
+        self.0.answer.await.ok()
+    }
+}
 
 /// One attempt of a model call, as the ledger of its namespace knows it.
 pub(crate) struct Charged {
@@ -55,14 +67,9 @@ impl Charged {
     /// Asks for a reservation now, whatever becomes of the answer: one that nobody looks at is found by
     /// its id when it is asked for again, settled or given back.
     pub(crate) fn ask(self, budgets: Vec<Name>, ask: Ask) -> Option<Asked> {
-        let (ledgers, namespace, hold) = (self.ledgers, self.namespace?, self.hold);
+        let (namespace, hold) = (self.namespace?, self.hold);
         let request = Request::ReserveCall { hold, budgets, ask };
-        let mut asked = async move { ledgers.ask(&namespace, request).await }.boxed();
-        // In the ledger's inbox before anything that is said of it later.
-        match (&mut asked).now_or_never() {
-            Some(answer) => Some(Asked(tokio::spawn(std::future::ready(answer)))),
-            None => Some(Asked(tokio::spawn(asked))),
-        }
+        self.ledgers.ask_ahead(&namespace, request).map(Asked)
     }
 
     /// Reserves; what is granted, first by the answer to what was asked already. A loop that `waits` already is answered once there is
@@ -83,7 +90,7 @@ impl Charged {
         let mut changes = self.namespace.as_ref().map(|ns| self.ledgers.changes(ns));
         loop {
             let early = match asked.take() {
-                Some(Asked(task)) => task.await.ok(),
+                Some(asked) => asked.answered().await,
                 None => None,
             };
             let answer = match early {

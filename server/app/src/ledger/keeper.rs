@@ -1,28 +1,38 @@
 //! The task of one ledger: takes what waits, decides all of it, appends once, answers.
+//!
+//! Entries go to the log one behind the other, without waiting for the ones before to be durable: the
+//! fold runs ahead of the log. Invariants: an answer is given once its entry and all before it are
+//! durable; what is told of a grant before says only that its entry is on its way. Whatever goes wrong
+//! with one entry ends the task with all that came after it, once the log has spoken of each of them,
+//! so that nothing of a fold that is given up is written behind the next one's back.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
 use loopwright_core::{
     ids::{Seq, Timestamp},
-    ledger::{Answer, Ledger, LedgerEvent, Request, decide},
+    ledger::{Ledger, Request},
 };
-use loopwright_log::{Id, Log};
+use loopwright_log::{Fate, Id, Log};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     LedgerError,
+    entry::{Draft, OnItsWay, Reply, To, Written},
     stream::{self, Folded, Place},
 };
 use crate::driver::Clock;
 
 /// Requests that one entry answers at most: it must fit a record, however long the chains are.
 const BATCH: usize = 64;
+/// Entries on their way at most; whoever comes later waits to be let in.
+const ON_THEIR_WAY: usize = 64;
 /// Longest time to an expiry that is slept at once: a clock that is set is noticed.
 const LONGEST: Duration = Duration::from_secs(60);
 /// A stream may grow to so many times what it carries, where that is more than its limit.
 const TIMES_CARRIED: u64 = 4;
 
-/// The ledger as it is shown: everything in it is durable.
+/// The ledger as it is shown: what was seen is given away once everything in it is durable.
 pub(super) struct Shown<'a> {
     pub(super) ledger: &'a Ledger,
     pub(super) at: Timestamp,
@@ -30,8 +40,12 @@ pub(super) struct Shown<'a> {
     pub(super) place: &'a Place,
 }
 
-/// Looks at the ledger, or hears why it cannot.
-pub(super) type Look = Box<dyn FnOnce(Result<Shown<'_>, LedgerError>) + Send>;
+/// Looks at the ledger, unless there is none to be shown, and says what to do once all that it saw is
+/// durable, or is known not to be.
+pub(super) type Look = Box<dyn FnOnce(Option<Shown<'_>>) -> Give + Send>;
+
+/// Gives away what was seen of the ledger, or says why it cannot be.
+pub(super) type Give = Box<dyn FnOnce(Result<(), LedgerError>) + Send>;
 
 /// What is asked of the task.
 pub(super) enum Asked {
@@ -41,12 +55,12 @@ pub(super) enum Asked {
         request: Request,
         /// Where the answer goes.
         reply: Reply,
+        /// Where a grant goes as soon as its entry is on its way.
+        ahead: Option<oneshot::Sender<OnItsWay>>,
     },
     /// To be shown the ledger.
     Look(Look),
 }
-
-type Reply = oneshot::Sender<Result<Answer, LedgerError>>;
 
 /// The keeper of one ledger.
 pub(super) struct Keeper {
@@ -58,11 +72,43 @@ pub(super) struct Keeper {
     pub(super) changes: Arc<watch::Sender<Seq>>,
 }
 
+/// A ledger at work.
+struct Work {
+    /// Ahead of the log by what is on its way and by the draft.
+    folded: Folded,
+    draft: Draft,
+    on_their_way: FuturesOrdered<BoxFuture<'static, Written>>,
+    /// Of the last entry that was sent.
+    last: Option<Fate>,
+    /// Who wants to look, once the fold is at the end of an entry.
+    looks: Vec<Look>,
+    /// What was seen, and up to where it is to be durable first.
+    seen: VecDeque<(Seq, Give)>,
+    /// Bytes at which another stream follows.
+    limit: u64,
+}
+
 impl Keeper {
     /// Keeps the ledger until nobody can ask any more, or its log fails.
     pub(super) async fn run(self, mut inbox: mpsc::Receiver<Asked>) {
         let failed = match stream::open(&*self.log, &self.namespace).await {
-            Ok(folded) => self.keep(folded, &mut inbox).await,
+            Ok(folded) => {
+                let limit = self.limit(&folded);
+                let mut work = Work {
+                    folded,
+                    draft: Draft::default(),
+                    on_their_way: FuturesOrdered::new(),
+                    last: None,
+                    looks: Vec::new(),
+                    seen: VecDeque::new(),
+                    limit,
+                };
+                let failed = self.keep(&mut work, &mut inbox).await;
+                if let Err(error) = &failed {
+                    work.give_up(error).await;
+                }
+                failed.err()
+            }
             Err(error) => Some(error),
         };
         let Some(error) = failed else { return };
@@ -70,91 +116,130 @@ impl Keeper {
         tracing::warn!(%namespace, %error, "a ledger ends; the next request folds it anew");
         inbox.close();
         while let Some(asked) = inbox.recv().await {
-            asked.refuse(error.clone());
+            asked.refuse(&error);
         }
     }
 
-    /// Serves the inbox; `None` where it is closed.
+    /// Serves the inbox until it is closed.
     async fn keep(
         &self,
-        mut folded: Folded,
+        work: &mut Work,
         inbox: &mut mpsc::Receiver<Asked>,
-    ) -> Option<LedgerError> {
+    ) -> Result<(), LedgerError> {
         let mut waiting = Vec::with_capacity(BATCH);
-        let mut limit = self.limit(&folded);
-        loop {
-            let expires = folded.ledger.expires_at();
+        let mut open = true;
+        while open || !work.on_their_way.is_empty() {
+            if work.folded.bytes >= work.limit && work.on_their_way.is_empty() {
+                self.turn(work).await?;
+            }
+            let expires = work.folded.ledger.expires_at();
+            let room = BATCH.saturating_sub(work.draft.requests());
+            let more = open && room > 0 && work.lets_in();
             tokio::select! {
-                taken = inbox.recv_many(&mut waiting, BATCH) => if taken == 0 {
-                    return None;
-                },
-                () = until(self.clock, expires), if expires.is_some() => {}
+                biased;
+                Some(written) = work.on_their_way.next() => self.tell(work, written)?,
+                taken = inbox.recv_many(&mut waiting, room), if more => open = taken > 0,
+                () = until(self.clock, expires), if expires.is_some() && more => {}
             }
-            if let Err(error) = self.carry_out(&mut folded, waiting.drain(..)).await {
-                return Some(error);
-            }
-            if folded.bytes >= limit {
-                match self.turn(&mut folded).await {
-                    Ok(()) => {
-                        limit = self
-                            .limit(&folded)
-                            .max(folded.bytes + self.stream_bytes / 16)
-                    }
-                    Err(error) => return Some(error),
-                }
-            }
+            self.decide(work, waiting.drain(..));
+            self.send(work);
+            work.show(self.clock.now());
         }
+        Ok(())
     }
 
-    /// Decides what was asked, makes it durable, answers.
-    async fn carry_out(
-        &self,
-        folded: &mut Folded,
-        waiting: impl Iterator<Item = Asked>,
-    ) -> Result<(), LedgerError> {
+    /// Decides what was asked; nothing of it is told yet.
+    fn decide(&self, work: &mut Work, waiting: impl Iterator<Item = Asked>) {
         let at = self.clock.now();
-        let mut decided = Decided::default();
-        // It is never refused.
-        let _ = decided.take(&mut folded.ledger, at, &Request::Expire);
-        let mut looks = Vec::new();
+        let Work {
+            folded,
+            draft,
+            looks,
+            ..
+        } = work;
+        if folded.ledger.expires_at().is_some_and(|due| due <= at) {
+            // It is never refused.
+            let _ = draft.take(&mut folded.ledger, at, &Request::Expire);
+        }
         for asked in waiting {
             match asked {
-                Asked::Request { request, reply } => {
-                    let answer = decided.take(&mut folded.ledger, at, &request);
-                    decided.answers.push((reply, answer));
+                Asked::Request {
+                    request,
+                    reply,
+                    ahead,
+                } => {
+                    let answer = draft.take(&mut folded.ledger, at, &request);
+                    draft.answer(reply, ahead, answer);
                 }
                 Asked::Look(look) => looks.push(look),
             }
         }
-        if let Err(error) = decided.commit(&*self.log, at, folded).await {
-            looks.into_iter().for_each(|look| look(Err(error.clone())));
-            return Err(error);
+    }
+
+    /// Sends the draft on its way, where somebody waits for that or nothing else is: what nobody waits
+    /// for goes with the next entry.
+    fn send(&self, work: &mut Work) {
+        let Work { folded, draft, .. } = work;
+        let idle = work.on_their_way.is_empty();
+        if !draft.says() {
+            if idle {
+                std::mem::take(draft).go();
+            }
+            return;
         }
-        self.tell(folded);
-        for look in looks {
-            look(Ok(Shown {
-                ledger: &folded.ledger,
-                at,
-                place: &folded.place,
-            }));
+        if !(idle || draft.is_urgent() || draft.requests() >= BATCH) {
+            return;
         }
-        Ok(())
+        let to = To {
+            key: folded.place.key.clone(),
+            base: folded.place.base,
+            before: folded.ledger.seq,
+        };
+        if idle {
+            // All before it is durable, and need not be told of.
+            work.last = None;
+        }
+        let (log, at) = (Arc::clone(&self.log), self.clock.now());
+        let sent = std::mem::take(draft).send(log, at, &to, &mut work.last);
+        folded.ledger.seq += 1;
+        folded.bytes += sent.bytes;
+        work.on_their_way.push_back(sent.written);
+    }
+
+    /// Tells whoever waited for an entry what became of it.
+    fn tell(&self, work: &mut Work, written: Written) -> Result<(), LedgerError> {
+        let Written { seq, told } = written;
+        match seq {
+            Ok(seq) => {
+                told.go();
+                work.is_durable(seq);
+                self.move_to(seq);
+                Ok(())
+            }
+            Err(error) => {
+                told.fail(&error);
+                Err(error)
+            }
+        }
     }
 
     /// Goes on in a new stream, if the log lets it.
-    async fn turn(&self, folded: &mut Folded) -> Result<(), LedgerError> {
+    async fn turn(&self, work: &mut Work) -> Result<(), LedgerError> {
         let at = self.clock.now();
+        let folded = &work.folded;
         let (log, place) = (&*self.log, &folded.place);
         let next = stream::go_on(log, &self.namespace, at, place, &folded.ledger).await?;
         if let Some(next) = next {
-            *folded = next;
-            self.tell(folded);
+            work.folded = next;
+            self.move_to(work.folded.ledger.seq);
         }
+        let soonest = work.folded.bytes + (self.stream_bytes / 16).max(1);
+        work.limit = self.limit(&work.folded).max(soonest);
         Ok(())
     }
 
-    fn tell(&self, folded: &Folded) {
-        let seq = folded.ledger.seq;
+    /// All up to there is durable.
+    fn move_to(&self, seq: Seq) {
         self.changes
             .send_if_modified(|told| std::mem::replace(told, seq) != seq);
     }
@@ -166,64 +251,56 @@ impl Keeper {
     }
 }
 
-impl Asked {
-    fn refuse(self, error: LedgerError) {
-        match self {
-            // Whoever asked may have left.
-            Self::Request { reply, .. } => drop(reply.send(Err(error))),
-            Self::Look(look) => look(Err(error)),
+impl Work {
+    /// Whether it takes requests in now: not while its stream is to end, which waits for what is on its way.
+    fn lets_in(&self) -> bool {
+        self.folded.bytes < self.limit && self.on_their_way.len() < ON_THEIR_WAY
+    }
+
+    /// Lets look whoever wants to. What is in the fold and in no entry yet has no place in the log.
+    fn show(&mut self, at: Timestamp) {
+        let Folded { ledger, place, .. } = &self.folded;
+        if self.draft.says() {
+            return;
         }
-    }
-}
-
-/// What one entry will say, and to whom it is the answer.
-#[derive(Default)]
-struct Decided {
-    events: Vec<LedgerEvent>,
-    answers: Vec<(Reply, Result<Answer, LedgerError>)>,
-}
-
-impl Decided {
-    /// Decides a request on the ledger as the requests before it leave it.
-    fn take(
-        &mut self,
-        ledger: &mut Ledger,
-        at: Timestamp,
-        request: &Request,
-    ) -> Result<Answer, LedgerError> {
-        let (events, answer) = decide(ledger, at, request)?;
-        events.iter().for_each(|event| ledger.apply(event));
-        self.events.extend(events);
-        Ok(answer)
-    }
-
-    /// Makes it durable and answers. After an error the ledger is ahead of its log and of no use.
-    async fn commit(
-        self,
-        log: &dyn Log,
-        at: Timestamp,
-        folded: &mut Folded,
-    ) -> Result<(), LedgerError> {
-        let Self { events, answers } = self;
-        if !events.is_empty() {
-            let Place { key, base, .. } = &folded.place;
-            match stream::append(log, key, at, folded.ledger.seq - base, events).await {
-                Ok((seq, bytes)) => {
-                    folded.ledger.seq = base + seq;
-                    folded.bytes += bytes;
-                }
-                Err(error) => {
-                    for (reply, _) in answers {
-                        let _ = reply.send(Err(error.clone()));
-                    }
-                    return Err(error);
-                }
+        for look in self.looks.drain(..) {
+            let give = look(Some(Shown { ledger, at, place }));
+            match self.on_their_way.is_empty() {
+                true => give(Ok(())),
+                false => self.seen.push_back((ledger.seq, give)),
             }
         }
-        for (reply, answer) in answers {
-            let _ = reply.send(answer);
+    }
+
+    /// All up to there is durable.
+    fn is_durable(&mut self, seq: Seq) {
+        while let Some((_, give)) = self.seen.pop_front_if(|(of, _)| *of <= seq) {
+            give(Ok(()));
         }
-        Ok(())
+    }
+
+    /// Nothing that is not durable yet will be known to be. Ends once the log has spoken of all of it.
+    async fn give_up(&mut self, error: &LedgerError) {
+        std::mem::take(&mut self.draft).fail(error);
+        while let Some(written) = self.on_their_way.next().await {
+            written.told.fail(error);
+        }
+        for (_, give) in self.seen.drain(..) {
+            give(Err(error.clone()));
+        }
+        for look in self.looks.drain(..) {
+            look(None)(Err(error.clone()));
+        }
+    }
+}
+
+impl Asked {
+    fn refuse(self, error: &LedgerError) {
+        match self {
+            // Whoever asked may have left.
+            Self::Request { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Self::Look(look) => look(None)(Err(error.clone())),
+        }
     }
 }
 

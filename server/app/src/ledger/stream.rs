@@ -152,7 +152,8 @@ pub(super) async fn go_on(
     let next = Arc::from(begun.key.id());
     let records = begun.records;
     let sealed = vec![LedgerSealed { next, records }.into()];
-    append(log, &from.key, at, ledger.seq - from.base, sealed).await?;
+    let (expected, seal_record) = (ledger.seq - from.base, record_of(at, sealed));
+    append(log, &from.key, expected, seal_record).await?;
     let place = Place {
         key: begun.key,
         base: seal,
@@ -237,22 +238,21 @@ fn body_of(events: Vec<LedgerEvent>) -> Vec<u8> {
     serde_json::to_vec(&LedgerEntry { events }).expect("an entry has string keys alone")
 }
 
-/// Appends one entry to a stream; its seq there, and its bytes.
+/// The record of an entry that says this.
+pub(super) fn record_of(at: Timestamp, events: Vec<LedgerEvent>) -> NewRecord {
+    let at = loopwright_log::Timestamp::from_unix_ms(at.0);
+    NewRecord::new(at, 0, body_of(events).into())
+}
+
+/// Appends an entry to a stream; its seq there.
 pub(super) async fn append(
     log: &dyn Log,
     key: &StreamKey,
-    at: Timestamp,
     expected: Seq,
-    events: Vec<LedgerEvent>,
-) -> Result<(Seq, u64), LedgerError> {
-    let body = body_of(events);
-    let bytes = body.len() as u64;
-    let at = loopwright_log::Timestamp::from_unix_ms(at.0);
-    let appended = log
-        .append(key, expected, NewRecord::new(at, 0, body.into()))
-        .await;
-    let seq = appended.map_err(|error| LedgerError::Unavailable(error.to_string()))?;
-    Ok((seq, bytes))
+    record: NewRecord,
+) -> Result<Seq, LedgerError> {
+    let seq = log.append(key, expected, record).await;
+    seq.map_err(|error| LedgerError::Unavailable(error.to_string()))
 }
 
 /// The ledger's streams, from the oldest that is kept along the seals.

@@ -14,6 +14,7 @@ use loopwright_log::{Log, MemoryLog, NewRecord, Timestamp as At};
 
 use super::*;
 
+mod ahead;
 mod orphans;
 pub(crate) mod streams;
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use loopwright_core::ledger::Used;
 use loopwright_log::{AppendError, KeyQuery, LogError, Seq, StreamKey, StreamKind};
+use tokio::sync::Semaphore;
 
 use super::*;
 use crate::faulty::{Fault, Faulty, Write};
@@ -22,6 +23,16 @@ pub(crate) enum Death {
     After,
 }
 
+/// When whoever appends hears of it.
+pub(crate) enum Heard {
+    /// With the append.
+    AtOnce,
+    /// After others had their turn.
+    Later,
+    /// When a permit comes, in order.
+    Permitted(Semaphore),
+}
+
 /// A log whose process dies at one of its writes.
 pub(crate) type Mortal = Faulty<Dying>;
 
@@ -29,15 +40,44 @@ pub(crate) type Mortal = Faulty<Dying>;
 pub(crate) struct Dying {
     writes_left: AtomicU64,
     death: Death,
+    heard: Heard,
+    /// Appends that nobody has heard of, now and at most.
+    unheard: [AtomicU64; 2],
 }
 
 impl Mortal {
     pub(crate) fn new(log: &Arc<MemoryLog>, writes: u64, death: Death) -> Arc<Self> {
-        let writes_left = AtomicU64::new(writes);
+        Self::heard(log, writes, death, Heard::AtOnce)
+    }
+
+    pub(crate) fn heard(
+        log: &Arc<MemoryLog>,
+        writes: u64,
+        death: Death,
+        heard: Heard,
+    ) -> Arc<Self> {
+        let fault = Dying {
+            writes_left: AtomicU64::new(writes),
+            death,
+            heard,
+            unheard: Default::default(),
+        };
         Arc::new(Self {
             log: Arc::clone(log),
-            fault: Dying { writes_left, death },
+            fault,
         })
+    }
+
+    /// How many appends were on their way at once, at most.
+    pub(crate) fn most_unheard(&self) -> u64 {
+        self.fault.unheard[1].load(Ordering::SeqCst)
+    }
+
+    /// Lets it be heard of so many appends.
+    pub(crate) fn permit(&self, appends: usize) {
+        if let Heard::Permitted(permits) = &self.fault.heard {
+            permits.add_permits(appends);
+        }
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -46,6 +86,21 @@ impl Mortal {
 }
 
 impl Dying {
+    async fn until_heard(&self) {
+        let [now, most] = &self.unheard;
+        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        match &self.heard {
+            Heard::AtOnce => {}
+            Heard::Later => {
+                for _ in 0..16 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            Heard::Permitted(permits) => permits.acquire().await.unwrap().forget(),
+        }
+        now.fetch_sub(1, Ordering::SeqCst);
+    }
+
     /// Carries out one write, if it still lives.
     async fn write<T>(&self, write: impl Future<Output = T>, dead: impl Fn() -> T) -> T {
         match self.writes_left.load(Ordering::SeqCst) {
@@ -76,7 +131,11 @@ impl Fault for Dying {
                 ambiguous: true,
             })
         };
-        Box::pin(self.write(write, dead))
+        Box::pin(async move {
+            let appended = self.write(write, dead).await;
+            self.until_heard().await;
+            appended
+        })
     }
 
     fn remove<'a>(&'a self, write: Write<'a, bool, LogError>) -> Write<'a, bool, LogError> {

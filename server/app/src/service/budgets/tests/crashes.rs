@@ -12,7 +12,7 @@ use loopwright_proto::v1::{
 use super::*;
 use crate::{
     config::Config,
-    ledger::tests::streams::{Death, Mortal},
+    ledger::tests::streams::{Death, Heard, Mortal},
     service::{ServiceState, loops::Loops},
 };
 
@@ -70,12 +70,13 @@ async fn until(log: &Arc<dyn Log>, died: impl Fn() -> bool) {
     }
 }
 
-/// The whole life of a loop whose process dies at one write; whether it did.
-async fn dies_at(writes: u64, death: Death) -> bool {
+/// The whole life of a loop whose process dies at one write; whether it did, and how many of its writes
+/// were under way at once.
+async fn dies_at(writes: u64, death: Death, heard: Heard) -> (bool, u64) {
     let memory = MemoryLog::new();
     let log: Arc<dyn Log> = Arc::clone(&memory) as Arc<dyn Log>;
     budget(&log).await;
-    let mortal = Mortal::new(&memory, writes, death);
+    let mortal = Mortal::heard(&memory, writes, death, heard);
     let over: Arc<dyn Log> = Arc::clone(&mortal) as Arc<dyn Log>;
     let (first, drain) = fixture::state_over(over, SCRIPT, Config::default());
     let began = begin(&first).await;
@@ -101,16 +102,33 @@ async fn dies_at(writes: u64, death: Death) -> bool {
         "{name}: the budget is charged with what the session says"
     );
     assert!(settled.input_tokens >= 610, "{name}: both calls count");
-    died
+    (died, mortal.most_unheard())
 }
 
 #[tokio::test]
 async fn whatever_write_a_crash_takes_nothing_leaks_and_all_is_charged() {
     for death in [Death::Before, Death::After] {
         let mut writes = 1;
-        while dies_at(writes, death).await {
+        while dies_at(writes, death, Heard::AtOnce).await.0 {
             writes += 1;
         }
         assert!(writes > 10, "only {writes} writes were tried");
+    }
+}
+
+#[tokio::test]
+async fn nor_where_a_step_waits_for_all_of_its_writes_at_once() {
+    for death in [Death::Before, Death::After] {
+        let (mut writes, mut most) = (1, 0);
+        loop {
+            let (died, at_once) = dies_at(writes, death, Heard::Later).await;
+            most = most.max(at_once);
+            if !died {
+                break;
+            }
+            writes += 1;
+        }
+        assert!(writes > 10, "only {writes} writes were tried");
+        assert!(most >= 3, "at most {most} writes were under way at once");
     }
 }
