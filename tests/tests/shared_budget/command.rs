@@ -208,7 +208,7 @@ async fn what_a_call_gives_back_is_there_for_the_next_one_of_the_same_entry() ->
     // The call takes all that there is, uses little, and asks for a tool that is refused at once: one
     // entry settles it and asks for the next one.
     let script = "turns:
-- { tool_calls: [{ tool: none__such }], usage: { input: 300, output: 20 } }
+- { tool_calls: [{ tool: none__such, arguments: {} }], usage: { input: 300, output: 20 } }
 - { text: done, usage: { input: 400, output: 20 } }
 ";
     let scene = Stage::new(&[("m", script)])?.start()?;
