@@ -162,6 +162,28 @@ async fn a_full_disk_refuses_and_room_lets_go_on() {
 }
 
 #[tokio::test]
+async fn what_was_sent_behind_a_write_that_failed_is_refused() {
+    let disk = SimDisk::default();
+    let log = on_sim(&disk);
+    fill(&*log, &key("s"), [10]).await;
+    fill(&*log, &key("t"), [10]).await;
+    disk.plan(Plan {
+        capacity: Some(5_000),
+        ..Plan::default()
+    });
+    let mut first = record(50_000);
+    let fate = first.fate();
+    let refused = log.append(&key("s"), 1, first).await;
+    assert!(refused.is_err(), "{refused:?}");
+    // There is room again, and its own fence would let it in.
+    disk.plan(Plan::default());
+    let behind = record(10).behind([fate]);
+    let refused = log.append(&key("t"), 1, behind).await;
+    assert!(refused.is_err(), "{refused:?}");
+    assert_eq!(log.append(&key("t"), 1, record(10)).await, Ok(2));
+}
+
+#[tokio::test]
 async fn a_write_that_cannot_be_cut_back_is_the_end() {
     let disk = SimDisk::default();
     let log = on_sim(&disk);
