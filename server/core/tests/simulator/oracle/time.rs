@@ -66,7 +66,9 @@ impl Time {
             Event::ModelCallCompleted(_) | Event::ModelCallFailed(_) => {
                 let over = self.over(at, limits).filter(|(limit, used)| used > limit);
                 let told = at <= self.moved_at;
-                return check(over.is_none() || told, "wall_time", || {
+                // In a paused loop what runs ends, under whatever limits came meanwhile.
+                let stands = self.run.as_ref().is_some_and(|run| run.stopped.is_some());
+                return check(over.is_none() || told || stands, "wall_time", || {
                     format!("{event:?} outlives its time: {over:?}")
                 });
             }
