@@ -249,7 +249,14 @@ impl Tally {
             return Ok(());
         };
         let sum = self.of_loop.tokens.total() + held.input + held.output;
-        let left = |limit: u64| sum + tokens.min(limit / 2) <= limit;
+        let half = |dimension| limits.budget.of(dimension).map_or(u64::MAX, |l| l / 2);
+        // The last call can write and read no more than what of each is there for it.
+        let tokens = tokens.min(half(Dimension::TotalTokens));
+        let output = (tokens / 2)
+            .min(limits.max_output_tokens)
+            .min(half(Dimension::OutputTokens));
+        let tokens = output + (tokens - output).min(half(Dimension::InputTokens));
+        let left = |limit: u64| sum + tokens <= limit;
         let total = limits.budget.total_tokens.is_none_or(left);
         let made = self.of_loop.model_calls + 1;
         let calls = |limit: u64| limit < 2 || made < limit;
