@@ -54,9 +54,13 @@ async fn a_loop_that_a_message_starts_is_charged_and_outlives_the_budget() -> Re
     };
     limit(client, limits).await?;
     assert_eq!(goes_on(client, &session).await?, EndReason::Completed);
-    let settled = client.get_budget("namespace").await?.settled;
-    let settled = settled.unwrap_or_default();
-    assert_eq!(settled.input_tokens + settled.output_tokens, 320);
+    // The ledger is told once the loop has ended.
+    scene::eventually("the call is charged", async || {
+        let settled = client.get_budget("namespace").await?.settled;
+        let settled = settled.unwrap_or_default();
+        Ok(settled.input_tokens + settled.output_tokens == 320)
+    })
+    .await?;
     let mut last = EndReason::Completed;
     for _ in 0..3 {
         last = goes_on(client, &session).await?;
