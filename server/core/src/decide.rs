@@ -97,6 +97,7 @@ pub fn decide(state: &State, input: Input) -> Result<Vec<Event>, Rejection> {
         | What::BudgetGranted { .. }
         | What::BudgetWaits { .. }
         | What::BudgetRefused { .. }
+        | What::BudgetSpent { .. }
         | What::BudgetSettled { .. }) => outcome(&mut draft, what),
         What::TimerFired(why) => timer::fired(&mut draft, why),
     }
@@ -140,6 +141,7 @@ fn outcome(draft: &mut Draft, what: What) {
         what @ (What::BudgetGranted { .. }
         | What::BudgetWaits { .. }
         | What::BudgetRefused { .. }
+        | What::BudgetSpent { .. }
         | What::BudgetSettled { .. }) => budget::answered(draft, what),
         What::Create(_)
         | What::StartLoop(_)

@@ -160,6 +160,13 @@ pub enum Cause {
         /// Its attempt.
         attempt: Attempt,
     },
+    /// Named budgets have known a reservation for longer than the log does.
+    BudgetSpent {
+        /// The call.
+        call: CallId,
+        /// Its attempt.
+        attempt: Attempt,
+    },
     /// Named budgets took a settlement.
     BudgetSettled {
         /// The call.
@@ -210,6 +217,7 @@ impl Cause {
             | Self::BudgetGranted { .. }
             | Self::BudgetWaits { .. }
             | Self::BudgetRefused { .. }
+            | Self::BudgetSpent { .. }
             | Self::BudgetSettled { .. }
             | Self::Timer(_) => None,
         }
@@ -238,6 +246,7 @@ impl Cause {
             Self::BudgetGranted { .. } => "budget_granted",
             Self::BudgetWaits { .. } => "budget_waits",
             Self::BudgetRefused { .. } => "budget_refused",
+            Self::BudgetSpent { .. } => "budget_spent",
             Self::BudgetSettled { .. } => "budget_settled",
             Self::Timer(_) => "timer",
         }

@@ -358,6 +358,14 @@ pub enum What {
         /// Which budget, and how it stands: always `EndReason::BudgetExceeded`.
         reason: EndReason,
     },
+    /// Named budgets have known this reservation for longer than the log does, which was cut back: what
+    /// became of the attempt is lost.
+    BudgetSpent {
+        /// The call.
+        call: CallId,
+        /// Its attempt.
+        attempt: Attempt,
+    },
     /// Named budgets took a settlement.
     BudgetSettled {
         /// The call.

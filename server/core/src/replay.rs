@@ -164,6 +164,7 @@ impl Input {
             what @ (What::BudgetGranted { .. }
             | What::BudgetWaits { .. }
             | What::BudgetRefused { .. }
+            | What::BudgetSpent { .. }
             | What::BudgetSettled { .. }) => of_budgets(what).expect("the arm names its kinds"),
             &What::TimerFired(why) => Cause::Timer(why),
         }
@@ -195,6 +196,7 @@ fn of_budgets(what: &What) -> Option<Cause> {
         },
         &What::BudgetWaits { call, attempt, .. } => Cause::BudgetWaits { call, attempt },
         &What::BudgetRefused { call, attempt, .. } => Cause::BudgetRefused { call, attempt },
+        &What::BudgetSpent { call, attempt } => Cause::BudgetSpent { call, attempt },
         What::BudgetSettled {
             call,
             attempt,

@@ -2,18 +2,23 @@
 
 use std::{fs, path::Path};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use loopwright_proto::v1::{
-    Agent, BudgetLimits, BudgetTerms, CreateBudgetRequest, GetSessionRequest, SessionState,
-    StartLoopRequest, event::Kind,
+    Agent, BudgetLimits, BudgetTerms, CreateBudgetRequest, EndReason, GetSessionRequest,
+    SessionState, StartLoopRequest, event::Kind,
 };
-use loopwright_tests::scene::{self, Stage, ask};
+use loopwright_tests::scene::{self, Stage, ask, end_of};
 
 use super::ledger::Ledger;
 
 /// A reply that outlives the test.
 const SCRIPT: &str = "turns:
 - { text: a reply that takes its time, chunk: { chars: 1, delay_ms: 60000 } }
+";
+
+/// One that does not.
+const QUICK: &str = "turns:
+- { text: done, usage: { input: 300, output: 20 } }
 ";
 
 /// Changes one byte in the line of a file, from 1.
@@ -25,9 +30,21 @@ fn spoil(path: &Path, line: usize) -> Result<()> {
     Ok(fs::write(path, bytes)?)
 }
 
+fn charged(model: &str) -> StartLoopRequest {
+    let asked = ask(model);
+    StartLoopRequest {
+        session_id: "s".to_owned(),
+        agent: asked.agent.map(|agent| Agent {
+            budgets: vec!["team".to_owned()],
+            ..agent
+        }),
+        ..asked
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_corrupt_session_is_charged_with_all_that_it_had_set_aside() -> Result<()> {
-    let mut scene = Stage::new(&[("m", SCRIPT)])?.start()?;
+    let mut scene = Stage::new(&[("m", SCRIPT), ("quick", QUICK)])?.start()?;
     let limits = BudgetLimits {
         max_total_tokens: Some(100_000),
         ..BudgetLimits::default()
@@ -39,17 +56,7 @@ async fn a_corrupt_session_is_charged_with_all_that_it_had_set_aside() -> Result
     let name = "team".to_owned();
     let request = CreateBudgetRequest { name, terms };
     scene.client.create_budget(request).await?;
-    let asked = ask("m");
-    let agent = asked.agent.map(|agent| Agent {
-        budgets: vec!["team".to_owned()],
-        ..agent
-    });
-    let request = StartLoopRequest {
-        session_id: "s".to_owned(),
-        agent,
-        ..asked
-    };
-    scene.client.start_loop(request).await?;
+    scene.client.start_loop(charged("m")).await?;
     let begun = |kind: &Kind| matches!(kind, Kind::ModelCallStarted(_));
     scene::until(&scene.client, "s", |entry| scene::has(entry, begun)).await?;
     let reserved = scene.client.get_budget("team").await?.reserved;
@@ -84,5 +91,23 @@ async fn a_corrupt_session_is_charged_with_all_that_it_had_set_aside() -> Result
         ledger.whole.len() == 1 && ledger.open().is_empty(),
         "{ledger:?}"
     );
+
+    // Cut back, the session comes to the very name of the call that it has lost, and goes on.
+    let dir = log.to_str().context("a plain path")?;
+    let mut repair = scene::loopwright(scene.server.dir(), &["log", "repair", "s", "--dir", dir])?;
+    let repaired = repair.output()?;
+    ensure!(repaired.status.success(), "{repaired:?}");
+    scene.server.restart()?;
+    let client = scene::client(&scene.server.url, None)?;
+    let started = client.start_loop(charged("quick")).await?;
+    let entries = scene::to_end(&client, "s", &started.loop_id).await?;
+    let end = end_of(&entries)?;
+    ensure!(end.reason() == EndReason::Completed, "{end:?}");
+    scene::eventually("the call is charged", async || {
+        let team = client.get_budget("team").await?;
+        let calls = team.settled.unwrap_or_default().model_calls;
+        Ok(calls == 2 && team.open_reservations == 0)
+    })
+    .await?;
     Ok(())
 }

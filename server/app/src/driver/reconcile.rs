@@ -115,6 +115,7 @@ impl Driver {
                     attempt,
                     waits_for,
                 },
+                Err(Refused::Spent) => What::BudgetSpent { call, attempt },
                 Err(Refused::ForGood(reason)) => What::BudgetRefused {
                     call,
                     attempt,

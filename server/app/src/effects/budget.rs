@@ -29,6 +29,8 @@ pub(crate) enum Refused {
     ForNow(WaitsFor),
     /// The loop ends like this.
     ForGood(EndReason),
+    /// It was made before, for an attempt that the session's log does not know of any more.
+    Spent,
 }
 
 /// A reservation that was asked for.
@@ -117,6 +119,9 @@ impl Charged {
                 }
                 Err(LedgerError::Refused(Refusal::Exhausted { budget, short, .. })) => {
                     return Err(short.of(&budget).into());
+                }
+                Err(LedgerError::Refused(Refusal::Ended(_) | Refusal::Reused(_))) => {
+                    return Err(Refused::Spent);
                 }
                 Err(refused) => return Err(error(refused).into()),
             }

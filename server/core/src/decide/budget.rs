@@ -10,11 +10,11 @@ use crate::{
     context::RecapFallback,
     event::{
         BudgetOverrun, BudgetReserved, BudgetSettled, BudgetWarning, LoopPaused, LoopResumed,
-        SettlementAcknowledged,
+        ModelCallAbandoned, SettlementAcknowledged,
     },
     ids::{Attempt, CallId},
     input::What,
-    outcome::{EndReason, WaitsFor},
+    outcome::{AbandonReason, EndReason, WaitsFor},
     state::ModelPhase,
     usage::Usage,
 };
@@ -57,6 +57,7 @@ pub(super) fn answered(draft: &mut Draft, what: What) {
             attempt,
             reason,
         } => refused(draft, call, attempt, reason),
+        What::BudgetSpent { call, attempt } => spent(draft, call, attempt),
         What::BudgetSettled {
             call,
             attempt,
@@ -126,6 +127,37 @@ fn refused(draft: &mut Draft, call: CallId, attempt: Attempt, reason: EndReason)
         Some(ask) => recap::give_up(draft, ask, RecapFallback::Budget),
         None if matches!(reason, EndReason::BudgetExceeded { .. }) => landing::land(draft, reason),
         None => step::end(draft, reason),
+    }
+}
+
+/// Named budgets know this reservation of old: the log was cut back behind it. It counts whole there, and
+/// another attempt asks under its own name; a call of which none was made is another call.
+fn spent(draft: &mut Draft, call: CallId, attempt: Attempt) {
+    if !is_reserving(draft, call, attempt) {
+        return;
+    }
+    let recap = recap::open(draft);
+    draft.emit(ModelCallAbandoned {
+        call,
+        attempt,
+        reason: AbandonReason::DriverLost,
+    });
+    draft.emit(BudgetSettled {
+        call,
+        attempt,
+        usage: Usage::default(),
+        cost_micro_usd: 0,
+        estimated: true,
+        tool_calls: 0,
+        wall_ms: 0,
+    });
+    let model = draft.state.active.as_ref().and_then(|a| a.model.as_ref());
+    let begun = model.is_some_and(|model| model.first_at.is_some());
+    let next = attempt.saturating_add(1);
+    match recap {
+        Some(ask) => recap::again(draft, call, next, ask),
+        None if begun => step::start_call(draft, call, next),
+        None => step::next(draft),
     }
 }
 

@@ -65,6 +65,7 @@ pub(crate) fn one_of_each() -> Vec<Cause> {
         },
         Cause::BudgetWaits { call, attempt },
         Cause::BudgetRefused { call, attempt },
+        Cause::BudgetSpent { call, attempt },
         Cause::BudgetSettled {
             call,
             attempt,

@@ -1,5 +1,5 @@
-//! What a model is told of its budget: what is left of it when the call starts, of the loop's own and
-//! of those that it shares, whichever is tighter.
+//! What a model is told of its budget: what is left of it when the call starts, of the loop's own, its
+//! session's and those that it shares, whichever is tightest.
 //!
 //! It stands behind all that was said and in no log: it follows from the state at the licence of
 //! the call, where shared budgets said what they have left, so that a replay says the same, and what
@@ -19,15 +19,15 @@ pub(super) fn note(state: &State) -> Option<String> {
         return None;
     }
     let active = state.active.as_ref()?;
-    let gone = Amount::from(&active.totals);
-    let budget = &state.limits.budget;
+    let limits = &state.limits;
+    let (gone, before) = (Amount::from(&active.totals), Amount::from(&state.totals));
     let left = Dimension::ALL.into_iter().filter_map(|dimension| {
         let words = words(dimension)?;
-        let own = Left::of(budget, dimension, &gone);
+        let own = Left::of(&limits.budget, dimension, &gone);
+        let session = Left::of(&limits.session_budget, dimension, &before);
         let shared = active.shared_left.iter().copied();
-        let known = own
-            .into_iter()
-            .chain(shared.filter(|left| left.dimension == dimension));
+        let shared = shared.filter(|left| left.dimension == dimension);
+        let known = own.into_iter().chain(session).chain(shared);
         let Left { left, limit, .. } = known.reduce(Left::tighter)?;
         Some(format!("{left} of {limit} {words}"))
     });
@@ -46,9 +46,11 @@ pub(super) fn bound(state: &State) -> u64 {
 }
 
 fn is_told(state: &State) -> bool {
-    let limited = |dimension| words(dimension).and(state.limits.budget.of(dimension));
-    let own = Dimension::ALL.into_iter().any(|d| limited(d).is_some());
-    state.limits.tell_budget && (own || !state.agent.budgets.is_empty())
+    let limits = &state.limits;
+    let own = [&limits.budget, &limits.session_budget];
+    let limited = |d: Dimension| words(d).is_some() && own.iter().any(|of| of.of(d).is_some());
+    let own = Dimension::ALL.into_iter().any(limited);
+    limits.tell_budget && (own || !state.agent.budgets.is_empty())
 }
 
 /// A dimension as a model reads it; `None` for wall time, which the state cannot tell.

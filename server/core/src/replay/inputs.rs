@@ -97,6 +97,7 @@ pub(super) fn what_of(entry: &Entry) -> Option<What> {
         Cause::BudgetGranted { .. }
         | Cause::BudgetWaits { .. }
         | Cause::BudgetRefused { .. }
+        | Cause::BudgetSpent { .. }
         | Cause::BudgetSettled { .. } => budget_what(entry)?,
         &Cause::Timer(why) => What::TimerFired(why),
     })
@@ -138,6 +139,7 @@ fn budget_what(entry: &Entry) -> Option<What> {
                 reason,
             }
         }
+        &Cause::BudgetSpent { call, attempt } => What::BudgetSpent { call, attempt },
         Cause::BudgetSettled {
             call,
             attempt,

@@ -70,6 +70,7 @@ fn inputs_that_their_cause_tells_need_no_event() {
         },
         What::ResumeLoop { by, guard },
         What::Detach,
+        What::BudgetSpent { call, attempt },
         What::BudgetSettled {
             call,
             attempt,

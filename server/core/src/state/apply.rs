@@ -389,7 +389,8 @@ impl State {
         };
         if !self.agent.budgets.is_empty() {
             let settlement = match was_made {
-                true if e.estimated => Settlement::Whole(beside),
+                // Also of an attempt that the log knows nothing of any more.
+                _ if e.estimated => Settlement::Whole(beside),
                 true => {
                     let used = budget::used(&e.usage, e.cost_micro_usd);
                     Settlement::Used(used.with(beside))

@@ -48,6 +48,15 @@ impl Ledger {
         self.limit.saturating_sub(self.used + self.held())
     }
 
+    /// Has this reservation made and settled by somebody before, unless it is known; whether it has.
+    pub(crate) fn forget(&mut self, key: (CallId, Attempt)) -> bool {
+        let new = !self.slots.contains_key(&key);
+        if new {
+            self.slots.insert(key, Slot::Settled);
+        }
+        new
+    }
+
     /// What is left, where a call asks to be told, beside what it has been granted already.
     pub(crate) fn left(&self, key: (CallId, Attempt), ask: Ask) -> Vec<Left> {
         let own = match self.slots.get(&key) {

@@ -300,6 +300,11 @@ fn tamper_event(mutant: Mutant, attaches: bool, state: &State, what: &What, even
         (Mutant::ModelAttemptNotRaised, Event::ModelCallStarted(e)) => lower(&mut e.attempt),
         (Mutant::ModelAttemptNotRaised, Event::ModelCallReserving(e)) => lower(&mut e.attempt),
         (Mutant::ModelAttemptNotRaised, Event::BudgetReserved(e)) => lower(&mut e.attempt),
+        (Mutant::SpentIsGivenBack, Event::BudgetSettled(e))
+            if matches!(what, What::BudgetSpent { .. }) =>
+        {
+            e.estimated = false;
+        }
         (Mutant::FailureCostsNothing, Event::BudgetSettled(e)) => {
             if matches!(what, What::ModelFailed { .. }) {
                 e.usage = Usage::default();

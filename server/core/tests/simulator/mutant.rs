@@ -78,6 +78,7 @@ pub(crate) enum Mutant {
     RefusalEndsAtOnce,
     SharedWarningDropped,
     SharedLeftNotTold,
+    SpentIsGivenBack,
     // What is folded.
     SteerJoinsTwice,
     MessageLostOnCancel,
@@ -104,7 +105,7 @@ pub(crate) enum Mutant {
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Self; 94] = [
+    pub(crate) const ALL: [Self; 95] = [
         Self::FenceOff,
         Self::ActBeforeCommit,
         Self::LostAckAppendedAgain,
@@ -199,5 +200,6 @@ impl Mutant {
         Self::RefusalEndsAtOnce,
         Self::SharedWarningDropped,
         Self::SharedLeftNotTold,
+        Self::SpentIsGivenBack,
     ];
 }

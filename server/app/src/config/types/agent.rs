@@ -92,9 +92,9 @@ pub struct BudgetConfig {
     /// without tools, to conclude. 0 = nothing is held back, and no such call is made.
     #[schemars(extend("x-min" = 0, "x-max" = 100_000_000))]
     pub final_call_tokens: u64,
-    /// Whether the model is told with each call what is left of the loop's own limits, or of shared
-    /// budgets where that is less, behind all that was said: what comes before stays as the provider has
-    /// cached it.
+    /// Whether the model is told with each call what is left of the loop's own limits, or of its session's
+    /// and shared budgets where that is less, behind all that was said: what comes before stays as the
+    /// provider has cached it.
     pub tell_model: bool,
     /// What a loop does that its budget does not cover: `end`, or `pause` until UpdateLimits raises
     /// it.

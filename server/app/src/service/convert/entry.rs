@@ -166,6 +166,7 @@ fn cause(entry: &Entry) -> &'static str {
         Cause::BudgetGranted { .. } => "budget_granted",
         Cause::BudgetWaits { .. } => "budget_waits",
         Cause::BudgetRefused { .. } => "budget_refused",
+        Cause::BudgetSpent { .. } => "budget_spent",
         Cause::BudgetSettled { .. } => "budget_settled",
         Cause::Timer(_) => "timer_fired",
     }

@@ -4,12 +4,12 @@ use super::kit::{Session, call_with, kinds, nothing, usage};
 use crate::{
     What,
     agent::{Agent, BudgetLimits, Limits},
-    budget::{Dimension, HoldBack, Left},
+    budget::{Beside, Dimension, HoldBack, Left},
     event::{BudgetWarning, Event, Nudge},
     ids::CallId,
     ledger::OnExhausted,
     message::Part,
-    outcome::{EndReason, StopReason},
+    outcome::{EndReason, ModelFailureKind, StopReason},
     state::Settlement,
 };
 
@@ -185,6 +185,39 @@ fn a_last_call_survives_a_crash_and_is_asked_for_once() {
     assert_eq!(s.reason(), short());
 }
 
+fn spend(s: &mut Session) -> Vec<Event> {
+    let (call, attempt) = s.model();
+    s.go(What::BudgetSpent { call, attempt })
+}
+
+#[test]
+fn a_reservation_that_the_log_has_lost_counts_whole_and_another_call_is_made() {
+    let mut s = named(Limits::default());
+    let again = ["ModelCallAbandoned", "BudgetSettled", "ModelCallReserving"];
+    assert_eq!(kinds(&spend(&mut s)), again);
+    assert_eq!(
+        s.state.settling[&(CallId(1), 1)],
+        Settlement::Whole(Beside::default())
+    );
+    assert_eq!(s.model(), (CallId(2), 1), "its messages join this one");
+    s.granted(100);
+    assert_eq!(s.talk(), ["user: hello"]);
+    assert_eq!(s.state.totals.usage.total(), 0, "the session knows of none");
+    s.fail(ModelFailureKind::Overloaded);
+    s.fire_next();
+    assert_eq!(kinds(&spend(&mut s)), again);
+    assert_eq!(
+        s.model(),
+        (CallId(2), 3),
+        "of a call that was made, an attempt"
+    );
+    s.granted(100);
+    let (call, attempt) = (CallId(1), 1);
+    assert_eq!(s.go(What::BudgetSpent { call, attempt }), nothing());
+    s.say("hi");
+    assert_eq!(s.reason(), EndReason::Completed);
+}
+
 fn left(dimension: Dimension, left: u64, limit: u64) -> Left {
     Left {
         dimension,
@@ -248,6 +281,31 @@ fn the_model_is_told_of_the_tightest_budget_and_the_same_after_a_replay() {
         "nobody is told: {events:?}"
     );
     assert_eq!(s.state.model_request().expect("it runs").note, None);
+}
+
+#[test]
+fn the_sessions_own_budget_is_told_of_where_less_of_it_is_left() {
+    let limits = |total| BudgetLimits {
+        total_tokens: Some(total),
+        ..BudgetLimits::default()
+    };
+    let mut s = Session::started(Limits {
+        tell_budget: true,
+        budget: limits(5_000),
+        session_budget: limits(6_000),
+        ..Limits::default()
+    });
+    s.reply_with(
+        vec![Part::Text("hi".to_owned())],
+        StopReason::EndTurn,
+        usage(1_495, 5),
+    );
+    s.start("again");
+    let note = s.state.model_request().expect("it runs").note;
+    assert_eq!(
+        note.as_deref(),
+        Some("[Left of your budget: 4500 of 6000 tokens.]")
+    );
 }
 
 #[test]

@@ -46,6 +46,11 @@ impl Shared {
                 let new = self.warned.insert((e.budget.clone(), e.dimension, e.limit));
                 return check(told && new, "shared_warned", || format!("{e:?}"));
             }
+            Event::BudgetSettled(e) if matches!(entry.cause, Cause::BudgetSpent { .. }) => {
+                return check(e.estimated, "spent_whole", || {
+                    format!("{} is given back, and was used by who knows whom", e.call)
+                });
+            }
             Event::LoopEnded(e) => return self.ended(entry, &e.reason, &after.limits),
             _ => {}
         }

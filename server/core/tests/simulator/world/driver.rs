@@ -407,6 +407,7 @@ pub(super) fn outcome_of(what: &What) -> Option<EffectKey> {
         What::LookedUp { call, .. } => Some(EffectKey::Lookup { call }),
         What::BudgetGranted { call, attempt, .. }
         | What::BudgetWaits { call, attempt, .. }
+        | What::BudgetSpent { call, attempt }
         | What::BudgetRefused { call, attempt, .. } => Some(EffectKey::Reserve { call, attempt }),
         What::BudgetSettled { call, attempt, .. } => Some(EffectKey::Settle { call, attempt }),
         What::Create(_)

@@ -261,6 +261,13 @@ impl World {
             ask.keep = None;
         }
         let key = (call, attempt);
+        if self.rng.chance(3) && self.ledger.forget(key) {
+            // A session whose log was cut back, and that comes to the names of calls which it lost.
+            let what = What::BudgetSpent { call, attempt };
+            let key = EffectKey::Reserve { call, attempt };
+            self.put(1, Happening::Deliver(ticket, key, what));
+            return Ok(());
+        }
         let left = self.ledger.left(key, ask).into();
         let keeps = self.oracle.keeps(&self.plan.limits, self.ledger.limit());
         // What was taken back meanwhile may have been granted before the loop came to its last call.
@@ -403,6 +410,7 @@ fn attempt_of(what: &mut What) -> Option<&mut Attempt> {
         | What::BudgetGranted { .. }
         | What::BudgetWaits { .. }
         | What::BudgetRefused { .. }
+        | What::BudgetSpent { .. }
         | What::BudgetSettled { .. }
         | What::TimerFired(_) => None,
     }

@@ -141,6 +141,7 @@ impl World {
             | What::BudgetGranted { .. }
             | What::BudgetWaits { .. }
             | What::BudgetRefused { .. }
+            | What::BudgetSpent { .. }
             | What::BudgetSettled { .. }
             | What::TimerFired(_) => true,
         };
