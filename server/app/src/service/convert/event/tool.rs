@@ -36,12 +36,7 @@ pub(super) fn kind(event: &Event, context: &Context<'_>) -> Option<Kind> {
             reason: e.reason.clone(),
             edited_arguments_json: String::new(),
         }),
-        Event::ToolCallStarted(e) => Kind::ToolCallStarted(v1::ToolCallStarted {
-            call: e.call.to_string(),
-            attempt: e.attempt,
-            deadline: e.deadline.map(timestamp),
-            sidecar_instance: Some(e.sidecar_instance.clone()).filter(|name| !name.is_empty()),
-        }),
+        Event::ToolCallStarted(e) => Kind::ToolCallStarted(started(e)),
         Event::ToolCallCompleted(e) => Kind::ToolCallCompleted(v1::ToolCallCompleted {
             call: e.call.to_string(),
             attempt: e.attempt,
@@ -107,6 +102,16 @@ fn requested(e: &core::ToolCallRequested, context: &Context<'_>) -> v1::ToolCall
         tool: part.map(|part| part.tool.clone()).unwrap_or_default(),
         arguments_json: part.map(|part| part.arguments.clone()).unwrap_or_default(),
         arguments_sha256: part.map(|part| sha256(&part.arguments)).unwrap_or_default(),
+    }
+}
+
+fn started(e: &core::ToolCallStarted) -> v1::ToolCallStarted {
+    let instance = Some(e.sidecar_instance.clone());
+    v1::ToolCallStarted {
+        call: e.call.to_string(),
+        attempt: e.attempt,
+        deadline: e.deadline.map(timestamp),
+        sidecar_instance: instance.filter(|name| !name.is_empty()),
     }
 }
 
