@@ -39,6 +39,12 @@ pub fn timestamp(at: Timestamp) -> well_known::Timestamp {
     well_known::Timestamp { seconds, nanos }
 }
 
+/// The instant of a record on the wire.
+#[must_use]
+pub fn committed_at(at: loopwright_log::Timestamp) -> well_known::Timestamp {
+    timestamp(Timestamp(at.unix_ms()))
+}
+
 /// A span on the wire.
 #[must_use]
 pub fn duration(millis: u64) -> well_known::Duration {

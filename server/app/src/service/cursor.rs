@@ -67,8 +67,7 @@ impl Cursor {
     /// Its epoch and its time, as the wire has them.
     #[must_use]
     pub fn on_the_wire(&self) -> (Option<u64>, Option<well_known::Timestamp>) {
-        let at = self.mark.map(|mark| mark.at.unix_ms());
-        let at = at.map(|at| convert::timestamp(loopwright_core::ids::Timestamp(at)));
+        let at = self.mark.map(|mark| convert::committed_at(mark.at));
         (self.mark.map(|mark| mark.epoch), at)
     }
 }

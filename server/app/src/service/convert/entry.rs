@@ -13,9 +13,9 @@ use loopwright_proto::v1;
 use prost::Message as _;
 
 use super::{
+    committed_at,
     event::{Context, kinds},
     kinds::KindSet,
-    timestamp,
 };
 use crate::redaction::Fields;
 
@@ -90,9 +90,7 @@ pub fn to_wire(record: &Record, entry: &Entry) -> v1::Entry {
     v1::Entry {
         seq: record.seq,
         session_id: record.key.id().to_owned(),
-        committed_at: Some(timestamp(loopwright_core::ids::Timestamp(
-            record.at.unix_ms(),
-        ))),
+        committed_at: Some(committed_at(record.at)),
         epoch: record.epoch,
         cause: Some(v1::Cause {
             kind: cause(entry).to_owned(),
