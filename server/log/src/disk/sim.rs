@@ -4,11 +4,15 @@
 //! Invariant: it is never kinder than the contract of [`Disk`]. A failed sync behaves as Linux
 //! does: the bytes stay readable and count as clean, so a later sync answers `Ok` and keeps nothing.
 
+mod dice;
+
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+
+pub use dice::Dice;
 
 use super::{Disk, DiskFile, Listed, Lock, LockError, OpenAs};
 use crate::live::lock;
@@ -31,10 +35,6 @@ pub struct Plan {
     /// Bytes that all files together may take.
     pub capacity: Option<u64>,
 }
-
-/// A small generator of the simulation's own: SplitMix64.
-#[derive(Clone, Copy, Debug)]
-pub struct Dice(u64);
 
 #[derive(Default)]
 struct State {
@@ -66,28 +66,6 @@ struct SimFile {
 }
 
 struct SimLock(SimDisk);
-
-impl Dice {
-    /// The same seed, the same throws.
-    #[must_use]
-    pub fn new(seed: u64) -> Dice {
-        Dice(seed)
-    }
-
-    /// A number below `bound`; 0 for a bound of 0.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % bound.max(1)
-    }
-
-    /// True once in `n` throws.
-    pub fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
 
 impl SimDisk {
     /// What is to go wrong from here on.
@@ -266,6 +244,9 @@ impl Disk for SimDisk {
             Some(".") => Path::new(""),
             _ => path,
         };
+        if !is_given(dir) && state.names.get(dir) != Some(&None) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let inside = |name: &PathBuf| name.parent() == Some(dir);
         let now: Vec<_> = state
             .names

@@ -454,8 +454,8 @@ impl Recovery<'_> {
         }
         checkpoint::write(self.disk, self.layout, &self.marks, self.next_segment)?;
         // A journal that has damage in it is evidence.
-        let keep = !self.condemned.is_empty();
-        if keep && !segments.is_empty() {
+        let keep = !self.condemned.is_empty() && !segments.is_empty();
+        if keep {
             self.disk.create_dir(&self.layout.quarantine())?;
             self.disk.sync_dir(self.layout.root())?;
         }

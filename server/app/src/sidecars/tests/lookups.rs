@@ -93,7 +93,10 @@ async fn a_call_goes_to_the_instance_that_it_is_meant_for_or_nowhere() {
     let (address, script) = fake.kill();
     *script.instance.lock().unwrap() = Some("x".repeat(129));
     let _again = Fake::at(&address, script);
-    bench.call("echo", "{}").await.unwrap();
+    // It may have been sent before the death was noticed.
+    if bench.call("echo", "{}").await.is_err() {
+        bench.call("echo", "{}").await.unwrap();
+    }
     let present = bench.sidecars.instances("default");
     assert_eq!(
         present.of(CallId(7), 1, "fake__echo"),
