@@ -19,15 +19,16 @@ const KILLS: usize = 6;
 const PAID: u64 = 10;
 
 /// Slow replies, counted at a token for each byte and an overhead for each prompt and message: a call of
-/// a tool that is not there, one that is cut, one that a provider refuses for now, one that stalls, one
+/// a tool that is not there, refused once at no cost, so that there are repeats however fast the budget
+/// is used up by what is cut, one that is cut, one that a provider refuses for now, one that stalls, one
 /// that nobody counts.
 const SCRIPT: &str = "tokenizer: { bytes_per_token: 1, prompt: 200, message: 20 }
 turns:
-- { text: begin it, chunk: { chars: 1, delay_ms: 10 }, tool_calls: [{ tool: none__such, arguments: {} }] }
-- { text: go on, fail: { kind: cut, times: 1 }, chunk: { chars: 1, delay_ms: 10 }, tool_calls: [{ tool: none__such, arguments: {} }] }
-- { text: wait, fail: { kind: overloaded, times: 2 }, chunk: { chars: 1, delay_ms: 10 }, tool_calls: [{ tool: none__such, arguments: {} }] }
-- { text: hold on, fail: { kind: stalled, times: 1 }, chunk: { chars: 1, delay_ms: 10 }, tool_calls: [{ tool: none__such, arguments: {} }] }
-- { text: that is all, no_usage: true, chunk: { chars: 1, delay_ms: 10 } }
+- { text: begin it, fail: { kind: overloaded, times: 1 }, chunk: { chars: 1, delay_ms: 30 }, tool_calls: [{ tool: none__such, arguments: {} }] }
+- { text: go on, fail: { kind: cut, times: 1 }, chunk: { chars: 1, delay_ms: 30 }, tool_calls: [{ tool: none__such, arguments: {} }] }
+- { text: wait, fail: { kind: overloaded, times: 2 }, chunk: { chars: 1, delay_ms: 30 }, tool_calls: [{ tool: none__such, arguments: {} }] }
+- { text: hold on, fail: { kind: stalled, times: 1 }, chunk: { chars: 1, delay_ms: 30 }, tool_calls: [{ tool: none__such, arguments: {} }] }
+- { text: that is all, no_usage: true, chunk: { chars: 1, delay_ms: 30 } }
 ";
 
 fn start(budget: &str) -> StartLoopRequest {
