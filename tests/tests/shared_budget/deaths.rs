@@ -2,7 +2,8 @@
 //! and a call that was cut counts whole.
 //!
 //! The points between two records are hit by a small library in C that is compiled here and preloaded:
-//! it kills the process when a record has become durable, before anybody is told (`death.c`). A call
+//! it kills the process when a record has become durable, before anybody is told, and what was written
+//! behind it in the same batch is cut off, as by a death in the midst of the write (`death.c`). A call
 //! that is under way is hit from outside. That every other write can be the last one is tried in
 //! process (`service::budgets::tests::crashes`).
 
