@@ -45,6 +45,7 @@ fn an_entry_without_the_event_that_tells_its_input_says_so() {
                 | Cause::ResumeLoop { .. }
                 | Cause::Detach
                 | Cause::BudgetGranted { .. }
+                | Cause::BudgetSpent { .. }
                 | Cause::BudgetSettled { .. }
                 | Cause::Timer(_)
         )
