@@ -2,7 +2,12 @@ use super::*;
 
 /// A cause of every kind.
 pub(crate) fn one_of_each() -> Vec<Cause> {
-    let (call, attempt) = (CallId(1), 1);
+    let mut causes = asked_for();
+    causes.extend(came_about());
+    causes
+}
+
+fn asked_for() -> Vec<Cause> {
     let by = Command::default();
     vec![
         Cause::Create(by.clone()),
@@ -37,6 +42,12 @@ pub(crate) fn one_of_each() -> Vec<Cause> {
             guard: None,
         },
         Cause::Adopt(by),
+    ]
+}
+
+fn came_about() -> Vec<Cause> {
+    let (call, attempt) = (CallId(1), 1);
+    vec![
         Cause::Attach,
         Cause::Detach,
         Cause::Tools,
