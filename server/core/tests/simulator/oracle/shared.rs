@@ -46,8 +46,10 @@ impl Shared {
                 let new = self.warned.insert((e.budget.clone(), e.dimension, e.limit));
                 return check(told && new, "shared_warned", || format!("{e:?}"));
             }
-            Event::BudgetSettled(e) if matches!(entry.cause, Cause::BudgetSpent { .. }) => {
-                return check(e.estimated, "spent_whole", || {
+            Event::BudgetSettled(e) => {
+                let of = (e.call, e.attempt);
+                let spent = matches!(entry.cause, Cause::BudgetSpent { call, attempt } if (call, attempt) == of);
+                return check(!spent || e.estimated, "spent_whole", || {
                     format!("{} is given back, and was used by who knows whom", e.call)
                 });
             }

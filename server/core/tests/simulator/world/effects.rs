@@ -42,7 +42,8 @@ impl World {
             }
             EffectKey::Reserve { call, attempt } => {
                 let ask = self.drivers[id].state.budget_request();
-                let ask = ask.expect("a wanted reservation has its request");
+                let none = || Violation::new("request", format!("{call} reserves, and has none"));
+                let ask = ask.ok_or_else(none)?;
                 self.put(delay, Happening::Reserve(ticket, call, attempt, ask));
                 Ok(())
             }
