@@ -157,7 +157,7 @@ async fn a_loop_waits_for_time_and_goes_on_when_the_limit_is_removed() -> Result
     let entries = to_end(&scene.client, &session, &started.loop_id).await?;
     assert_eq!(end_of(&entries)?.reason(), EndReason::MaxSteps);
     let limits = kinds(&entries).find_map(|kind| match kind {
-        Kind::LimitsUpdated(e) => e.limits.clone(),
+        Kind::LimitsUpdated(e) => e.limits,
         _ => None,
     });
     let budget = limits.and_then(|limits| limits.budget).context("limits")?;

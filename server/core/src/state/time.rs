@@ -129,8 +129,10 @@ mod tests {
     use crate::event::LoopStarted;
 
     fn running(limits: Limits, before: u64) -> State {
-        let mut state = State::default();
-        state.limits = std::sync::Arc::new(limits);
+        let mut state = State {
+            limits: std::sync::Arc::new(limits),
+            ..State::default()
+        };
         state.totals.wall_ms = before;
         let started = LoopStarted {
             id: crate::ids::LoopId(1),

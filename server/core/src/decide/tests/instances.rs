@@ -37,9 +37,11 @@ fn is_now(s: &mut Session, instance: &str) {
 
 /// The instances that dispatches name, in order.
 fn named(events: &[Event]) -> Vec<String> {
-    let of = |event: &Event| match event {
-        Event::ToolCallStarted(e) => Some(e.sidecar_instance.clone()),
-        _ => None,
+    let of = |event: &Event| {
+        if let Event::ToolCallStarted(e) = event {
+            return Some(e.sidecar_instance.clone());
+        }
+        None
     };
     events.iter().filter_map(of).collect()
 }

@@ -47,16 +47,17 @@ fn moved(to: Move<u64>) -> What {
 
 /// What of whose time a loop ended for.
 fn spent(s: &Session) -> (String, u64, u64) {
-    match s.reason() {
-        EndReason::BudgetExceeded {
-            budget,
-            dimension: Dimension::WallTimeMs,
-            limit,
-            used,
-            ..
-        } => (budget, limit, used),
-        other => panic!("{other:?}"),
-    }
+    let EndReason::BudgetExceeded {
+        budget,
+        dimension: Dimension::WallTimeMs,
+        limit,
+        used,
+        ..
+    } = s.reason()
+    else {
+        panic!("{:?}", s.reason());
+    };
+    (budget, limit, used)
 }
 
 fn waits_for_time(s: &Session) -> bool {
