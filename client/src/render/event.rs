@@ -194,6 +194,11 @@ fn model_event(kind: &Kind) -> Option<(&'static str, String)> {
                 amount(e.amount.as_ref())
             ),
         ),
+        Kind::BudgetSettled(e) if e.attempt == 0 => {
+            let amount = e.amount.unwrap_or_default();
+            let ran = dimension_words(BudgetDimension::WallTimeMs, amount.wall_time_ms);
+            ("BudgetSettled", format!("{ran} after the last model call"))
+        }
         Kind::BudgetSettled(e) => {
             let how = if e.estimated {
                 " (the whole reservation)"

@@ -3,9 +3,9 @@
 
 use anyhow::{Context as _, Result, ensure};
 use loopwright_proto::v1::{
-    BudgetDimension, BudgetExceededDetail, BudgetLimits, BudgetScope, BudgetWarning, EndReason,
-    GetLoopRequest, LoopEnded, LoopLimits, LoopState, OnExhausted, StartLoopRequest,
-    UpdateLimitsRequest, event::Kind, loop_ended::Detail,
+    BudgetDimension, BudgetExceededDetail, BudgetLimits, BudgetScope, BudgetTerms, BudgetWarning,
+    CancelLoopRequest, CreateBudgetRequest, EndReason, GetLoopRequest, LoopEnded, LoopLimits,
+    LoopState, OnExhausted, StartLoopRequest, UpdateLimitsRequest, event::Kind, loop_ended::Detail,
 };
 use loopwright_proto::well_known;
 use loopwright_tests::{
@@ -208,5 +208,56 @@ async fn what_the_server_limits_is_not_removed() -> Result<()> {
         (detail.dimension(), detail.limit, detail.used),
         (BudgetDimension::ModelCalls, 5, 5)
     );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shared_budgets_are_charged_with_a_loops_time_to_its_end() -> Result<()> {
+    let (scene, probe) = with_probe(Stage::new(&[("m", HOLDS)])?).await?;
+    let terms = BudgetTerms {
+        limits: Some(time(900_000)),
+        ..BudgetTerms::default()
+    };
+    let request = CreateBudgetRequest {
+        name: "team".to_owned(),
+        terms: Some(terms),
+    };
+    scene.client.create_budget(request).await?;
+    let mut request = ask("m");
+    if let Some(agent) = &mut request.agent {
+        agent.budgets = vec!["team".to_owned()];
+    }
+    let started = scene.client.start_loop(request).await?;
+    probe.until(|counts| counts.running == 1).await?;
+    let charged = async || -> Result<i64> {
+        let team = scene.client.get_budget("team").await?;
+        let settled = team.settled.unwrap_or_default();
+        Ok(i64::try_from(settled.wall_time_ms)?)
+    };
+    scene::eventually("its call is settled", async || {
+        let team = scene.client.get_budget("team").await?;
+        Ok(team.open_reservations == 0 && team.settled.is_some_and(|of| of.model_calls == 1))
+    })
+    .await?;
+    let before = charged().await?;
+    let cancel = CancelLoopRequest {
+        session_id: started.session_id.clone(),
+        ..CancelLoopRequest::default()
+    };
+    scene.client.cancel_loop(cancel).await?;
+    let entries = to_end(&scene.client, &started.session_id, &started.loop_id).await?;
+    let totals = end_of(&entries)?.totals.as_ref().context("totals")?;
+    let whole = millis(totals.wall_time.as_ref())?;
+    ensure!(
+        whole > before,
+        "its tool ran on: {whole} ms, {before} before"
+    );
+    scene::eventually("all of its time is charged", async || {
+        Ok(charged().await? == whole)
+    })
+    .await?;
+    let team = scene.client.get_budget("team").await?;
+    assert_eq!(team.open_reservations, 0);
+    assert_eq!(team.settled.unwrap_or_default().model_calls, 1);
     Ok(())
 }

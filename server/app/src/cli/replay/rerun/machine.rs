@@ -322,6 +322,8 @@ fn within(limits: &Limits, facts: &ModelFacts) -> Arc<Limits> {
         on_exhausted: OnExhausted::End,
         ..limits.clone()
     };
+    limits.budget.wall_ms = None;
+    limits.session_budget.wall_ms = None;
     let price = facts.price.map(|price| (facts.name.clone(), price));
     limits.prices = price.into_iter().collect();
     if let (Some(window), Some(context)) = (facts.context_window, &mut limits.context) {
