@@ -100,6 +100,8 @@ async fn live(
             refuse_all(inbox, &error);
             return match error {
                 CommandError::Read(LogError::Unavailable { reason }) => End::Unavailable { reason },
+                // Whoever takes the name next has nothing to do with it.
+                CommandError::Read(LogError::Removed) => End::NotCreated,
                 other => End::Undrivable {
                     reason: other.to_string(),
                 },

