@@ -141,7 +141,7 @@ pub struct ContextConfig {
     #[schemars(extend("x-min" = 200, "x-max" = 1_000_000))]
     pub max_tool_output_chars: u32,
     /// Tokens of the model's window that may be used, the reply included; none = the smaller of 180000
-    /// and the window.
+    /// and the window. Never more than the smallest window of the agent's model and its fallbacks.
     #[schemars(extend("x-min" = 1_000, "x-max" = 100_000_000))]
     pub max_tokens: Option<u64>,
     /// Share of those tokens above which the regular check compacts the conversation.

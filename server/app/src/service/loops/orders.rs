@@ -197,14 +197,14 @@ impl ServiceState {
             }
             self.models.check(writer).map_err(status::no_model)?;
         }
-        if let Some((window, context)) = facts
-            .context_window
-            .zip(Arc::make_mut(&mut terms.limits).context.as_mut())
+        let window = self.window(&terms.agent)?;
+        if let Some((window, context)) =
+            window.zip(Arc::make_mut(&mut terms.limits).context.as_mut())
         {
             context.max_tokens = context.max_tokens.min(window);
         }
         let asked = terms.limits.max_output_tokens;
-        let most = [facts.max_output, facts.context_window];
+        let most = [facts.max_output, window];
         let most = most.into_iter().flatten().min();
         if let Some(most) = most.filter(|most| *most < asked) {
             let limits = Arc::make_mut(&mut terms.limits);
@@ -212,6 +212,16 @@ impl ServiceState {
             limits.max_output_asked = false;
         }
         Ok(())
+    }
+
+    /// The smallest window of the agent's models that is known: each may be shown the same conversation.
+    fn window(&self, agent: &Agent) -> Result<Option<u64>, Status> {
+        let mut least = None;
+        for model in [&agent.model].into_iter().chain(&agent.fallbacks) {
+            let facts = self.models.check(model).map_err(status::no_model)?;
+            least = [least, facts.context_window].into_iter().flatten().min();
+        }
+        Ok(least)
     }
 
     fn check_models(&self, agent: &Agent) -> Result<(), Status> {

@@ -175,6 +175,54 @@ async fn the_output_cap_is_at_most_what_the_model_can_give_and_take() {
 }
 
 #[tokio::test]
+async fn the_window_is_the_smallest_of_the_agents_models() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("script.yaml");
+    std::fs::write(&script, QUICK).unwrap();
+    let model = |window: u64| ModelConfig {
+        provider: Some(Provider::Scripted),
+        script: Some(script.clone()),
+        context_window: Some(window),
+        ..ModelConfig::default()
+    };
+    let models = [("m", 100_000), ("wide", 900_000), ("narrow", 3_000)];
+    let config = Config {
+        models: models
+            .map(|(name, window)| (name.to_owned(), model(window)))
+            .into(),
+        ..Config::default()
+    };
+    for (fallbacks, tokens, cap) in [
+        (&[][..], 100_000, 4_096),
+        (&["wide"], 100_000, 4_096),
+        (&["wide", "narrow"], 3_000, 3_000),
+    ] {
+        let (mut state, _drain) = fixture::state(QUICK);
+        state.models = Models::new(&config, &[].into(), ModelsOptions::default()).unwrap();
+        let mut asks = start("r1", "s1", "go");
+        if let Some(agent) = &mut asks.agent {
+            agent.fallbacks = fallbacks.iter().map(ToString::to_string).collect();
+        }
+        Loops(state.clone()).start_loop(asked(asks)).await.unwrap();
+        let session = asked(v1::GetSessionRequest {
+            session_id: "s1".into(),
+        });
+        let session = SessionLogs(state).get_session(session).await.unwrap();
+        let agent = session.into_inner().agent.unwrap();
+        assert_eq!(
+            agent.limits.unwrap().max_output_tokens,
+            Some(cap),
+            "{fallbacks:?}"
+        );
+        assert_eq!(
+            agent.context.unwrap().max_tokens,
+            Some(tokens),
+            "{fallbacks:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn messages_to_a_running_loop_wait_or_join() {
     let (state, _drain) = fixture::state(SLOW);
     let loops = Loops(state);
