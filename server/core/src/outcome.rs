@@ -124,11 +124,11 @@ pub struct ModelFailure {
 pub enum ModelFailureKind {
     /// 429: too many requests.
     RateLimited,
-    /// 529 or 503: the provider is overloaded.
+    /// 529, or 503 in the provider's own words: it is overloaded, and refused the request.
     Overloaded,
-    /// Another 5xx, or an error inside a stream.
+    /// Another 5xx, 408, or an error inside a stream: the model may have run.
     Server,
-    /// 408, 409, 425: the provider asks to try again.
+    /// 409, 425: the provider asks to try again.
     TryAgain,
     /// The connection could not be made.
     Connect,

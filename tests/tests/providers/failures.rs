@@ -11,6 +11,7 @@ async fn every_refusal_has_its_kind_and_names_where_it_came_from() {
     let anthropic_long =
         r#"{"error":{"type":"invalid_request_error","message":"prompt is too long: 2 > 1"}}"#;
     let quota = r#"{"error":{"code":"insufficient_quota","message":"no credit"}}"#;
+    let overloaded = r#"{"error":{"type":"service_unavailable_error","message":"try later"}}"#;
     let cases = [
         (400, long, Kind::ContextTooLong),
         (400, anthropic_long, Kind::ContextTooLong),
@@ -18,14 +19,15 @@ async fn every_refusal_has_its_kind_and_names_where_it_came_from() {
         (401, "{}", Kind::Auth),
         (403, "{}", Kind::Auth),
         (404, "{}", Kind::NoSuchModel),
-        (408, "", Kind::TryAgain),
+        (408, "", Kind::Server),
         (409, "", Kind::TryAgain),
         (425, "", Kind::TryAgain),
         (429, "slow down", Kind::RateLimited),
         (429, quota, Kind::Quota),
         (500, "", Kind::Server),
         (502, "<html>", Kind::Server),
-        (503, "", Kind::Overloaded),
+        (503, "", Kind::Server),
+        (503, overloaded, Kind::Overloaded),
         (529, "", Kind::Overloaded),
         (307, "", Kind::InvalidRequest),
     ];

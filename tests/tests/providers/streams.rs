@@ -61,7 +61,7 @@ async fn a_reply_that_was_counted_before_it_broke_is_charged_as_counted() {
     .await;
     talk.user("go");
     let stream = "data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":9}}}\n\n\
-                  data: {\"type\":\"message_delta\",\"delta\":{},\"usage\":{\"output_tokens\":4}}\n\n";
+                  data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":4}}\n\n";
     talk.mock.push(Answer::raw(stream));
     let failure = talk.call().await.unwrap_err();
     assert_eq!(failure.kind, Kind::Cut);

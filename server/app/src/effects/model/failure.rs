@@ -135,10 +135,13 @@ impl Complaint {
         match status {
             401 | 403 => Kind::Auth,
             404 => Kind::NoSuchModel,
-            408 | 409 | 425 => Kind::TryAgain,
+            409 | 425 => Kind::TryAgain,
             429 => Kind::RateLimited,
-            503 | 529 => Kind::Overloaded,
-            500.. => Kind::Server,
+            529 => Kind::Overloaded,
+            // Whoever says so in the provider's own words refused the request; a proxy that gave up
+            // waiting does not know whether the model ran.
+            503 if self.is_typed() => Kind::Overloaded,
+            408 | 500.. => Kind::Server,
             _ => Kind::InvalidRequest,
         }
     }
@@ -164,6 +167,11 @@ impl Complaint {
             Kind::RateLimited | Kind::Overloaded | Kind::TryAgain if begun => Kind::Server,
             kind => kind,
         }
+    }
+
+    /// Whether it is a provider's error as its protocol has it, rather than any text.
+    fn is_typed(&self) -> bool {
+        !self.kind.is_empty() || !self.code.is_empty()
     }
 
     /// The account has nothing left: waiting does not help.

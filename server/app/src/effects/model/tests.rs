@@ -3,3 +3,4 @@
 mod scripted;
 mod session;
 mod transcript;
+mod usage;

@@ -2,7 +2,7 @@
 //!
 //! Boundary: events in, parts out. Invariants: blocks keep their order; one that is not known is
 //! kept as it came; the reply is whole only once `message_stop` was seen, and usage counts only
-//! once its final figures were.
+//! once its final figures were, of a reply that broke off only with the reason why it stopped.
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
@@ -153,14 +153,14 @@ impl Reader for Replying {
     }
 
     fn finish(self: Box<Self>) -> Result<Said, Fault> {
-        let usage = self.counted.then(|| self.counts.usage());
         if !self.done {
             let text = "the stream ended before its end marker, message_stop";
             return Err(Fault {
-                usage,
+                usage: self.final_usage(),
                 ..Fault::new(ModelFailureKind::Cut, text)
             });
         }
+        let usage = self.usage();
         let parts: Vec<Part> = self.blocks.into_values().filter_map(Block::part).collect();
         Ok(Said {
             parts: Arc::new(parts),
@@ -249,12 +249,22 @@ impl Replying {
 
     fn refused(&self, text: &str) -> Fault {
         let complaint = Complaint::read(text);
-        let usage = self.counted.then(|| self.counts.usage());
+        let usage = self.final_usage();
         let message = format!("an error inside the stream: {}", complaint.message);
         Fault {
             usage,
             ..Fault::new(complaint.kind_in_stream(self.begun), message)
         }
+    }
+
+    /// What was counted, where the reply's own tokens were.
+    fn usage(&self) -> Option<Usage> {
+        self.counts.usage().filter(|_| self.counted)
+    }
+
+    /// The same of a reply that broke off, where that was all of it.
+    fn final_usage(&self) -> Option<Usage> {
+        self.usage().filter(|_| self.stop.is_some())
     }
 }
 
@@ -287,7 +297,8 @@ impl Counts {
         self.cache_creation = later.cache_creation.or(self.cache_creation);
     }
 
-    fn usage(self) -> Usage {
+    /// The figures; nothing where the prompt is not counted: one of 0 tokens in all is none.
+    fn usage(self) -> Option<Usage> {
         let creation = self.cache_creation.unwrap_or_default();
         let (hour, minutes) = (
             creation.ephemeral_1h_input_tokens.unwrap_or(0),
@@ -295,13 +306,14 @@ impl Counts {
         );
         let split = hour.saturating_add(minutes);
         let cache_write = self.cache_creation_input_tokens.unwrap_or(split);
-        Usage {
-            input: self.input_tokens.unwrap_or(0),
+        let usage = Usage {
+            input: self.input_tokens?,
             output: self.output_tokens.unwrap_or(0),
             cache_write,
             cache_read: self.cache_read_input_tokens.unwrap_or(0),
             cache_write_1h: hour.min(cache_write),
-        }
+        };
+        (usage.prompt() > 0).then_some(usage)
     }
 }
 

@@ -23,7 +23,7 @@ fn a_status_alone_has_its_meaning() {
         (402, Kind::Quota),
         (403, Kind::Auth),
         (404, Kind::NoSuchModel),
-        (408, Kind::TryAgain),
+        (408, Kind::Server),
         (409, Kind::TryAgain),
         (413, Kind::ContextTooLong),
         (422, Kind::InvalidRequest),
@@ -31,7 +31,7 @@ fn a_status_alone_has_its_meaning() {
         (429, Kind::RateLimited),
         (500, Kind::Server),
         (502, Kind::Server),
-        (503, Kind::Overloaded),
+        (503, Kind::Server),
         (529, Kind::Overloaded),
     ];
     for body in [

@@ -3,7 +3,7 @@
 //! Boundary: events in, parts out. Invariants: tool calls are told apart by their index, and by
 //! their id where a server gives every one the same index or none; the reply is whole once
 //! `[DONE]` came, or a reason to stop did and the stream then ended; usage is the last that was
-//! sent.
+//! sent, and counts only where it came with the reason to stop or after it: some servers count along.
 
 use std::sync::Arc;
 
@@ -36,6 +36,8 @@ pub(in crate::effects::model) struct Replying {
     calls: Vec<Call>,
     stop: Option<String>,
     usage: Option<Usage>,
+    /// Whether that was sent once a reason to stop was.
+    counted_last: bool,
     begun: bool,
     done: bool,
     meter: Meter,
@@ -140,20 +142,21 @@ impl Reader for Replying {
             return Err(self.complained(&event.data));
         }
         self.response_id = self.response_id.take().or(chunk.id);
-        if let Some(usage) = chunk.usage.and_then(Counts::usage) {
-            self.usage = Some(usage);
-        }
         for choice in chunk.choices.unwrap_or_default() {
             if choice.index.unwrap_or(0) == 0 {
                 self.choice(choice, sink)?;
             }
+        }
+        if let Some(usage) = chunk.usage.and_then(Counts::usage) {
+            self.usage = Some(usage);
+            self.counted_last = self.stop.is_some();
         }
         Ok(false)
     }
 
     fn finish(self: Box<Self>) -> Result<Said, Fault> {
         let fault = |kind, text: &str| Fault {
-            usage: self.usage,
+            usage: self.final_usage(),
             ..Fault::new(kind, text)
         };
         if !self.done && self.stop.is_none() {
@@ -172,6 +175,9 @@ impl Reader for Replying {
                 "the provider broke off the reply",
             ));
         }
+        let usage = self
+            .usage
+            .filter(|_| self.counted_last || self.stop.is_none());
         let stop = stop_reason(self.stop, self.refused);
         let mut parts: Vec<Part> = Vec::new();
         parts.extend(thinking(self.thought, None).map(Part::Thinking));
@@ -183,12 +189,11 @@ impl Reader for Replying {
         for call in calls {
             call.push(&mut parts);
         }
-        let (usage, response_id) = (self.usage, self.response_id);
         Ok(Said {
             parts: Arc::new(parts),
             stop,
             usage,
-            response_id,
+            response_id: self.response_id,
         })
     }
 }
@@ -293,9 +298,14 @@ impl Replying {
         let message = format!("an error inside the stream: {}", complaint.message);
         let kind = complaint.kind_in_stream(self.begun);
         Fault {
-            usage: self.usage,
+            usage: self.final_usage(),
             ..Fault::new(kind, message)
         }
+    }
+
+    /// What was counted of a reply that broke off, where that was all of it.
+    fn final_usage(&self) -> Option<Usage> {
+        self.usage.filter(|_| self.counted_last)
     }
 }
 
@@ -323,11 +333,12 @@ impl Call {
 
 impl Counts {
     /// The figures in classes that do not overlap: the API counts cached tokens as prompt tokens
-    /// too. Nothing where the reply's own tokens are not counted.
+    /// too. Nothing where the prompt's or the reply's own tokens are not counted: a prompt of 0 is
+    /// none.
     fn usage(self) -> Option<Usage> {
         let output = self.completion_tokens?;
         let details = self.prompt_tokens_details.unwrap_or_default();
-        let prompt = self.prompt_tokens.unwrap_or(0);
+        let prompt = self.prompt_tokens.filter(|prompt| *prompt > 0)?;
         let cache_read = details
             .cached_tokens
             .or(self.prompt_cache_hit_tokens)
