@@ -60,6 +60,22 @@ pub struct Agent {
     pub budgets: Vec<String>,
 }
 
+impl Agent {
+    /// Bytes that it puts into every prompt at most: its system prompt, and what else it has a provider
+    /// be sent in words of its own.
+    #[must_use]
+    pub fn content_bytes(&self) -> u64 {
+        let told = [
+            &self.output_schema,
+            &self.provider_options,
+            &self.reasoning_effort,
+            &self.tool_choice,
+        ];
+        let told: usize = told.into_iter().flatten().map(String::len).sum();
+        (self.system_prompt.len() as u64).saturating_add(told as u64)
+    }
+}
+
 /// What to do when nobody can say what became of a call that must not be repeated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

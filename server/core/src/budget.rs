@@ -2,7 +2,9 @@
 //!
 //! A call reserves an upper bound of its prompt plus its output cap before it is made. The bound is
 //! sound for byte-level tokenisers, which never make more tokens than bytes: the last real count
-//! plus one token for each byte added since, plus a fixed margin per message and tool.
+//! plus one token for each byte added since, plus a fixed margin for each message, part and tool. A
+//! margin is at least what the protocols write around the thing, keys and all: a provider may show its
+//! model words of its own there, and none is known to show it more.
 
 use std::fmt;
 
@@ -18,6 +20,15 @@ pub use held::{HoldBack, Left};
 
 /// Tokens set aside for what a provider wraps around one message, in excess of its content.
 pub const MARGIN_PER_MESSAGE: u64 = 32;
+/// Tokens set aside for what a provider wraps around one part of a message.
+pub const MARGIN_PER_PART: u64 = 16;
+/// Tokens set aside for what a provider wraps around one block of thinking.
+pub const MARGIN_PER_THOUGHT: u64 = 32;
+/// Tokens set aside for what a provider wraps around one tool call, and around one result.
+pub const MARGIN_PER_CALL: u64 = 48;
+/// Tokens set aside, beside the last count, for what a provider says otherwise around the next prompt:
+/// whether and which tools must be called.
+pub const MARGIN_PER_COUNT: u64 = 64;
 /// Tokens set aside for what a provider wraps around one tool definition.
 pub const MARGIN_PER_TOOL: u64 = 64;
 /// Tokens set aside for what a provider wraps around a prompt.

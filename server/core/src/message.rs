@@ -7,7 +7,20 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::usage::Usage;
+use crate::{
+    budget::{MARGIN_PER_CALL, MARGIN_PER_PART, MARGIN_PER_THOUGHT},
+    usage::Usage,
+};
+
+/// The member that holds arguments of a tool call which are no JSON object, so that the model sees what
+/// it wrote: as Anthropic's page on fine-grained tool streaming proposes.
+pub const INVALID_JSON: &str = "INVALID_JSON";
+/// What a tool call without a tool's name is sent as.
+pub const UNNAMED: &str = "unnamed";
+/// What a result without text is told as.
+pub const NO_OUTPUT: &str = "(no output)";
+/// Bytes of what a model is told of content that is not in the log, beside its media type.
+const BLOB_NOTE_BYTES: usize = 160;
 
 /// One piece of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,17 +144,60 @@ pub fn text_of(parts: &[Part]) -> String {
     text
 }
 
-/// Bytes of content that a part puts into a prompt: the measure of estimates.
+/// Bytes of content that a part puts into a prompt, at most: the measure of estimates and bounds. What
+/// a provider wraps around it is in [`margin`].
 #[must_use]
 pub fn content_bytes(part: &Part) -> u64 {
     let bytes = match part {
         Part::Text(text) => text.len(),
         Part::Thinking(t) => t.text.len() + t.signature.as_ref().map_or(0, String::len),
-        Part::ToolCall(c) => c.provider_id.len() + c.tool.len() + c.arguments.len(),
+        Part::ToolCall(c) => {
+            c.provider_id.len() + c.tool.len().max(UNNAMED.len()) + arguments_bytes(&c.arguments)
+        }
         Part::Opaque(o) => o.json.len(),
-        Part::Blob(b) => usize::try_from(b.bytes).unwrap_or(usize::MAX),
+        // What it holds is never shown, only that it is there.
+        Part::Blob(b) => BLOB_NOTE_BYTES + b.media_type.len(),
     };
     bytes as u64
+}
+
+/// Tokens set aside for what a provider wraps around a part.
+#[must_use]
+pub fn margin(part: &Part) -> u64 {
+    match part {
+        Part::Text(_) | Part::Opaque(_) | Part::Blob(_) => MARGIN_PER_PART,
+        Part::Thinking(_) => MARGIN_PER_THOUGHT,
+        Part::ToolCall(_) => MARGIN_PER_CALL,
+    }
+}
+
+/// Whether the arguments of a tool call are a JSON object, so that a provider takes them as they are.
+/// Strings are decoded in full: a provider refuses a lone surrogate.
+#[must_use]
+pub fn is_object(arguments: &str) -> bool {
+    serde_json::from_str::<serde_json::Value>(arguments).is_ok_and(|value| value.is_object())
+}
+
+/// Bytes of a tool call's arguments as a provider is sent them: as the model wrote them, or as a string
+/// in an object of one member, [`INVALID_JSON`], whose quotes and control characters are escaped.
+fn arguments_bytes(arguments: &str) -> usize {
+    if is_object(arguments) {
+        return arguments.len();
+    }
+    if arguments.trim().is_empty() {
+        return "{}".len();
+    }
+    let escaped: usize = arguments.bytes().map(escaped_bytes).sum();
+    "{\"\":\"\"}".len() + INVALID_JSON.len() + escaped
+}
+
+/// Bytes that a byte of a string takes in JSON.
+fn escaped_bytes(byte: u8) -> usize {
+    match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..0x20 => 6,
+        _ => 1,
+    }
 }
 
 /// `text` cut to at most `limit` bytes, on a character boundary.
@@ -176,6 +232,21 @@ pub(crate) fn is_zero(value: &u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn arguments_that_are_no_object_count_as_they_are_wrapped() {
+        for arguments in ["{\"a\": \"\\u0001\"}", "{}"] {
+            assert_eq!(arguments_bytes(arguments), arguments.len());
+        }
+        assert_eq!(arguments_bytes(" "), 2);
+        let odd = "a\"b\\c\n\t\r\u{1}\u{7f}ä\u{8}\u{c}";
+        for broken in ["{\"a", "[1]", odd, "{\"a\":\"\\ud800\"}"] {
+            let mut sent = serde_json::Map::new();
+            sent.insert(INVALID_JSON.to_owned(), broken.into());
+            let sent = serde_json::Value::Object(sent).to_string();
+            assert_eq!(arguments_bytes(broken), sent.len(), "{sent}");
+        }
+    }
 
     #[test]
     fn clamp_never_parts_a_character() {

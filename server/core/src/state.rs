@@ -81,6 +81,8 @@ pub struct State {
     pub recap: Option<Arc<Recap>>,
     /// Compactions in a row that missed their target.
     pub useless: u32,
+    /// How often the tools on offer were changed.
+    pub tool_changes: u64,
     /// Whether the last entry was copied from another log, so that the copy is unfinished.
     pub copied: bool,
     /// Dimensions of the session's own budget that were warned of.
@@ -144,10 +146,10 @@ pub struct Counted {
     pub tokens: u64,
     /// Content bytes of the conversation then.
     pub bytes: u64,
-    /// Its turns then.
-    pub turns: u64,
-    /// Content bytes of the tools then.
-    pub tool_bytes: u64,
+    /// Tokens set aside then for what a provider wraps around them.
+    pub margin: u64,
+    /// How often the tools had been changed then.
+    pub tool_changes: u64,
 }
 
 /// What named budgets are told of an attempt that ended, or of a loop.
@@ -252,16 +254,18 @@ impl State {
     /// included. See [`crate::budget`] for why it holds.
     #[must_use]
     pub fn prompt_bound(&self) -> u64 {
-        use crate::budget::{MARGIN_PER_MESSAGE, MARGIN_PER_PROMPT, MARGIN_PER_TOOL};
-        let joining = self.joining();
+        use crate::budget::{MARGIN_PER_COUNT, MARGIN_PER_PROMPT, MARGIN_PER_TOOL};
+        let joining = self.joining().iter();
+        let waiting: u64 = joining
+            .map(|message| Turn::User(Arc::clone(&message.parts)).margin())
+            .sum();
+        let margin = self.conversation.margin().saturating_add(waiting);
         let waiting = self.waiting_bytes();
         let bytes = self.conversation.bytes().saturating_add(waiting);
-        let turns = (self.conversation.len() + joining.len()) as u64;
-        let tool_bytes = self.tools.content_bytes();
-        let tools = tool_bytes + MARGIN_PER_TOOL * self.tools.len() as u64;
-        let by_bytes = (self.agent.system_prompt.len() as u64)
+        let tools = self.tools.content_bytes() + MARGIN_PER_TOOL * self.tools.len() as u64;
+        let by_bytes = (self.agent.content_bytes())
             .saturating_add(bytes)
-            .saturating_add(MARGIN_PER_MESSAGE * turns)
+            .saturating_add(margin)
             .saturating_add(tools)
             .saturating_add(MARGIN_PER_PROMPT);
         let note = self.note_bound();
@@ -271,8 +275,13 @@ impl State {
         let counted = c
             .tokens
             .saturating_add(bytes.saturating_sub(c.bytes))
-            .saturating_add(MARGIN_PER_MESSAGE * turns.saturating_sub(c.turns))
-            .saturating_add(if tool_bytes == c.tool_bytes { 0 } else { tools });
+            .saturating_add(margin.saturating_sub(c.margin))
+            .saturating_add(if self.tool_changes == c.tool_changes {
+                0
+            } else {
+                tools
+            })
+            .saturating_add(MARGIN_PER_COUNT);
         // After a compaction the count is of more than what is left.
         counted.min(by_bytes).saturating_add(note)
     }

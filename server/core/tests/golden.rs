@@ -48,7 +48,7 @@ const EXPECTED: [(&str, &str, &[u64]); 16] = [
     (
         "crash_in_model_call",
         "seq=10 epoch=3 turns=2 pending=0 queue=0 settling=0; \
-         l1 completed steps=1 calls=5+0 tokens=29 says \"Hello.\"",
+         l1 completed steps=1 calls=5+0 tokens=9959 says \"Hello.\"",
         &[],
     ),
     (
@@ -78,7 +78,7 @@ const EXPECTED: [(&str, &str, &[u64]); 16] = [
     (
         "steer_queue_interrupt",
         "seq=9 epoch=1 turns=8 pending=0 queue=0 settling=0; \
-         l1 completed steps=3 calls=3+0 tokens=4194 says \"Ena\"; \
+         l1 completed steps=3 calls=3+0 tokens=8625 says \"Ena\"; \
          l2 completed steps=1 calls=1+0 tokens=71 says \"La la.\"",
         &[],
     ),
@@ -122,7 +122,7 @@ const EXPECTED: [(&str, &str, &[u64]); 16] = [
     (
         "import",
         "seq=8 epoch=2 turns=4 pending=0 queue=0 settling=0; \
-         l1 cancelled steps=1 calls=1+0 tokens=0 says \"\"; \
+         l1 cancelled steps=1 calls=1+0 tokens=4965 says \"\"; \
          l2 completed steps=1 calls=1+0 tokens=112 says \"So be it.\"",
         &[],
     ),

@@ -186,8 +186,14 @@ fn shorten_old(kept: &[Arc<Turn>], told: u64, chars: u32, goal: Goal) -> (Vec<Sh
                 continue;
             }
             let handle = goal.reads_output.then_some(result.call);
-            let shorter = shorten(text, chars, handle).len();
-            bytes = bytes.saturating_sub((text.len().saturating_sub(shorter)) as u64);
+            // Its characters may be few though its bytes are many.
+            let saved = text
+                .len()
+                .saturating_sub(shorten(text, chars, handle).len());
+            if saved == 0 {
+                continue;
+            }
+            bytes = bytes.saturating_sub(saved as u64);
             shortened.push(Shortened {
                 call: result.call,
                 chars,

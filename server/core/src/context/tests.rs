@@ -112,6 +112,20 @@ fn one_group_of_thirty_calls_is_shortened_oldest_first() {
 }
 
 #[test]
+fn a_result_of_few_characters_and_many_bytes_is_not_shortened_by_nothing() {
+    let result = ToolResult {
+        call: CallId(2),
+        output: Arc::new(ToolOutput {
+            text: "世".repeat(100),
+            ..ToolOutput::default()
+        }),
+    };
+    let [asked, _] = calls(2, 1, 1);
+    let turns = [asked, Arc::new(Turn::Results(Arc::new(vec![result])))];
+    assert_eq!(plan(&turns, None, goal(10, 10, 0)), None);
+}
+
+#[test]
 fn what_cannot_be_made_smaller_is_left_alone() {
     assert_eq!(
         plan(&[user(&"x".repeat(9_000))], None, goal(10, 10, 0)),

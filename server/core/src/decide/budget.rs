@@ -213,14 +213,17 @@ impl Ended {
 }
 
 /// Settles what was reserved for an attempt that ended: with what the provider counted, else with
-/// the whole reservation where the call may have run, else with nothing.
+/// the whole reservation where the call may have run, else with nothing. Where nothing is limited and
+/// so nothing was reserved, what the provider counted stands with the attempt's end, and what nobody
+/// counted is settled at what would have been reserved.
 pub(super) fn settle(draft: &mut Draft, call: CallId, attempt: Attempt, ended: Ended) {
-    let Some(reserved) = draft
-        .state
-        .active
-        .as_ref()
-        .and_then(|active| active.reserved)
-    else {
+    let uncounted = ended.usage.is_none() && ended.may_have_run;
+    let active = draft.state.active.as_ref();
+    let reserved = active.and_then(|active| {
+        let at_most = active.at_most.filter(|_| uncounted);
+        active.reserved.or(at_most)
+    });
+    let Some(reserved) = reserved else {
         return;
     };
     let (usage, estimated) = match ended.usage {

@@ -104,7 +104,8 @@ fn is_due(draft: &Draft, terms: &ContextTerms) -> bool {
     let Some(active) = &draft.state.active else {
         return false;
     };
-    let steps = active.totals.steps;
+    // Of the session: a loop of few steps has its turn too.
+    let steps = draft.state.totals.steps;
     let is_check = steps > 0 && steps.is_multiple_of(terms.check_every.max(1));
     is_check && active.compacted_at != Some(steps) && draft.state.useless < MAX_USELESS
 }

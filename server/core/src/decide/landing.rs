@@ -16,6 +16,10 @@ const STEPS_BEFORE: u32 = 4;
 /// What the loop says to a model whose reply was cut.
 pub(super) const CONTINUE: &str = "Your last reply was cut off at the output limit. Go on exactly where \
                                    it stopped, without repeating anything.";
+/// How it is told that the end of its window cut its reply.
+pub(super) const GO_ON: &str = "Your last reply was cut off at the end of the context window, and what \
+                                was said before it is condensed now. Go on exactly where it stopped, \
+                                without repeating anything.";
 /// How it is told that it gets nowhere.
 const NOTHING_NEW: &str = "Nothing new came of the last ";
 /// What it is told to do when few steps are left.
@@ -108,7 +112,7 @@ pub(super) fn land(draft: &mut Draft, reason: EndReason) {
 
 /// Whether these are words of a loop's own to its model, which nobody needs to remember.
 pub(crate) fn is_nudge(text: &str) -> bool {
-    let known = [CONTINUE, CONCLUDE].contains(&text);
+    let known = [CONTINUE, GO_ON, CONCLUDE].contains(&text);
     known
         || text.starts_with(NOTHING_NEW)
         || (text.starts_with("Only ") && text.ends_with(FEW_LEFT))

@@ -53,11 +53,7 @@ fn go_on_after(
             tool::reject_all(draft, RejectReason::Truncated, "The reply was refused.");
             step::end(draft, EndReason::Refused);
         }
-        StopReason::ContextFull => {
-            tool::reject_all(draft, RejectReason::Truncated, "The reply was cut.");
-            let reason = context::exhausted(draft);
-            step::end(draft, reason);
-        }
+        StopReason::ContextFull => window_full(draft, asked.is_some()),
         StopReason::EndTurn
         | StopReason::ToolUse
         | StopReason::StopSequence
@@ -157,8 +153,31 @@ fn cut(draft: &mut Draft, bound: Bound, asks: bool) {
     step::next(draft);
 }
 
+/// A reply that the end of the model's window cut: what it said is kept and continued in a smaller
+/// conversation, once in a row.
+fn window_full(draft: &mut Draft, asks: bool) {
+    if asks {
+        let text = "The reply was cut at the end of the context window, so this call was not made. \
+                    Make it again if it is still needed.";
+        tool::reject_all(draft, RejectReason::Truncated, text);
+    }
+    let fills = draft.state.active.as_ref().map_or(0, |active| active.fills);
+    if fills > 1 || !context::make_more_room(draft) {
+        let reason = context::exhausted(draft);
+        return step::end(draft, reason);
+    }
+    if !asks {
+        go_on(draft, landing::GO_ON);
+    }
+    step::next(draft);
+}
+
 fn go_on_where_cut(draft: &mut Draft) {
-    let parts = Arc::new(vec![Part::Text(landing::CONTINUE.to_owned())]);
+    go_on(draft, landing::CONTINUE);
+}
+
+fn go_on(draft: &mut Draft, nudge: &str) {
+    let parts = Arc::new(vec![Part::Text(nudge.to_owned())]);
     draft.emit(MessageAdded {
         origin: Origin::Nudge,
         parts,
@@ -229,9 +248,9 @@ pub(super) fn failed(
         .as_ref()
         .map_or(0, |active| active.model_index)
         + 1;
+    // What is asked then is another question, so that no attempt needs to be left: once a call.
     let overflows = failure.kind == ModelFailureKind::ContextTooLong;
-    let may_shrink = !model.overflowed && draft.state.limits.context.is_some();
-    let smaller = overflows && may_shrink && due.is_some();
+    let smaller = overflows && !model.overflowed && draft.state.limits.context.is_some();
     if smaller {
         retry_at = Some(draft.at);
     }

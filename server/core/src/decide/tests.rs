@@ -4,6 +4,7 @@
 mod adopt;
 mod approval;
 mod attach;
+mod bound;
 mod budget;
 mod cancel;
 mod ceiling;

@@ -3,23 +3,22 @@
 use std::sync::Arc;
 
 use super::{
-    Counted, ENDED_KEPT, EndedLoop, Head, LoopRun, ModelCall, ModelPhase, Pending, Progress,
-    Settlement, State, Turn,
+    ENDED_KEPT, EndedLoop, Head, LoopRun, ModelCall, ModelPhase, Pending, Progress, Settlement,
+    State, Turn,
 };
 use crate::{
-    budget::{self, Beside, MARGIN_PER_PROMPT, Warned},
-    context::{CompactionTrigger, Ratio},
+    budget::{self, Beside, Reservation, Warned},
     event::{
-        BudgetSettled, ContextCompacted, Event, LoopEnded, LoopStarted, MessageAdded,
-        ModelCallCompleted, ModelCallFailed, ModelCallReserving, ModelCallStarted, Origin,
-        SessionCreated, SessionForked, SessionImported,
+        BudgetSettled, Event, LoopEnded, LoopStarted, MessageAdded, ModelCallCompleted,
+        ModelCallFailed, ModelCallReserving, ModelCallStarted, Origin, SessionCreated,
+        SessionForked, SessionImported,
     },
     ids::CallId,
     message::Part,
     outcome::{AbandonReason, StopReason},
-    usage::Usage,
 };
 
+mod context;
 mod control;
 mod recap;
 mod tool;
@@ -33,7 +32,10 @@ impl State {
             Event::SessionForked(e) => self.forked(e),
             Event::SessionImported(e) => self.imported(e),
             Event::DriverAttached(e) => self.attached(e),
-            Event::ToolsChanged(e) => self.tools = Arc::clone(&e.tools),
+            Event::ToolsChanged(e) => {
+                self.tools = Arc::clone(&e.tools);
+                self.tool_changes = self.tool_changes.saturating_add(1);
+            }
             Event::MessageAdded(e) => self.message_added(e),
             Event::LoopStarted(e) => self.loop_started(e),
             Event::ModelCallReserving(e) => self.reserving(e),
@@ -198,6 +200,8 @@ impl State {
             wall_charged_ms: 0,
             warned: Warned::default(),
             compacted_at: None,
+            fills: 0,
+            at_most: None,
         });
     }
 
@@ -261,11 +265,19 @@ impl State {
             phase: ModelPhase::Running {
                 max_output_tokens: e.max_output_tokens,
                 bound: e.bound,
-                turns: self.conversation.len(),
                 bytes: self.conversation.bytes(),
+                margin: self.conversation.margin(),
                 tool_bytes: self.tools.content_bytes(),
+                tool_changes: self.tool_changes,
             },
         });
+        let at_most = Reservation {
+            input: self.prompt_bound(),
+            output: e.max_output_tokens,
+        };
+        if let Some(active) = &mut self.active {
+            active.at_most = active.reserved.is_none().then_some(at_most);
+        }
     }
 
     fn model_completed(&mut self, e: &ModelCallCompleted) {
@@ -295,6 +307,11 @@ impl State {
         } else {
             0
         };
+        active.fills = if e.stop == StopReason::ContextFull {
+            active.fills + 1
+        } else {
+            0
+        };
         if e.parts
             .iter()
             .any(|part| matches!(part, Part::Text(text) if !text.is_empty()))
@@ -309,45 +326,16 @@ impl State {
         self.charge(e);
     }
 
-    /// Counts what a reply used for which nothing was reserved: else its settlement says it.
+    /// Counts what a provider reported of a reply for which nothing was reserved: else its settlement
+    /// says it.
     fn charge(&mut self, e: &ModelCallCompleted) {
         let Some(active) = self.active.as_mut().filter(|a| a.reserved.is_none()) else {
             return;
         };
         for totals in [&mut active.totals, &mut self.totals] {
-            let cost = e.cost_micro_usd.unwrap_or(0);
+            let cost = e.cost_micro_usd.filter(|_| e.usage.is_some()).unwrap_or(0);
             totals.cost_micro_usd = totals.cost_micro_usd.saturating_add(cost);
             totals.usage = totals.usage.plus(&e.usage.unwrap_or_default());
-        }
-    }
-
-    /// What the prompt of a call came to, where its provider says so.
-    fn count_prompt(&mut self, usage: Option<Usage>, model: Option<ModelCall>) {
-        if let (
-            Some(usage),
-            Some(ModelCall {
-                phase:
-                    ModelPhase::Running {
-                        bytes,
-                        turns,
-                        tool_bytes,
-                        ..
-                    },
-                ..
-            }),
-        ) = (usage, model)
-        {
-            let fixed = self.agent.system_prompt.len() as u64 + MARGIN_PER_PROMPT;
-            self.measured = Some(Ratio {
-                tokens: usage.prompt().max(1),
-                bytes: bytes.saturating_add(tool_bytes).saturating_add(fixed),
-            });
-            self.counted = Some(Counted {
-                tokens: usage.prompt(),
-                bytes,
-                turns: turns as u64,
-                tool_bytes,
-            });
         }
     }
 
@@ -380,6 +368,7 @@ impl State {
             return;
         };
         let was_made = active.reserved.take().is_some();
+        active.at_most = None;
         active.tools_granted = None;
         active.shared_left = Arc::default();
         active.wall_charged_ms = active.wall_charged_ms.saturating_add(e.wall_ms);
@@ -408,43 +397,6 @@ impl State {
             totals.cost_micro_usd = totals.cost_micro_usd.saturating_add(e.cost_micro_usd);
             if e.estimated {
                 totals.estimated = totals.estimated.saturating_add(e.usage.total());
-            }
-        }
-    }
-
-    fn compacted(&mut self, e: &ContextCompacted) {
-        let told = e.recap.as_ref().map(|recap| {
-            let parts = Arc::new(vec![Part::Text(recap.text())]);
-            (Turn::User(parts), self.seq)
-        });
-        let added = told.as_ref().map_or(0, |(turn, _)| turn.bytes());
-        let turns = u64::from(told.is_some());
-        let (bytes, len) = (self.conversation.bytes(), self.conversation.len() as u64);
-        let reads_output = self.tools.reads_output();
-        self.conversation
-            .compact(e.dropped as usize, told, &e.shortened, reads_output);
-        if e.recap.is_some() {
-            self.recap.clone_from(&e.recap);
-        }
-        self.useless = if e.target_met {
-            0
-        } else {
-            self.useless.saturating_add(1)
-        };
-        if let Some(counted) = &mut self.counted {
-            // What is left was part of what was counted, but for the recap and what came since.
-            let since = bytes.saturating_sub(counted.bytes);
-            let turns_since = len.saturating_sub(counted.turns);
-            let (bytes, len) = (self.conversation.bytes(), self.conversation.len() as u64);
-            counted.bytes = bytes.saturating_sub(added).saturating_sub(since);
-            counted.turns = len.saturating_sub(turns).saturating_sub(turns_since);
-        }
-        if let Some(active) = &mut self.active {
-            active.compacted_at = Some(active.totals.steps);
-            // A recap's call is over with it, also one that was given up.
-            active.model = active.model.take().filter(|model| model.recap.is_none());
-            if let Some(model) = &mut active.model {
-                model.overflowed |= e.trigger == CompactionTrigger::Provider;
             }
         }
     }

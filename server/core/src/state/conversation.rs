@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::{
+    budget::{MARGIN_PER_CALL, MARGIN_PER_MESSAGE, MARGIN_PER_PART},
     context::{Shortened, shorten},
     ids::{CallId, Seq},
-    message::{Parts, ToolOutput, content_bytes},
+    message::{NO_OUTPUT, Parts, ToolOutput, content_bytes, margin},
 };
 
 /// One turn of the conversation, as a model is shown it.
@@ -41,9 +42,29 @@ impl Turn {
             Self::User(parts) | Self::Assistant { parts, .. } => {
                 parts.iter().map(content_bytes).sum()
             }
-            // Our own ids go to the provider with each result: at most 11 bytes.
-            Self::Results(all) => all.iter().map(|r| r.output.text.len() as u64 + 16).sum(),
+            Self::Results(all) => all.iter().map(ToolResult::bytes).sum(),
         }
+    }
+
+    /// Tokens set aside for what a provider wraps around it: each result may be a message of its own.
+    #[must_use]
+    pub fn margin(&self) -> u64 {
+        let parts = match self {
+            Self::User(parts) => MARGIN_PER_PART * (parts.len() as u64).saturating_sub(1),
+            Self::Assistant { parts, .. } => parts.iter().map(margin).sum(),
+            Self::Results(all) => MARGIN_PER_CALL * all.len() as u64,
+        };
+        MARGIN_PER_MESSAGE.saturating_add(parts)
+    }
+}
+
+impl ToolResult {
+    /// Bytes of content that it puts into a prompt. Our own id of the call goes with it, at most 11 bytes.
+    fn bytes(&self) -> u64 {
+        let text = &self.output.text;
+        let blank = text.trim().is_empty();
+        let least = if blank { NO_OUTPUT.len() } else { 0 };
+        text.len().max(least) as u64 + 16
     }
 }
 
@@ -53,6 +74,7 @@ pub struct Conversation {
     last: Option<Arc<Node>>,
     len: usize,
     bytes: u64,
+    margin: u64,
     replies: u64,
 }
 
@@ -96,6 +118,12 @@ impl Conversation {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Tokens set aside for what a provider wraps around all turns.
+    #[must_use]
+    pub fn margin(&self) -> u64 {
+        self.margin
     }
 
     /// Turns of the model so far, those that were dropped since included.
@@ -179,6 +207,7 @@ impl Conversation {
     fn put(&mut self, turn: Arc<Turn>, seq: Seq) {
         self.len += 1;
         self.bytes = self.bytes.saturating_add(turn.bytes());
+        self.margin = self.margin.saturating_add(turn.margin());
         self.replies += u64::from(matches!(*turn, Turn::Assistant { .. }));
         self.last = Some(Arc::new(Node {
             turn,

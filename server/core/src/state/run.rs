@@ -72,8 +72,13 @@ pub struct LoopRun {
     pub wall_charged_ms: u64,
     /// Dimensions of its own budget that were warned of.
     pub warned: Warned,
-    /// After how many steps the conversation was last compacted: the regular check does so once a step.
+    /// After how many steps of the session the conversation was last compacted: the regular check does
+    /// so once a step.
     pub compacted_at: Option<u32>,
+    /// Replies cut by the end of the model's window, in a row.
+    pub fills: u32,
+    /// What its running model call takes at most, where nothing is set aside for it.
+    pub at_most: Option<Reservation>,
 }
 
 /// A model call under way.
@@ -108,12 +113,14 @@ pub enum ModelPhase {
         max_output_tokens: u64,
         /// What set the cap.
         bound: Bound,
-        /// Turns of the conversation that it is shown.
-        turns: usize,
-        /// Their content bytes.
+        /// Content bytes of the conversation that it is shown.
         bytes: u64,
+        /// Tokens set aside for what a provider wraps around them.
+        margin: u64,
         /// Content bytes of the tools that it is offered.
         tool_bytes: u64,
+        /// How often they had been changed.
+        tool_changes: u64,
     },
     /// The next attempt is due then.
     Backoff {

@@ -10,7 +10,7 @@
 
 use bytes::Bytes;
 use loopwright_core::{
-    message::{CallPart, Part},
+    message::{CallPart, NO_OUTPUT, Part},
     prompt::ModelRequest,
     state::{ToolResult, Turn},
 };
@@ -31,8 +31,6 @@ pub(super) use reply::Replying;
 pub(super) const NAME: &str = "anthropic";
 /// The version of the API that is spoken, sent in `anthropic-version`.
 pub(super) const VERSION: &str = "2023-06-01";
-/// What stands for a result without text: the API takes no empty block.
-const NO_OUTPUT: &str = "(no output)";
 
 pub(super) fn head(id: &str, request: &ModelRequest) -> Result<Head, String> {
     let mut out = b"{".to_vec();

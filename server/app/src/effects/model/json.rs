@@ -4,6 +4,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
+use loopwright_core::message::{INVALID_JSON, UNNAMED, is_object};
 use serde_json::value::RawValue;
 
 /// Members of an object in the order of their names, each with its JSON text.
@@ -53,17 +54,15 @@ pub(super) fn members(text: &str) -> Option<Members> {
 }
 
 /// The arguments of a tool call as a JSON object: as the model wrote them where they are one, else
-/// wrapped in the member that Anthropic's page on fine-grained tool streaming proposes, so that the
-/// model sees what it wrote. Strings are decoded in full: a provider refuses a lone surrogate.
+/// wrapped in [`INVALID_JSON`]. Core counts them so.
 pub(super) fn arguments_object(arguments: &str) -> Cow<'_, str> {
-    let object = serde_json::from_str::<serde_json::Value>(arguments).is_ok_and(|v| v.is_object());
-    if object {
+    if is_object(arguments) {
         return Cow::Borrowed(arguments);
     }
     if arguments.trim().is_empty() {
         return Cow::Borrowed("{}");
     }
-    Cow::Owned(format!("{{\"INVALID_JSON\":{}}}", quoted(arguments)))
+    Cow::Owned(format!("{{\"{INVALID_JSON}\":{}}}", quoted(arguments)))
 }
 
 /// A tool's name as both providers take it. A model may ask for what no tool is called, and is told
@@ -76,7 +75,7 @@ pub(super) fn tool_name(name: &str) -> Cow<'_, str> {
         return Cow::Borrowed(name);
     }
     if name.is_empty() {
-        return Cow::Borrowed("unnamed");
+        return Cow::Borrowed(UNNAMED);
     }
     Cow::Owned(
         name.chars()

@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 use loopwright_core::{
-    message::{CallPart, Opaque, Part, text_of},
+    message::{CallPart, NO_OUTPUT, Opaque, Part, text_of},
     prompt::ModelRequest,
     state::{ToolResult, Turn},
 };
@@ -25,8 +25,6 @@ pub(super) use reply::Replying;
 
 /// The name under which this provider's own members are kept.
 pub(super) const NAME: &str = "openai";
-/// What stands for a result without text.
-const NO_OUTPUT: &str = "(no output)";
 
 pub(super) fn head(id: &str, request: &ModelRequest) -> Result<Head, String> {
     let mut out = b"{".to_vec();

@@ -1,5 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod bound;
 mod scripted;
 mod session;
 mod transcript;

@@ -73,7 +73,12 @@ fn a_fork_has_a_name_of_its_own_and_its_loop_has_ended() {
     let events = copy.go(fork(""));
     assert_eq!(
         kinds(&events),
-        ["SessionForked", "ModelCallAbandoned", "LoopEnded"]
+        [
+            "SessionForked",
+            "ModelCallAbandoned",
+            "BudgetSettled",
+            "LoopEnded"
+        ]
     );
     assert_eq!(
         copy.reason().describe(),

@@ -74,7 +74,7 @@ fn a_running_model_call_is_given_up_and_made_again() {
     let mut s = Session::started(Limits::default());
     assert_eq!(
         after(&s.attach()),
-        ["ModelCallAbandoned", "ModelCallStarted"]
+        ["ModelCallAbandoned", "BudgetSettled", "ModelCallStarted"]
     );
     assert_eq!(s.model(), (CallId(1), 2));
     s.say("hi");

@@ -43,7 +43,10 @@ fn at_rest(s: &Session) {
 #[test]
 fn while_the_model_is_called() {
     let mut s = Session::started(Limits::default());
-    assert_eq!(kinds(&s.cancel()), ["ModelCallAbandoned", "LoopEnded"]);
+    assert_eq!(
+        kinds(&s.cancel()),
+        ["ModelCallAbandoned", "BudgetSettled", "LoopEnded"]
+    );
     at_rest(&s);
 }
 
@@ -157,7 +160,10 @@ fn queued_messages_stay_and_steers_join_the_next_loop() {
     let mut s = Session::started(Limits::default());
     s.send(Mode::Queue, "later");
     s.send(Mode::Steer, "mind this");
-    assert_eq!(kinds(&s.cancel()), ["ModelCallAbandoned", "LoopEnded"]);
+    assert_eq!(
+        kinds(&s.cancel()),
+        ["ModelCallAbandoned", "BudgetSettled", "LoopEnded"]
+    );
     assert_eq!((s.state.queue.len(), s.state.pending.len()), (1, 1));
     s.start("again");
     s.say("ok");

@@ -127,11 +127,12 @@ fn one_group_of_thirty_calls_compacts_and_stays_paired() {
 #[test]
 fn min_recent_messages_of_0_works() {
     let mut s = told(30, 4 * 4_500);
-    let events = go_on(&mut s, limits(1, 0));
+    // The session has done 15 steps.
+    let events = go_on(&mut s, limits(16, 0));
     assert_eq!(
         compaction(&events),
         None,
-        "135k tokens fit, and no step is done"
+        "135k tokens fit, and it is no regular check"
     );
     s.reply_with(vec![call("read")], StopReason::ToolUse, None);
     let call = s.state.next_call - 1;

@@ -176,3 +176,114 @@ fn a_session_without_terms_is_never_compacted() {
         assert_eq!(compaction(&step(&mut s, 50_000)), None);
     }
 }
+
+#[test]
+fn a_prompt_that_is_too_long_is_made_smaller_whatever_attempts_are_left() {
+    for attempts in [1, 2] {
+        let mut limits = limits(1_000, 2);
+        limits.retry.max_attempts = attempts;
+        let mut s = Session::started(limits);
+        (0..3).for_each(|_| drop(step(&mut s, 3_000)));
+        for _ in 1..attempts {
+            s.fail(ModelFailureKind::Overloaded);
+            s.fire_next();
+        }
+        let events = s.fail(ModelFailureKind::ContextTooLong);
+        assert_eq!(
+            kinds(&events),
+            ["ModelCallFailed", "ContextCompacted", "ModelCallStarted"],
+            "{attempts}"
+        );
+        let events = s.fail(ModelFailureKind::ContextTooLong);
+        assert_eq!(kinds(&events), ["ModelCallFailed", "LoopEnded"]);
+    }
+}
+
+#[test]
+fn a_prompt_that_is_too_long_is_not_sent_again_once_the_loops_time_is_up() {
+    let mut limits = limits(1_000, 2);
+    limits.deadline_ms = Some(1_000);
+    let mut s = Session::started(limits);
+    (0..3).for_each(|_| drop(step(&mut s, 3_000)));
+    s.wait(1_000);
+    s.fail(ModelFailureKind::ContextTooLong);
+    assert_eq!(s.reason().label(), "deadline");
+}
+
+/// The window cuts the reply, which has these parts.
+fn fill(s: &mut Session, parts: Vec<Part>) -> Vec<Event> {
+    s.reply_with(parts, StopReason::ContextFull, usage(19_500, 500))
+}
+
+#[test]
+fn a_reply_that_the_window_cuts_is_kept_and_continued_once_in_a_row() {
+    let half = || vec![Part::Text("the first half".to_owned())];
+    let mut s = Session::started(limits(1_000, 2));
+    (0..3).for_each(|_| drop(step(&mut s, 3_000)));
+    let events = fill(&mut s, half());
+    assert_eq!(
+        kinds(&events),
+        [
+            "ModelCallCompleted",
+            "ContextCompacted",
+            "MessageAdded",
+            "ModelCallStarted"
+        ]
+    );
+    let done = compaction(&events).expect("it was");
+    assert_eq!(done.trigger, CompactionTrigger::Provider);
+    let talk = s.talk();
+    assert!(talk[talk.len() - 2].ends_with("the first half"), "{talk:?}");
+    // Another step goes well, so that it may happen again.
+    step(&mut s, 3_000);
+    step(&mut s, 3_000);
+    assert_eq!(
+        kinds(&fill(&mut s, half())).last(),
+        Some(&"ModelCallStarted")
+    );
+    fill(&mut s, half());
+    assert_eq!(s.reason().label(), "context_exhausted");
+    let ended = s.state.ended.back().expect("it did");
+    assert_eq!(ended.text, "the first half");
+}
+
+#[test]
+fn no_call_of_a_reply_that_the_window_cuts_is_made() {
+    let mut s = Session::started(limits(1_000, 2));
+    (0..3).for_each(|_| drop(step(&mut s, 3_000)));
+    let events = fill(&mut s, vec![super::kit::call("read")]);
+    assert_eq!(
+        kinds(&events),
+        [
+            "ModelCallCompleted",
+            "ToolCallRequested",
+            "ToolCallRejected",
+            "ContextCompacted",
+            "ModelCallStarted"
+        ],
+        "its error result says it, no nudge does"
+    );
+}
+
+#[test]
+fn what_the_window_cuts_and_nothing_can_make_smaller_ends_the_loop() {
+    let mut s = Session::started(limits(1_000, 2));
+    fill(&mut s, Vec::new());
+    assert_eq!(s.reason().label(), "context_exhausted");
+}
+
+#[test]
+fn loops_of_one_step_each_have_their_regular_check_too() {
+    let mut s = Session::new(limits(3, 2), crate::agent::Agent::default());
+    let mut compacted = Vec::new();
+    for number in 1..=7 {
+        let events = s.start(&"y".repeat(2_900));
+        compacted.extend(compaction(&events).map(|done| (number, done.trigger)));
+        let bytes = s.state.conversation.bytes() + s.state.fixed_bytes();
+        let ok = vec![Part::Text("ok".to_owned())];
+        s.reply_with(ok, StopReason::EndTurn, usage(bytes, 5));
+    }
+    // Before the fourth step of the session, and before the seventh.
+    let threshold = CompactionTrigger::Threshold;
+    assert_eq!(compacted, [(4, threshold), (7, threshold)]);
+}

@@ -114,7 +114,12 @@ fn an_interrupt_gives_the_running_call_up() {
     let events = s.send(Mode::Interrupt, "no");
     assert_eq!(
         kinds(&events),
-        ["MessageAdded", "ModelCallAbandoned", "ModelCallStarted"]
+        [
+            "MessageAdded",
+            "ModelCallAbandoned",
+            "BudgetSettled",
+            "ModelCallStarted"
+        ]
     );
     assert_eq!(s.model(), (CallId(2), 1));
     assert_eq!(s.talk(), ["user: hello", "user: no"]);

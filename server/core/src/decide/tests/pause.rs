@@ -108,7 +108,10 @@ fn a_reply_that_is_all_there_is_ends_the_loop_and_what_is_queued_starts_paused()
 fn a_driver_that_attaches_repeats_no_model_call() {
     let mut s = Session::started(Limits::default());
     s.go(pause(""));
-    assert_eq!(kinds(&s.attach()), ["DriverAttached", "ModelCallAbandoned"]);
+    assert_eq!(
+        kinds(&s.attach()),
+        ["DriverAttached", "ModelCallAbandoned", "BudgetSettled"]
+    );
     assert_eq!(wants(&s), []);
     assert_eq!(kinds(&s.attach()), ["DriverAttached"], "and says so once");
     assert_eq!(
@@ -263,7 +266,7 @@ fn a_message_waits_and_an_interrupt_gives_up_what_runs() {
     assert_eq!(kinds(&s.send(Mode::Steer, "a")), ["MessageAdded"]);
     assert_eq!(
         kinds(&s.send(Mode::Interrupt, "b")),
-        ["MessageAdded", "ModelCallAbandoned"]
+        ["MessageAdded", "ModelCallAbandoned", "BudgetSettled"]
     );
     assert_eq!(wants(&s), []);
     assert_eq!(
@@ -300,7 +303,10 @@ fn deadline_and_cancel_end_it_all_the_same() {
     assert_eq!(kinds(&s.fire_next()), ["ToolCallCancelled", "LoopEnded"]);
     let mut s = Session::started(limits);
     s.go(pause(""));
-    assert_eq!(kinds(&s.cancel()), ["ModelCallAbandoned", "LoopEnded"]);
+    assert_eq!(
+        kinds(&s.cancel()),
+        ["ModelCallAbandoned", "BudgetSettled", "LoopEnded"]
+    );
     assert!(matches!(s.reason(), EndReason::Cancelled { .. }));
 }
 

@@ -280,7 +280,12 @@ fn a_lost_driver_has_it_made_again_and_an_interrupt_does_without() {
     let events = s.attach();
     assert_eq!(
         kinds(&events),
-        ["DriverAttached", "ModelCallAbandoned", "ModelCallStarted"]
+        [
+            "DriverAttached",
+            "ModelCallAbandoned",
+            "BudgetSettled",
+            "ModelCallStarted"
+        ]
     );
     let second = started(&events).expect("a call");
     assert_eq!(
@@ -295,6 +300,7 @@ fn a_lost_driver_has_it_made_again_and_an_interrupt_does_without() {
         [
             "MessageAdded",
             "ModelCallAbandoned",
+            "BudgetSettled",
             "ContextCompacted",
             "ModelCallStarted"
         ]

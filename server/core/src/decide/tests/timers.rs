@@ -32,7 +32,10 @@ fn the_deadline_gives_up_what_runs() {
     );
     s.wait(1);
     let events = s.fire(TimerWhy::Deadline(LoopId(1)));
-    assert_eq!(kinds(&events), ["ModelCallAbandoned", "LoopEnded"]);
+    assert_eq!(
+        kinds(&events),
+        ["ModelCallAbandoned", "BudgetSettled", "LoopEnded"]
+    );
     assert_eq!(s.reason(), LATE);
     assert_eq!(s.fire(TimerWhy::Deadline(LoopId(1))), nothing());
     assert_eq!(s.state.wake_at(), None);
@@ -101,7 +104,12 @@ fn a_driver_that_comes_after_the_deadline_repeats_nothing() {
     s.wait(5_000);
     assert_eq!(
         kinds(&s.attach()),
-        ["DriverAttached", "ModelCallAbandoned", "LoopEnded"]
+        [
+            "DriverAttached",
+            "ModelCallAbandoned",
+            "BudgetSettled",
+            "LoopEnded"
+        ]
     );
     let mut s = with_deadline();
     s.ask(&["idem", "once"]);

@@ -2,6 +2,7 @@
 //! no part of the conversation.
 
 use crate::{
+    budget::Reservation,
     context::RecapAsk,
     event::{ModelCallCompleted, ModelCallStarted},
     state::{ModelCall, ModelPhase, State},
@@ -10,9 +11,15 @@ use crate::{
 impl State {
     /// No message joins, and the step that waits for the recap has not begun.
     pub(super) fn recap_started(&mut self, e: &ModelCallStarted, ask: RecapAsk) {
+        let unlimited = (self.active.as_ref()).is_some_and(|active| active.reserved.is_none());
+        let at_most = unlimited.then(|| Reservation {
+            input: self.recap_budget(ask).input,
+            output: e.max_output_tokens,
+        });
         let Some(active) = &mut self.active else {
             return;
         };
+        active.at_most = at_most;
         for totals in [&mut active.totals, &mut self.totals] {
             totals.model_calls = totals.model_calls.saturating_add(1);
         }
@@ -27,9 +34,10 @@ impl State {
             phase: ModelPhase::Running {
                 max_output_tokens: e.max_output_tokens,
                 bound: e.bound,
-                turns: 0,
                 bytes: 0,
+                margin: 0,
                 tool_bytes: 0,
+                tool_changes: 0,
             },
         });
     }

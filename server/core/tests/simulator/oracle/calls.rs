@@ -11,7 +11,7 @@ use loopwright_core::{
     },
     ids::{Attempt, CallId, Timestamp},
     message::{CallPart, Part, Parts},
-    outcome::StopReason,
+    outcome::{ModelFailureKind, StopReason},
 };
 
 use super::{Violation, check, people::People};
@@ -35,6 +35,10 @@ pub(super) struct Calls {
     model: Option<(CallId, Attempt, bool)>,
     failures: u32,
     retry_at: Timestamp,
+    /// Whether the provider has found its prompt too long, and a smaller one was sent.
+    overflowed: bool,
+    /// Replies that the end of the window cut, in a row.
+    fills: u32,
     steps: u32,
     per_name: BTreeMap<String, u32>,
     reply: Parts,
@@ -76,8 +80,7 @@ impl Calls {
         #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is no call")]
         match event {
             Event::LoopStarted(_) => {
-                self.steps = 0;
-                self.failures = 0;
+                (self.steps, self.failures, self.fills) = (0, 0, 0);
                 self.per_name.clear();
                 Ok(())
             }
@@ -146,6 +149,7 @@ impl Calls {
         self.last_id = call.0;
         self.model = Some((call, 0, false));
         self.failures = 0;
+        self.overflowed = false;
         self.retry_at = Timestamp(0);
         check(is_new, "ids_never_repeat", || format!("{call} again"))
     }
@@ -171,6 +175,9 @@ impl Calls {
             format!("{call} attempt {attempt} after {before}")
         })?;
         self.is_due(at, call)?;
+        check(self.fills <= 1, "window_full", || {
+            format!("{call} after {} replies cut by the window", self.fills)
+        })?;
         self.steps += u32::from(attempt == 1 && e.recap.is_none());
         let is_begun = attempt > 1;
         check(
@@ -185,6 +192,17 @@ impl Calls {
 
     fn model_completed(&mut self, e: &ModelCallCompleted) -> Result<(), Violation> {
         self.reply = e.parts.clone();
+        self.fills = match e.stop {
+            StopReason::ContextFull => self.fills + 1,
+            StopReason::EndTurn
+            | StopReason::ToolUse
+            | StopReason::MaxTokens
+            | StopReason::StopSequence
+            | StopReason::Refusal
+            | StopReason::Pause
+            | StopReason::ContentFilter
+            | StopReason::Other(_) => 0,
+        };
         self.cut = match e.stop {
             StopReason::MaxTokens
             | StopReason::Refusal
@@ -229,6 +247,13 @@ impl Calls {
         check(retry_at >= at.plus(floor), "retry_after", || {
             format!("{} waits less than {floor} ms", e.call)
         })?;
+        if e.kind == ModelFailureKind::ContextTooLong {
+            // What is sent then is another prompt, whatever attempts are left.
+            let again = std::mem::replace(&mut self.overflowed, true);
+            return check(!again, "overflow_once", || {
+                format!("{} is made smaller again", e.call)
+            });
+        }
         check(
             self.failures < limits.retry.max_attempts,
             "max_attempts",

@@ -38,6 +38,10 @@ pub(super) struct Tally {
     held: Option<(Key, Reservation)>,
     /// The attempt that runs.
     runs: Option<Key>,
+    /// Its output cap.
+    cap: u64,
+    /// An attempt that ended, may have run and was counted by nobody: its settlement is owed.
+    owed: Option<Key>,
     overrun: bool,
     /// Whether the loop's last call is made, for which something was held back.
     concluding: bool,
@@ -76,6 +80,7 @@ impl Tally {
             }
             Event::ModelCallStarted(e) => {
                 self.runs = Some((e.call, e.attempt));
+                self.cap = e.max_output_tokens;
                 self.of_loop.model_calls += 1;
                 self.of_session.model_calls += 1;
                 self.within(&after.limits, &[Dimension::ModelCalls])?;
@@ -99,7 +104,7 @@ impl Tally {
                 Ok(())
             }
             Event::ModelCallAbandoned(_) => {
-                self.runs = None;
+                self.owed = self.runs.take();
                 Ok(())
             }
             Event::BudgetSettled(e) => {
@@ -166,6 +171,7 @@ impl Tally {
 
     fn report(&mut self, key: Key, usage: Option<Usage>, may_have_run: bool) {
         self.runs = None;
+        self.owed = (usage.is_none() && may_have_run).then_some(key);
         self.reported.insert(key, (usage, may_have_run));
         // What was set aside is settled, although its limits may be gone by now.
         if self.held.is_none() {
@@ -185,8 +191,14 @@ impl Tally {
                     format!("{other:?} for {key:?}"),
                 ));
             }
+            // Nothing is limited: what it would have reserved, all of it.
+            None if self.owed == Some(key) => Reservation {
+                input: e.usage.input.max(1),
+                output: self.cap,
+            },
             None => Reservation::default(),
         };
+        self.owed = None;
         let (expected, estimated) = match self.reported.get(&key) {
             Some(&(Some(usage), _)) => (usage, false),
             Some((None, false)) => (Usage::default(), false),
@@ -219,6 +231,9 @@ impl Tally {
     pub(super) fn settles_up(&mut self, after: &State, model_runs: bool) -> Result<(), Violation> {
         check(self.held.is_none() || model_runs, "reserve_settle", || {
             format!("{:?} is held for no call", self.held)
+        })?;
+        check(self.owed.is_none(), "reserve_settle", || {
+            format!("nobody counted {:?}, and nothing stands for it", self.owed)
         })?;
         self.limits = Some(Arc::clone(&after.limits));
         if after.active.is_none() {

@@ -78,9 +78,10 @@ impl World {
             .expect("a licensed call has its request");
         let (call, attempt, of_recap) = (request.call, request.attempt, request.recap);
         let loop_id = state.current_loop();
+        let at_most = state.active.as_ref().and_then(|active| active.at_most);
         let Spoken { outcome, real } =
             speak(&mut self.rng, &request, self.features, self.plan.overcounts);
-        let held = self.oracle.held_input();
+        let held = self.oracle.held_input().or(at_most.map(|most| most.input));
         check(
             held.is_none_or(|held| real.prompt() <= held),
             "prompt_bound",

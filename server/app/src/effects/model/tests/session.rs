@@ -13,6 +13,7 @@ use loopwright_core::{
     message::{CallPart, Part, ToolOutput},
     outcome::StopReason,
     prompt::ModelRequest,
+    usage::Usage,
 };
 use loopwright_log::{Id, Log, MemoryLog, StreamKey};
 
@@ -26,6 +27,10 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(agent: Agent, tools: Arc<ToolSet>) -> Self {
+        Self::within(Limits::default(), agent, tools)
+    }
+
+    pub(super) fn within(limits: Limits, agent: Agent, tools: Arc<ToolSet>) -> Self {
         let mut session = Self {
             state: State::default(),
             current: CallId(0),
@@ -35,7 +40,7 @@ impl Session {
             namespace: "n".to_owned(),
             at: Timestamp(1),
             agent: Arc::new(agent),
-            limits: Arc::new(Limits::default()),
+            limits: Arc::new(limits),
             labels: Default::default(),
         }));
         session.apply(Event::ToolsChanged(ToolsChanged { tools }));
@@ -75,15 +80,25 @@ impl Session {
         self.state.model_request().unwrap()
     }
 
-    /// The call's reply.
+    /// The call's reply, which nobody counts.
     pub(super) fn reply(&mut self, parts: Vec<Part>) {
+        self.reply_counted(parts, None);
+    }
+
+    /// The call's reply, whose prompt came to so many tokens.
+    pub(super) fn reply_counted(&mut self, parts: Vec<Part>, prompt: Option<u64>) {
+        let usage = prompt.map(|input| Usage {
+            input,
+            output: 1,
+            ..Usage::default()
+        });
         self.apply(Event::ModelCallCompleted(ModelCallCompleted {
             recap: false,
             call: self.current,
             attempt: 1,
             parts: Arc::new(parts),
             stop: StopReason::ToolUse,
-            usage: None,
+            usage,
             response_id: None,
             body_crc: String::new(),
             latency_ms: 0,
@@ -95,6 +110,16 @@ impl Session {
     /// The results of the tool calls that the last reply asked for, at these places among its
     /// parts.
     pub(super) fn results(&mut self, results: &[(u32, &str)]) {
+        let output = |text: &str| ToolOutput {
+            text: text.to_owned(),
+            ..ToolOutput::default()
+        };
+        let all = results.iter().map(|(index, text)| (*index, output(text)));
+        self.gives(&all.collect::<Vec<_>>());
+    }
+
+    /// The same, with whole outputs.
+    pub(super) fn gives(&mut self, results: &[(u32, ToolOutput)]) {
         let first = self.state.next_call - u32::try_from(results.len()).unwrap();
         for (index, call) in results.iter().map(|(index, _)| *index).zip(first..) {
             let (call, args_hash) = (CallId(call), String::new());
@@ -104,12 +129,8 @@ impl Session {
                 args_hash,
             }));
         }
-        for ((_, text), call) in results.iter().zip(first..) {
-            let (call, text) = (CallId(call), (*text).to_owned());
-            let output = Arc::new(ToolOutput {
-                text,
-                ..ToolOutput::default()
-            });
+        for ((_, output), call) in results.iter().zip(first..) {
+            let (call, output) = (CallId(call), Arc::new(output.clone()));
             self.apply(Event::ToolCallCompleted(ToolCallCompleted {
                 call,
                 attempt: 1,
@@ -118,7 +139,11 @@ impl Session {
         }
     }
 
-    fn apply(&mut self, event: Event) {
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    pub(super) fn apply(&mut self, event: Event) {
         self.state.apply(&event);
     }
 }
