@@ -251,8 +251,8 @@ fn an_exhausted_budget_tells_money_as_money() {
     );
     assert_eq!(
         words(BudgetDimension::WallTimeMs),
-        "the loop's budget is exhausted: 4 min 3 s of 4 min 10 s used, the next call needs at \
-         least 30.0 s"
+        "the loop's budget is exhausted: 4 min 3 s of 4 min 10 s used",
+        "any call needs some"
     );
 }
 
