@@ -144,10 +144,7 @@ impl State {
         let reserving = model.phase == ModelPhase::Reserving;
         let ask = match model.recap {
             Some(ask) => self.recap_budget(ask),
-            None => Ask {
-                output: self.own_grant().ok()?.reserved.output,
-                ..self.ask()
-            },
+            None => self.ask_of_shared(self.own_grant().ok()?.reserved.output),
         };
         // What is left is said to the loop's own model alone.
         let tells = self.limits.tell_budget && model.recap.is_none();
@@ -156,6 +153,20 @@ impl State {
             tells,
             ..ask
         })
+    }
+
+    /// A call of the loop's own model, of so much output. What was too little for the last reply is too
+    /// little to go on with; the last call of all takes what there is.
+    fn ask_of_shared(&self, output: u64) -> Ask {
+        let ask = self.ask();
+        let cut_at = self.active.as_ref().and_then(|active| active.cut_at);
+        let cut_at = cut_at.filter(|_| !self.concludes());
+        let more = cut_at.map_or(0, |cap| cap.saturating_add(1).min(output));
+        Ask {
+            output,
+            min_output: ask.min_output.max(more),
+            ..ask
+        }
     }
 
     /// What the loop's own limits and the session's allow its next model call.

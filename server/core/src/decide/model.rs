@@ -128,8 +128,11 @@ fn cut(draft: &mut Draft, bound: Bound, asks: bool) {
         // The next call would need more than the budget had left for this one.
         let own = draft.state.own_grant().err();
         if own.is_none() && bound == Bound::NamedBudget {
-            let reason = by_bound(draft, bound);
-            return landing::land(draft, reason);
+            // Which of them it was, how it stands, and whether it is to be waited for, the ledger knows.
+            if !asks {
+                go_on_where_cut(draft);
+            }
+            return step::next(draft);
         }
         let reason = own.unwrap_or_else(|| by_bound(draft, bound));
         if !asks && draft.state.limits.on_exhausted == OnExhausted::Pause {
@@ -201,12 +204,7 @@ fn by_bound(draft: &Draft, bound: Bound) -> EndReason {
             let name = SESSION_BUDGET.to_owned();
             (name, dimension, session.of(dimension))
         }
-        // Which of them it was, and how it stands, only the ledger knows.
-        Bound::NamedBudget => {
-            let names = draft.state.agent.budgets.join(", ");
-            (names, Dimension::TotalTokens, None)
-        }
-        Bound::Configured | Bound::Requested => {
+        Bound::NamedBudget | Bound::Configured | Bound::Requested => {
             let total = Dimension::TotalTokens;
             (LOOP_BUDGET.to_owned(), total, limits.of(total))
         }
@@ -217,7 +215,7 @@ fn by_bound(draft: &Draft, bound: Bound) -> EndReason {
         dimension,
         limit: limit.unwrap_or(used),
         used,
-        requested: draft.state.limits.min_output_tokens,
+        requested: 0,
     }
 }
 

@@ -185,6 +185,7 @@ impl State {
             asked: 0,
             per_name: Arc::default(),
             cuts: 0,
+            cut_at: None,
             model_index: 0,
             paused: None,
             paused_at: None,
@@ -294,6 +295,7 @@ impl State {
             .next_call
             .saturating_add(u32::try_from(asked).unwrap_or(u32::MAX));
         let model = self.active.as_mut().and_then(|active| active.model.take());
+        let cut_at = model.as_ref().and_then(cap_of_shared);
         self.count_prompt(e.usage, model);
         let Some(active) = &mut self.active else {
             return;
@@ -307,6 +309,7 @@ impl State {
         } else {
             0
         };
+        active.cut_at = cut_at.filter(|_| e.stop == StopReason::MaxTokens);
         active.fills = if e.stop == StopReason::ContextFull {
             active.fills + 1
         } else {
@@ -433,5 +436,20 @@ impl State {
             .model
             .as_mut()
             .filter(|model| model.call == call)
+    }
+}
+
+/// The output cap of a call that runs, where a shared budget set it.
+fn cap_of_shared(model: &ModelCall) -> Option<u64> {
+    match model.phase {
+        ModelPhase::Running {
+            max_output_tokens,
+            bound: budget::Bound::NamedBudget,
+            ..
+        } => Some(max_output_tokens),
+        ModelPhase::Running { .. }
+        | ModelPhase::Reserving
+        | ModelPhase::Backoff { .. }
+        | ModelPhase::Abandoned => None,
     }
 }

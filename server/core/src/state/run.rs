@@ -43,6 +43,9 @@ pub struct LoopRun {
     pub per_name: Arc<BTreeMap<Arc<str>, u32>>,
     /// Replies cut by the output cap, in a row.
     pub cuts: u32,
+    /// The output cap, tokens, that a shared budget had left for the last reply, where that cut it: of less
+    /// no reply comes to its end.
+    pub cut_at: Option<u64>,
     /// Which model is called: 0 the agent's, then its fallbacks.
     pub model_index: u32,
     /// What it waits for, where it is paused.

@@ -1,12 +1,16 @@
 //! Replies that an output cap cut: what was said is kept, what may be half is not run.
 
-use super::kit::{Session, call, kinds, usage};
+use super::{
+    super::landing::CONTINUE,
+    kit::{Session, call, kinds, usage},
+};
 use crate::{
+    What,
     agent::{Agent, BudgetLimits, Limits},
-    budget::{Bound, Dimension},
+    budget::{Bound, Dimension, Shortfall},
     event::Event,
     message::Part,
-    outcome::{EndReason, StopReason},
+    outcome::{EndReason, StopReason, WaitsFor},
 };
 
 fn cut(s: &mut Session, text: &str) -> Vec<Event> {
@@ -119,8 +123,8 @@ fn a_reply_cut_by_a_budget_ends_the_loop_with_the_text_kept() {
     }
 }
 
-#[test]
-fn a_reply_cut_by_a_named_budget_ends_the_loop_too() {
+/// A loop whose reply a named budget's last 50 tokens cut.
+fn cut_by_a_named_budget() -> Session {
     let agent = Agent {
         budgets: vec!["team".to_owned()],
         ..Agent::default()
@@ -137,14 +141,53 @@ fn a_reply_cut_by_a_named_budget_ends_the_loop_too() {
     });
     assert_eq!(bound, Some((50, Bound::NamedBudget)));
     cut(&mut s, "so far");
-    let EndReason::BudgetExceeded {
-        budget, dimension, ..
-    } = s.reason()
-    else {
-        panic!("{:?}", s.reason());
+    s
+}
+
+#[test]
+fn a_reply_cut_by_a_named_budget_goes_on_only_with_more_than_it_had() {
+    let mut s = cut_by_a_named_budget();
+    let ask = s.state.budget_request().expect("the ledger is asked");
+    assert_eq!(ask.min_output, 51.max(s.state.limits.min_output_tokens));
+    s.granted(80);
+    assert_eq!(s.talk().last(), Some(&format!("user: {CONTINUE}")));
+    cut(&mut s, "and a little more");
+    assert_eq!(s.state.budget_request().map(|ask| ask.min_output), Some(81));
+    s.granted(200);
+    s.say("done");
+    assert_eq!(s.reason(), EndReason::Completed);
+}
+
+#[test]
+fn a_reply_cut_by_a_named_budget_ends_the_loop_with_that_budgets_numbers_or_waits_for_it() {
+    let short = Shortfall {
+        dimension: Dimension::TotalTokens,
+        limit: 1_000,
+        used: 990,
+        requested: 600,
     };
-    assert_eq!(
-        (budget.as_str(), dimension),
-        ("team", Dimension::TotalTokens)
-    );
+    let mut s = cut_by_a_named_budget();
+    let (call, attempt) = s.model();
+    let reason = short.of("team");
+    s.go(What::BudgetRefused {
+        call,
+        attempt,
+        reason: reason.clone(),
+    });
+    assert_eq!(s.reason(), reason);
+    let ended = s.state.ended.back().map(|ended| ended.text.as_str());
+    assert_eq!(ended, Some("so far"), "what it said is kept");
+
+    let mut s = cut_by_a_named_budget();
+    let (call, attempt) = s.model();
+    let waits_for = WaitsFor::Budget {
+        budget: "team".to_owned(),
+        short,
+    };
+    let events = s.go(What::BudgetWaits {
+        call,
+        attempt,
+        waits_for,
+    });
+    assert_eq!(kinds(&events), ["LoopPaused"]);
 }
