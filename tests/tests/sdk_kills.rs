@@ -42,7 +42,8 @@ impl Floor {
         let mut command = Command::new(env!("CARGO_BIN_EXE_plant"));
         kit::without_loopwright(&mut command);
         command.env("LOOPWRIGHT_SERVER", &server.url);
-        command.args([path("effects"), path("gate")]);
+        let socket = server.dir().join("plant.sock");
+        command.args([socket, path("effects"), path("gate")]);
         if keys {
             command.arg(path("keys.jsonl"));
         }
@@ -93,11 +94,11 @@ fn is_in_doubt(kind: &Kind) -> bool {
 
 /// The instances that its dispatches name.
 fn dispatches(entries: &[Entry]) -> Vec<&str> {
-    let of = |kind| match kind {
-        &Kind::ToolCallStarted(ref started) => Some(started.sidecar_instance()),
+    let named = kinds(entries).filter_map(|kind| match kind {
+        Kind::ToolCallStarted(started) => Some(started.sidecar_instance()),
         _ => None,
-    };
-    kinds(entries).filter_map(of).collect()
+    });
+    named.collect()
 }
 
 fn answer(entries: &[Entry]) -> Option<&str> {
