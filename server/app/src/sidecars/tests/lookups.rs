@@ -90,19 +90,12 @@ async fn a_call_goes_to_the_instance_that_it_is_meant_for_or_nowhere() {
     let asked = fake.state.lookups.lock().unwrap()[0].clone();
     assert_eq!(asked.instance.as_deref(), Some("i0"));
 
-    let (address, script) = fake.kill();
-    *script.instance.lock().unwrap() = Some("x".repeat(129));
-    let _again = Fake::at(&address, script);
-    // It may have been sent before the death was noticed.
-    if bench.call("echo", "{}").await.is_err() {
-        bench.call("echo", "{}").await.unwrap();
-    }
+    // As one that has no name.
+    let wordy = Fake::tcp(&["echo"]);
+    *wordy.state.instance.lock().unwrap() = Some("x".repeat(129));
+    bench.register("wordy", &wordy.endpoint()).await.unwrap();
     let present = bench.sidecars.instances("default");
-    assert_eq!(
-        present.of(CallId(7), 1, "fake__echo"),
-        "",
-        "it is too long a name"
-    );
+    assert_eq!(present.of(CallId(7), 1, "wordy__echo"), "");
 }
 
 #[tokio::test]
