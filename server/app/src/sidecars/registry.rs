@@ -355,7 +355,10 @@ impl Sidecars {
             });
         }
         match tenant.members.get(&name) {
-            Some(Member { live, .. }) if live.registered.endpoint != asked.endpoint => {
+            // One that does not answer has made room: its process may be this one, started anew.
+            Some(Member { live, .. })
+                if live.registered.endpoint != asked.endpoint && live.link().is_ok() =>
+            {
                 let left = live.lease_until().saturating_duration_since(Instant::now());
                 let why = format!(
                     "one is registered at {} with a lease of {}s left; stop it, take it out with \

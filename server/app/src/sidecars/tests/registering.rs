@@ -330,6 +330,24 @@ async fn a_sidecar_that_flaps_is_found_again_with_what_it_serves_now() {
     assert_eq!(bench.call("echo", "{}").await.unwrap().text, "{}");
 }
 
+#[tokio::test]
+async fn a_sidecar_that_comes_back_elsewhere_takes_the_place_of_the_one_that_is_gone() {
+    let fake = Fake::tcp(&["echo"]);
+    let bench = Bench::new(|config| config.tools.sidecar_wait = Period::from_millis(100));
+    bench.with(&fake).await;
+    let again = Fake::tcp(&["echo", "more"]);
+    let early = bench
+        .sidecars
+        .register(&by("ann"), registration("fake", &again.endpoint()))
+        .await
+        .unwrap_err();
+    assert_eq!(early.reason(), "SIDECAR_NAME_TAKEN", "it answers");
+    drop(fake.kill());
+    bench.until_tools(&[]).await;
+    bench.with(&again).await;
+    assert_eq!(bench.tools(), ["fake__echo", "fake__more"]);
+}
+
 fn with_schema(name: &str, schema: &str) -> loopwright_proto::v1::ToolSpec {
     loopwright_proto::v1::ToolSpec {
         input_schema_json: schema.to_owned(),
