@@ -75,9 +75,21 @@ pub struct LimitsCommand {
     /// Most tokens of the whole session, over all of its loops, or none
     #[arg(long, value_name = "N", value_parser = amount::count_or_none)]
     pub session_max_tokens: Option<Moved>,
+    /// Most tokens that the whole session reads, or none
+    #[arg(long, value_name = "N", value_parser = amount::count_or_none)]
+    pub session_max_input_tokens: Option<Moved>,
+    /// Most tokens that the whole session writes, or none
+    #[arg(long, value_name = "N", value_parser = amount::count_or_none)]
+    pub session_max_output_tokens: Option<Moved>,
     /// Most US dollars of the whole session, or none
     #[arg(long, value_name = "USD", value_parser = amount::money_or_none)]
     pub session_max_cost: Option<Moved>,
+    /// Most model calls of the whole session, or none
+    #[arg(long, value_name = "N", value_parser = amount::count_or_none)]
+    pub session_max_model_calls: Option<Moved>,
+    /// Most tool calls of the whole session, or none
+    #[arg(long, value_name = "N", value_parser = amount::count_or_none)]
+    pub session_max_tool_calls: Option<Moved>,
     /// Most time that all loops of the session may run, or none
     #[arg(long, value_name = "SPAN", value_parser = amount::seconds_or_none)]
     pub session_max_wall_time: Option<Moved>,
@@ -147,24 +159,11 @@ impl LimitsCommand {
     }
 
     fn request(&self) -> UpdateLimitsRequest {
-        let to = |limit: Option<Moved>| limit.and_then(Moved::amount);
-        let time = |limit: Option<Moved>| to(limit).map(span);
+        let (own, session) = (self.of_loop(), self.of_session());
+        let time = |limit: Option<Moved>| limit.and_then(Moved::amount).map(span);
         let budget = BudgetLimits {
-            max_input_tokens: to(self.max_input_tokens),
-            max_output_tokens: to(self.max_output_tokens),
-            max_total_tokens: to(self.max_tokens),
-            max_cost_micro_usd: to(self.max_cost),
-            max_model_calls: to(self.max_model_calls),
-            max_tool_calls: to(self.max_tool_calls),
-            max_wall_time: time(self.max_wall_time),
             on_exhausted: self.on_exhausted.map_or(0, |word| word.to_wire().into()),
-            ..BudgetLimits::default()
-        };
-        let session = BudgetLimits {
-            max_total_tokens: to(self.session_max_tokens),
-            max_cost_micro_usd: to(self.session_max_cost),
-            max_wall_time: time(self.session_max_wall_time),
-            ..BudgetLimits::default()
+            ..limits(&own)
         };
         let some = |budget: BudgetLimits| Some(budget).filter(|b| *b != BudgetLimits::default());
         UpdateLimitsRequest {
@@ -178,27 +177,63 @@ impl LimitsCommand {
                 budget: some(budget),
                 ..LoopLimits::default()
             }),
-            session_budget: some(session),
+            session_budget: some(limits(&session)),
             clear: removed([
                 (self.deadline, LoopLimit::Deadline),
                 (self.idle_timeout, LoopLimit::IdleTimeout),
             ]),
-            clear_budget: removed([
-                (self.max_input_tokens, BudgetDimension::InputTokens),
-                (self.max_output_tokens, BudgetDimension::OutputTokens),
-                (self.max_tokens, BudgetDimension::TotalTokens),
-                (self.max_cost, BudgetDimension::CostMicroUsd),
-                (self.max_model_calls, BudgetDimension::ModelCalls),
-                (self.max_tool_calls, BudgetDimension::ToolCalls),
-                (self.max_wall_time, BudgetDimension::WallTimeMs),
-            ]),
-            clear_session_budget: removed([
-                (self.session_max_tokens, BudgetDimension::TotalTokens),
-                (self.session_max_cost, BudgetDimension::CostMicroUsd),
-                (self.session_max_wall_time, BudgetDimension::WallTimeMs),
-            ]),
+            clear_budget: removed(own),
+            clear_session_budget: removed(session),
             ..UpdateLimitsRequest::default()
         }
+    }
+
+    fn of_loop(&self) -> Moves {
+        [
+            (self.max_input_tokens, BudgetDimension::InputTokens),
+            (self.max_output_tokens, BudgetDimension::OutputTokens),
+            (self.max_tokens, BudgetDimension::TotalTokens),
+            (self.max_cost, BudgetDimension::CostMicroUsd),
+            (self.max_model_calls, BudgetDimension::ModelCalls),
+            (self.max_tool_calls, BudgetDimension::ToolCalls),
+            (self.max_wall_time, BudgetDimension::WallTimeMs),
+        ]
+    }
+
+    fn of_session(&self) -> Moves {
+        [
+            (self.session_max_input_tokens, BudgetDimension::InputTokens),
+            (
+                self.session_max_output_tokens,
+                BudgetDimension::OutputTokens,
+            ),
+            (self.session_max_tokens, BudgetDimension::TotalTokens),
+            (self.session_max_cost, BudgetDimension::CostMicroUsd),
+            (self.session_max_model_calls, BudgetDimension::ModelCalls),
+            (self.session_max_tool_calls, BudgetDimension::ToolCalls),
+            (self.session_max_wall_time, BudgetDimension::WallTimeMs),
+        ]
+    }
+}
+
+/// The limits of a budget that move.
+type Moves = [(Option<Moved>, BudgetDimension); 7];
+
+/// Those of the limits that get a value.
+fn limits(moves: &Moves) -> BudgetLimits {
+    let to = |of: BudgetDimension| {
+        let (limit, _) = moves.iter().find(|(_, dimension)| *dimension == of)?;
+        limit.and_then(Moved::amount)
+    };
+    BudgetLimits {
+        max_input_tokens: to(BudgetDimension::InputTokens),
+        max_output_tokens: to(BudgetDimension::OutputTokens),
+        max_total_tokens: to(BudgetDimension::TotalTokens),
+        max_cost_micro_usd: to(BudgetDimension::CostMicroUsd),
+        max_model_calls: to(BudgetDimension::ModelCalls),
+        max_tool_calls: to(BudgetDimension::ToolCalls),
+        max_wall_time: to(BudgetDimension::WallTimeMs).map(span),
+        ..BudgetLimits::default()
     }
 }
 

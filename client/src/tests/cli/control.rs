@@ -1,10 +1,15 @@
 //! `pause`, `resume` and `limits`: one command each, and what is printed of it.
 
-use loopwright_proto::v1::{BudgetDimension, BudgetLimits, LoopLimit, LoopLimits, OnExhausted};
+use clap::Parser as _;
+use loopwright_proto::v1::{
+    BudgetDimension, BudgetExceededDetail, BudgetLimits, BudgetRef, BudgetScope, LoopLimit,
+    LoopLimits, LoopPaused, OnExhausted,
+};
 use loopwright_proto::well_known::Duration;
 
-use super::{Fake, desk, ran};
+use super::{Fake, Program, desk, ran};
 use crate::cli::Exit;
+use crate::render::Answering;
 
 #[tokio::test]
 async fn a_loop_is_paused_and_goes_on() {
@@ -131,4 +136,51 @@ async fn without_a_limit_nothing_is_sent() {
         desk.err.text()
     );
     assert_eq!(fake.state().commands.len(), 0);
+}
+
+#[test]
+fn whoever_is_told_that_a_loop_waits_is_told_a_command_that_there_is() {
+    let answering = Answering::at("http://elsewhere:1");
+    let mut told = vec![answering.goes_on("s1", &LoopPaused::default())];
+    let scopes = [
+        BudgetScope::Loop,
+        BudgetScope::Session,
+        BudgetScope::Named,
+        BudgetScope::Namespace,
+    ];
+    let dimensions = (1..=7).filter_map(|number| BudgetDimension::try_from(number).ok());
+    for dimension in dimensions {
+        told.extend(scopes.map(|scope| {
+            let budget = BudgetRef {
+                scope: scope.into(),
+                name: "team".to_owned(),
+            };
+            let detail = BudgetExceededDetail {
+                budget: Some(budget),
+                dimension: dimension.into(),
+                ..BudgetExceededDetail::default()
+            };
+            let budget = Some(detail);
+            answering.goes_on(
+                "s1",
+                &LoopPaused {
+                    budget,
+                    ..LoopPaused::default()
+                },
+            )
+        }));
+    }
+    assert_eq!(told.len(), 29);
+    for line in told {
+        let line = line.expect("there is always one").replace("..", "1s");
+        let (_, command) = line.split_once("loopwright ").expect("a command");
+        let is_time = command.contains("wall-time");
+        let command = if is_time {
+            command.to_owned()
+        } else {
+            command.replace("1s", "1")
+        };
+        let words = std::iter::once("loopwright").chain(command.split_whitespace());
+        Program::try_parse_from(words).unwrap_or_else(|error| panic!("{command}: {error}"));
+    }
 }
