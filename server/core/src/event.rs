@@ -438,6 +438,9 @@ facts! {
         /// What the provider counted before it failed, where it did.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub usage: Option<Usage>,
+        /// What that costs, micro-USD, where nothing was reserved: else its settlement says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub cost_micro_usd: Option<u64>,
         /// CRC32C of the request body, where one was sent.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         pub body_crc: String,

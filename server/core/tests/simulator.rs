@@ -42,7 +42,7 @@ use simulator::{
 };
 
 const SEEDS: u64 = 20_000;
-const SEEDS_OF_A_MUTANT: u64 = 3_000;
+const SEEDS_OF_A_MUTANT: u64 = 12_000;
 /// Answers of persons, and ends of their absence, that some seed must show.
 const ANSWERS: [&str; 11] = [
     "approval Allowed",

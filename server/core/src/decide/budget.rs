@@ -212,6 +212,12 @@ impl Ended {
     }
 }
 
+/// The cost of a failed attempt, where no settlement will say it.
+pub(super) fn unreserved(draft: &Draft, cost: Option<u64>) -> Option<u64> {
+    let active = draft.state.active.as_ref();
+    cost.filter(|_| active.is_some_and(|active| active.reserved.is_none()))
+}
+
 /// Settles what was reserved for an attempt that ended: with what the provider counted, else with
 /// the whole reservation where the call may have run, else with nothing. Where nothing is limited and
 /// so nothing was reserved, what the provider counted stands with the attempt's end, and what nobody

@@ -268,6 +268,7 @@ pub(super) fn failed(
         fallback,
         http_status: failure.http_status,
         usage: failure.usage,
+        cost_micro_usd: budget::unreserved(draft, failure.cost_micro_usd),
         body_crc: failure.body_crc,
     });
     let ended = budget::Ended {

@@ -111,6 +111,7 @@ pub(super) fn failed(draft: &mut Draft, model: &ModelCall, ask: RecapAsk, failur
     let (call, attempt, usage) = (model.call, model.attempt, failure.usage);
     let ended = budget::Ended {
         usage,
+        cost: failure.cost_micro_usd,
         may_have_run: failure.kind.may_have_run(),
         price: draft.state.recap_price(),
         ..budget::Ended::default()
@@ -124,6 +125,7 @@ pub(super) fn failed(draft: &mut Draft, model: &ModelCall, ask: RecapAsk, failur
         fallback: None,
         http_status: failure.http_status,
         usage,
+        cost_micro_usd: budget::unreserved(draft, failure.cost_micro_usd),
         body_crc: failure.body_crc,
     });
     budget::settle(draft, call, attempt, ended);

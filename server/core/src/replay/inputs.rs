@@ -323,7 +323,9 @@ fn model_what(entry: &Entry) -> Option<What> {
             retry_after_ms,
             http_status: e.http_status,
             usage: e.usage,
-            cost_micro_usd: settled.map(|settled| settled.cost_micro_usd),
+            cost_micro_usd: e
+                .cost_micro_usd
+                .or(settled.map(|settled| settled.cost_micro_usd)),
             body_crc: e.body_crc.clone(),
         };
         return Some(What::ModelFailed {

@@ -347,8 +347,11 @@ impl State {
             return;
         };
         if let Some(usage) = e.usage.filter(|_| active.reserved.is_none()) {
-            active.totals.usage = active.totals.usage.plus(&usage);
-            self.totals.usage = self.totals.usage.plus(&usage);
+            let cost = e.cost_micro_usd.unwrap_or(0);
+            for totals in [&mut active.totals, &mut self.totals] {
+                totals.usage = totals.usage.plus(&usage);
+                totals.cost_micro_usd = totals.cost_micro_usd.saturating_add(cost);
+            }
         }
         let Some(mut model) = active.model.take().filter(|model| model.call == e.call) else {
             return;

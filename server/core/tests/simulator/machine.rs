@@ -305,6 +305,7 @@ fn tamper_event(mutant: Mutant, attaches: bool, state: &State, what: &What, even
         {
             e.estimated = false;
         }
+        (Mutant::MoneyForgotten, Event::BudgetSettled(e)) if e.estimated => e.cost_micro_usd = 0,
         (Mutant::FailureCostsNothing, Event::BudgetSettled(e)) => {
             if matches!(what, What::ModelFailed { .. }) {
                 e.usage = Usage::default();

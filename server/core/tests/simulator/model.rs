@@ -36,8 +36,13 @@ pub(crate) fn speak(
             real = Usage::default();
         }
         let usage = failure.usage.map(|_| real);
+        let failure = ModelFailure {
+            usage,
+            cost_micro_usd: usage.and_then(|usage| bill(rng, &usage)),
+            ..failure
+        };
         return Spoken {
-            outcome: Err(ModelFailure { usage, ..failure }),
+            outcome: Err(failure),
             real,
         };
     }
@@ -63,13 +68,18 @@ pub(crate) fn speak(
         body_crc: "00c0ffee".to_owned(),
         latency_ms: rng.between(0, 9),
         first_token_ms: None,
-        cost_micro_usd: rng.maybe(0, 50),
+        cost_micro_usd: bill(rng, &real),
         verdicts,
     };
     Spoken {
         outcome: Ok(reply),
         real,
     }
+}
+
+/// What the provider asks for it, where it says so: never more than the dearest price of any model.
+fn bill(rng: &mut Rng, real: &Usage) -> Option<u64> {
+    rng.chance(70).then(|| real.prompt() + 5 * real.output)
 }
 
 /// One token a byte, and half of that for the second model: counts of one say nothing of the other.

@@ -22,6 +22,7 @@ pub(crate) enum Mutant {
     BudgetNotReserved,
     SharedToolCapIgnored,
     FailureCostsNothing,
+    MoneyForgotten,
     RetryIgnoresMaxAttempts,
     RetryAfterIgnored,
     DuplicateRequestExecutedTwice,
@@ -105,7 +106,7 @@ pub(crate) enum Mutant {
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Self; 95] = [
+    pub(crate) const ALL: [Self; 96] = [
         Self::FenceOff,
         Self::ActBeforeCommit,
         Self::LostAckAppendedAgain,
@@ -123,6 +124,7 @@ impl Mutant {
         Self::BudgetNotReserved,
         Self::SharedToolCapIgnored,
         Self::FailureCostsNothing,
+        Self::MoneyForgotten,
         Self::RetryIgnoresMaxAttempts,
         Self::RetryAfterIgnored,
         Self::DuplicateRequestExecutedTwice,

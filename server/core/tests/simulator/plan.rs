@@ -1,13 +1,13 @@
 //! What one seed is about: the session's terms, what its clients send and when, which faults occur.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use loopwright_core::{
     agent::{
         Agent, BudgetChange, BudgetLimits, EffectClass, Limits, LimitsChange, Move, ToolSet,
         ToolSpec, UnknownPolicy,
     },
-    budget::Dimension,
+    budget::{Dimension, Price},
     context::ContextTerms,
     input::Mode,
     ledger::OnExhausted,
@@ -213,6 +213,7 @@ fn limits(rng: &mut Rng, features: Features) -> Limits {
     let deadline = rng.between(60, 500);
     let with_deadline = rng.chance(20) && features.has(Feature::Deadline);
     let expires = features.has(Feature::Expiry);
+    let priced = rng.chance(30) && features.has(Feature::Budget);
     Limits {
         max_steps: small(rng, 1, 6),
         max_output_tokens: rng.between(40, 400),
@@ -222,7 +223,11 @@ fn limits(rng: &mut Rng, features: Features) -> Limits {
         deadline_ms: with_deadline.then_some(deadline),
         max_waiting_messages: small(rng, 1, 4),
         min_output_tokens: 16,
-        budget: budget(rng, features),
+        budget: BudgetLimits {
+            cost_micro_usd: rng.maybe(2_000, 20_000).filter(|_| priced),
+            ..budget(rng, features)
+        },
+        prices: if priced { prices() } else { BTreeMap::new() },
         retry: RetryPolicy {
             max_attempts: small(rng, 1, 4),
             base_delay_ms: 10,
@@ -245,11 +250,28 @@ fn limits(rng: &mut Rng, features: Features) -> Limits {
         wrapup_steps: small(rng, 0, 3),
         final_call_tokens: rng.maybe(100, 2_000),
         tell_budget: rng.chance(30),
-        session_budget: session_budget(rng, features),
+        session_budget: BudgetLimits {
+            cost_micro_usd: rng.maybe(4_000, 40_000).filter(|_| priced),
+            ..session_budget(rng, features)
+        },
         on_exhausted: rng.pick(&[OnExhausted::End, OnExhausted::End, OnExhausted::Pause]),
         warn_permille: rng.pick(&[0, 500, 800]),
         ..Limits::default()
     }
+}
+
+/// Micro-USD for a million tokens, read and written.
+fn prices() -> BTreeMap<String, Price> {
+    let all = [("first", 2, 10), ("second", 1, 5), (RECAP_MODEL, 3, 15)];
+    let price = |(model, input, output): (&str, u64, u64)| {
+        let price = Price {
+            input: input * 1_000_000,
+            output: output * 1_000_000,
+            long: None,
+        };
+        (model.to_owned(), price)
+    };
+    all.map(price).into()
 }
 
 /// A window that a few steps fill.

@@ -8,11 +8,11 @@ use std::{
 use loopwright_core::{
     Event, State,
     agent::{BudgetLimits, Limits},
-    budget::{Dimension, LOOP_BUDGET, Reservation, SESSION_BUDGET},
+    budget::{Dimension, LOOP_BUDGET, Price, Reservation, SESSION_BUDGET},
     event::{BudgetReserved, BudgetSettled, BudgetWarning, Nudge},
     ids::{Attempt, CallId},
     ledger::OnExhausted,
-    usage::Usage,
+    usage::{Totals, Usage},
 };
 
 use super::{Violation, check};
@@ -23,9 +23,13 @@ type Key = (CallId, Attempt);
 #[derive(Clone, Copy, Debug, Default)]
 struct Used {
     tokens: Usage,
+    cost: u64,
     model_calls: u64,
     tool_calls: u64,
 }
+
+/// What a provider reported of an attempt that ended: tokens and money, and whether it may have run.
+type Report = (Option<Usage>, Option<u64>, bool);
 
 #[derive(Default)]
 pub(super) struct Tally {
@@ -38,6 +42,8 @@ pub(super) struct Tally {
     held: Option<(Key, Reservation)>,
     /// The attempt that runs.
     runs: Option<Key>,
+    /// The attempt that was started last, and what its model's tokens cost.
+    priced: Option<(Key, Price)>,
     /// Its output cap.
     cap: u64,
     /// An attempt that ended, may have run and was counted by nobody: its settlement is owed.
@@ -51,7 +57,7 @@ pub(super) struct Tally {
     /// What named budgets were charged with of the reply.
     charged: Option<u64>,
     /// What the provider reported of an attempt that ended, and whether it may have run.
-    reported: BTreeMap<Key, (Option<Usage>, bool)>,
+    reported: BTreeMap<Key, Report>,
 }
 
 impl Tally {
@@ -83,7 +89,10 @@ impl Tally {
                 self.cap = e.max_output_tokens;
                 self.of_loop.model_calls += 1;
                 self.of_session.model_calls += 1;
-                self.within(&after.limits, &[Dimension::ModelCalls])?;
+                let price = after.limits.prices.get(&e.model);
+                self.priced = price.map(|price| ((e.call, e.attempt), *price));
+                let dimensions = [Dimension::ModelCalls, Dimension::CostMicroUsd];
+                self.within(&after.limits, &dimensions)?;
                 let held = self.held.filter(|(key, _)| *key == (e.call, e.attempt));
                 let covered = held.is_some_and(|(_, held)| held.output == e.max_output_tokens);
                 check(!limited || covered, "reserve_settle", || {
@@ -91,12 +100,15 @@ impl Tally {
                 })
             }
             Event::ModelCallCompleted(e) => {
-                self.report((e.call, e.attempt), e.usage, true);
+                self.report((e.call, e.attempt), (e.usage, e.cost_micro_usd, true));
                 Ok(())
             }
             Event::ModelCallFailed(e) => {
                 let may_have_run = e.kind.may_have_run();
-                self.report((e.call, e.attempt), e.usage, may_have_run);
+                self.report(
+                    (e.call, e.attempt),
+                    (e.usage, e.cost_micro_usd, may_have_run),
+                );
                 Ok(())
             }
             Event::BudgetOverrun(_) => {
@@ -123,7 +135,7 @@ impl Tally {
                 self.moved(&e.limits);
                 Ok(())
             }
-            Event::LoopEnded(e) => self.loop_ended(&e.totals.usage),
+            Event::LoopEnded(e) => self.loop_ended(&e.totals),
             _ => Ok(()),
         }
     }
@@ -146,12 +158,13 @@ impl Tally {
         self.leaves_what_is_held_back(limits)
     }
 
-    fn loop_ended(&self, told: &Usage) -> Result<(), Violation> {
+    fn loop_ended(&self, told: &Totals) -> Result<(), Violation> {
         check(self.held.is_none(), "reserve_settle", || {
             format!("{:?} is held after the loop's end", self.held)
         })?;
-        let used = self.of_loop.tokens;
-        check(*told == used, "totals", || {
+        let used = self.of_loop;
+        let is_so = (told.usage, told.cost_micro_usd) == (used.tokens, used.cost);
+        check(is_so, "totals", || {
             format!("{told:?} is told, {used:?} was settled")
         })
     }
@@ -169,13 +182,15 @@ impl Tally {
         })
     }
 
-    fn report(&mut self, key: Key, usage: Option<Usage>, may_have_run: bool) {
+    fn report(&mut self, key: Key, report: Report) {
+        let (usage, cost, may_have_run) = report;
         self.runs = None;
         self.owed = (usage.is_none() && may_have_run).then_some(key);
-        self.reported.insert(key, (usage, may_have_run));
+        self.reported.insert(key, report);
         // What was set aside is settled, although its limits may be gone by now.
         if self.held.is_none() {
-            self.use_up(&usage.unwrap_or_default());
+            let cost = usage.and(cost).unwrap_or(0);
+            self.use_up(&usage.unwrap_or_default(), cost);
         }
     }
 
@@ -200,9 +215,9 @@ impl Tally {
         };
         self.owed = None;
         let (expected, estimated) = match self.reported.get(&key) {
-            Some(&(Some(usage), _)) => (usage, false),
-            Some((None, false)) => (Usage::default(), false),
-            Some((None, true)) => (held.as_usage(), true),
+            Some(&(Some(usage), _, _)) => (usage, false),
+            Some((None, _, false)) => (Usage::default(), false),
+            Some((None, _, true)) => (held.as_usage(), true),
             None => (held.as_usage(), held != Reservation::default()),
         };
         // Of an attempt that the log has lost the budget alone knows what it used.
@@ -212,17 +227,34 @@ impl Tally {
             "reserve_settle",
             || format!("{key:?} settles {:?}, expected {expected:?}", e.usage),
         )?;
+        let most = self.most(key, &e.usage);
+        let is_so = match self.reported.get(&key) {
+            Some(&(Some(_), Some(cost), _)) => e.cost_micro_usd == cost,
+            // What a failed attempt costs stands here alone.
+            Some((Some(_), None, _)) => most == 0 || e.cost_micro_usd <= most,
+            Some((None, ..)) | None => e.cost_micro_usd == most,
+        };
+        check(is_so, "reserve_settle", || {
+            format!("{key:?} costs {}, at most {most}", e.cost_micro_usd)
+        })?;
         let over = e.usage.prompt() > held.input || e.usage.output > held.output;
         check(!over || self.overrun, "overrun_told", || {
             format!("{key:?} used more")
         })?;
-        self.use_up(&e.usage);
+        self.use_up(&e.usage, e.cost_micro_usd);
         Ok(())
     }
 
-    fn use_up(&mut self, usage: &Usage) {
+    /// What tokens of this attempt cost at most; nothing where its model has no price.
+    fn most(&self, key: Key, usage: &Usage) -> u64 {
+        let priced = self.priced.filter(|(of, _)| *of == key);
+        priced.map_or(0, |(_, price)| price.cost(usage.prompt(), usage.output))
+    }
+
+    fn use_up(&mut self, usage: &Usage, cost: u64) {
         for used in [&mut self.of_loop, &mut self.of_session] {
             used.tokens = used.tokens.plus(usage);
+            used.cost += cost;
         }
     }
 
@@ -244,6 +276,7 @@ impl Tally {
             Dimension::OutputTokens,
             Dimension::TotalTokens,
             Dimension::ToolCalls,
+            Dimension::CostMicroUsd,
         ];
         for (of_session, limits, used) in self.books(&after.limits) {
             for dimension in dimensions {
@@ -295,8 +328,12 @@ impl Tally {
     /// What is used and held passes no limit when more is taken.
     fn within(&self, limits: &Limits, dimensions: &[Dimension]) -> Result<(), Violation> {
         let held = self.held.map(|(_, held)| held).unwrap_or_default();
+        let cost = self
+            .held
+            .map_or(0, |(key, held)| self.most(key, &held.as_usage()));
         for (_, limits, mut used) in self.books(limits) {
             used.tokens = used.tokens.plus(&held.as_usage());
+            used.cost += cost;
             for &dimension in dimensions {
                 let (limit, sum) = (limits.of(dimension), used.of(dimension));
                 let fits = self.overrun || limit.is_none_or(|limit| sum <= limit);
@@ -346,7 +383,8 @@ impl Used {
             Dimension::TotalTokens => self.tokens.total(),
             Dimension::ModelCalls => self.model_calls,
             Dimension::ToolCalls => self.tool_calls,
-            Dimension::CostMicroUsd | Dimension::WallTimeMs => 0,
+            Dimension::CostMicroUsd => self.cost,
+            Dimension::WallTimeMs => 0,
         }
     }
 }

@@ -157,6 +157,7 @@ fn model_failed() -> Event {
         retry_at: Some(Timestamp(1_500)),
         fallback: None,
         usage: None,
+        cost_micro_usd: None,
         http_status: 529,
         body_crc: String::new(),
     };
