@@ -9,7 +9,7 @@ use loopwright_core::{
     Event, State,
     agent::{BudgetLimits, Limits},
     budget::{Dimension, LOOP_BUDGET, Price, Reservation, SESSION_BUDGET},
-    event::{BudgetReserved, BudgetSettled, BudgetWarning, Nudge},
+    event::{BudgetReserved, BudgetSettled, BudgetWarning, ModelCallStarted, Nudge},
     ids::{Attempt, CallId},
     ledger::OnExhausted,
     usage::{Totals, Usage},
@@ -66,7 +66,6 @@ impl Tally {
     }
 
     pub(super) fn event(&mut self, event: &Event, after: &State) -> Result<(), Violation> {
-        let limited = after.limits.are_budgeted() || !after.agent.budgets.is_empty();
         #[expect(clippy::wildcard_enum_match_arm, reason = "the rest costs nothing")]
         match event {
             Event::LoopStarted(_) => {
@@ -84,21 +83,7 @@ impl Tally {
                 (self.granted, self.started, self.charged) = (e.tool_calls, 0, None);
                 self.reserved(e, &after.limits)
             }
-            Event::ModelCallStarted(e) => {
-                self.runs = Some((e.call, e.attempt));
-                self.cap = e.max_output_tokens;
-                self.of_loop.model_calls += 1;
-                self.of_session.model_calls += 1;
-                let price = after.limits.prices.get(&e.model);
-                self.priced = price.map(|price| ((e.call, e.attempt), *price));
-                let dimensions = [Dimension::ModelCalls, Dimension::CostMicroUsd];
-                self.within(&after.limits, &dimensions)?;
-                let held = self.held.filter(|(key, _)| *key == (e.call, e.attempt));
-                let covered = held.is_some_and(|(_, held)| held.output == e.max_output_tokens);
-                check(!limited || covered, "reserve_settle", || {
-                    format!("{} starts with {:?} held", e.call, self.held)
-                })
-            }
+            Event::ModelCallStarted(e) => self.started(e, after),
             Event::ModelCallCompleted(e) => {
                 self.report((e.call, e.attempt), (e.usage, e.cost_micro_usd, true));
                 Ok(())
@@ -138,6 +123,23 @@ impl Tally {
             Event::LoopEnded(e) => self.loop_ended(&e.totals),
             _ => Ok(()),
         }
+    }
+
+    fn started(&mut self, e: &ModelCallStarted, after: &State) -> Result<(), Violation> {
+        let (key, limits) = ((e.call, e.attempt), &after.limits);
+        self.runs = Some(key);
+        self.cap = e.max_output_tokens;
+        self.of_loop.model_calls += 1;
+        self.of_session.model_calls += 1;
+        let price = limits.prices.get(&e.model);
+        self.priced = price.map(|price| (key, *price));
+        self.within(limits, &[Dimension::ModelCalls, Dimension::CostMicroUsd])?;
+        let limited = limits.are_budgeted() || !after.agent.budgets.is_empty();
+        let held = self.held.filter(|(of, _)| *of == key);
+        let covered = held.is_some_and(|(_, held)| held.output == e.max_output_tokens);
+        check(!limited || covered, "reserve_settle", || {
+            format!("{} starts with {:?} held", e.call, self.held)
+        })
     }
 
     fn reserved(&mut self, e: &BudgetReserved, limits: &Limits) -> Result<(), Violation> {
