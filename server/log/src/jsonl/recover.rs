@@ -404,11 +404,8 @@ impl Recovery<'_> {
     /// left there what reads as good and is not on the disk, and what is written or removed for it
     /// must not outlive it. Written anew, for another sync of the same bytes would prove nothing.
     fn keep_journal(&mut self) -> io::Result<()> {
-        match self.last_segment.take() {
-            Some((path, bytes)) if !bytes.is_empty() => {
-                replace_file(self.disk, &path, &bytes)?;
-            }
-            _ => {}
+        if let Some((path, bytes)) = self.last_segment.take() {
+            replace_file(self.disk, &path, &bytes)?;
         }
         Ok(())
     }

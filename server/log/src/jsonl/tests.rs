@@ -64,6 +64,7 @@ mod damage;
 mod faults;
 mod fixture;
 mod life;
+mod limits;
 mod look;
 mod notes;
 mod powercut;

@@ -82,6 +82,16 @@ fn bad_bytes_before_an_acknowledged_batch_are_rot() {
     assert_eq!((traces.heads.len(), traces.prevs.len()), (1, 1));
 }
 
+/// A byte that became a newline makes two bad lines of one record: one stretch, which its head names.
+#[test]
+fn bad_lines_that_touch_are_one_stretch() {
+    let mut rotten = segment();
+    let (at, next) = (line(&rotten, 3), line(&rotten, 4));
+    rotten[at + 20] = b'\n';
+    let found = scan(&rotten.into(), true).unwrap();
+    assert_eq!((found.bad, found.torn_from), (vec![at..next], None));
+}
+
 #[test]
 fn a_segment_that_is_not_the_last_cannot_be_torn() {
     let good = segment();

@@ -216,6 +216,9 @@ fn a_repaired_stream_goes_on_after_its_good_prefix() {
         (4, None, None),
         "nothing to repair"
     );
+    let kept = |path: &PathBuf| path.parent() == aside.kept_in.parent() && path != &aside.kept_in;
+    let kept: Vec<_> = disk.paths().into_iter().filter(kept).collect();
+    assert_eq!(kept, Vec::<PathBuf>::new(), "a good journal is no evidence");
     let none = repair_stream(&disk, Path::new("/state"), &key("none")).unwrap();
     assert_eq!(none.tail, 0);
 }
@@ -260,8 +263,9 @@ fn damage_that_names_the_wrong_owner_is_nobodys() {
     let lies = [
         // A stream that is not there, and not at its first record.
         "{\"v\":1,\"stream\":\"session/a/ghost\",\"seq\":2,\"prev\":\"1234abcd\",\"crc\":\"0\"}",
-        // A record that its stream has.
+        // A record that its stream has, and the last one that it has.
         "{\"v\":1,\"stream\":\"session/a/s2\",\"seq\":1,\"prev\":\"1234abcd\",\"crc\":\"0\"}",
+        "{\"v\":1,\"stream\":\"session/a/s2\",\"seq\":3,\"prev\":\"1234abcd\",\"crc\":\"0\"}",
         // A stream is condemned, but this is not what it misses.
         "#########################,\"prev\":\"1234abcd\",\"crc\":\"00000000\"}",
     ];

@@ -22,7 +22,12 @@ pub(super) fn start(disk: &SimDisk) -> Result<Parts, OpenError> {
 pub(super) fn append(parts: &mut Parts, id: &str) -> Result<Seq, AppendError> {
     let stream = parts.engine.stream(&key(id));
     parts.engine.load(&stream).unwrap();
-    let expected = stream.live.tail().0;
+    append_after(parts, id, stream.live.tail().0)
+}
+
+/// As [`append`], by somebody who takes this for the stream's last seq.
+pub(super) fn append_after(parts: &mut Parts, id: &str, expected: Seq) -> Result<Seq, AppendError> {
+    let stream = parts.engine.stream(&key(id));
     // Letters of two, three and four bytes, so that some cuts fall inside of one.
     let body = format!("{{\"events\":[{{\"N\":\"{id}-{expected} é€😀\"}}]}}");
     let record = NewRecord::new(Timestamp::default(), 1, body.into());
