@@ -141,6 +141,9 @@ impl Keeper {
                 taken = inbox.recv_many(&mut waiting, room), if more => open = taken > 0,
                 () = until(self.clock, expires), if expires.is_some() && more => {}
             }
+            if !waiting.is_empty() {
+                gather(inbox, &mut waiting, room).await;
+            }
             self.decide(work, waiting.drain(..));
             self.send(work);
             work.show(self.clock.now());
@@ -301,6 +304,17 @@ impl Asked {
             Self::Request { reply, .. } => drop(reply.send(Err(error.clone()))),
             Self::Look(look) => look(None)(Err(error.clone())),
         }
+    }
+}
+
+/// Lets everybody run who can, and takes in what they ask as well: loops that step at the same time share
+/// an entry, and one that is alone waits for nobody.
+async fn gather(inbox: &mut mpsc::Receiver<Asked>, waiting: &mut Vec<Asked>, room: usize) {
+    tokio::task::yield_now().await;
+    while waiting.len() < room
+        && let Ok(asked) = inbox.try_recv()
+    {
+        waiting.push(asked);
     }
 }
 
