@@ -75,6 +75,28 @@ async fn many_loops_at_once_take_one_append_and_no_more_than_there_is() {
     );
 }
 
+/// A keeper that decides as soon as the first of them asks writes an entry for each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn loops_that_ask_one_after_the_other_share_an_entry() {
+    let log: Arc<dyn Log> = MemoryLog::new();
+    let ledgers = Ledgers::new(Arc::clone(&log), Clock);
+    let namespace = default_namespace();
+    ledgers.ask(&namespace, create("b", 200)).await.unwrap();
+    let burst = tokio::spawn(async move {
+        let ask = |number| {
+            let ledgers = Arc::clone(&ledgers);
+            tokio::spawn(async move { ledgers.ask(&default_namespace(), call(number)).await })
+        };
+        let asks: Vec<_> = (0..10).map(ask).collect();
+        for ask in asks {
+            ask.await.unwrap().unwrap();
+        }
+    });
+    burst.await.unwrap();
+    let tail = log.tail(&Place::first(&namespace).key).await.unwrap();
+    assert_eq!(tail, Some(2));
+}
+
 #[tokio::test]
 async fn what_was_answered_is_there_after_a_restart() {
     let log: Arc<dyn Log> = MemoryLog::new();
