@@ -380,17 +380,17 @@ impl Recovery<'_> {
             if self.removed.contains(&key) {
                 continue;
             }
-            let condemned = self.condemned.contains_key(&key);
-            let tail = match self.marks.get(&key) {
-                Some(mark) => mark.seq,
-                None => {
-                    session_file::load(self.disk, &self.layout.file(&key), &key)?
-                        .0
-                        .seq
+            let condemned = self.condemned.get(&key);
+            let tail = match (condemned, self.marks.get(&key)) {
+                (Some(corruption), _) => corruption.good_through,
+                (None, Some(mark)) => mark.seq,
+                (None, None) => {
+                    let path = self.layout.file(&key);
+                    session_file::load(self.disk, &path, &key)?.0.seq
                 }
             };
             // The first record of a stream has nothing before it that would name it.
-            let known = condemned || tail > 0 || *seq == 1;
+            let known = condemned.is_some() || tail > 0 || *seq == 1;
             if known && *seq > tail {
                 self.condemn(&key, tail, place.into());
             } else {

@@ -102,10 +102,9 @@ impl Recovery<'_> {
                     format!("the journal has record {seq} and no record {due} that it follows"),
                 );
             }
-            None if chain.end.seq > 0 => {
+            None => {
                 self.marks.insert(key.clone(), chain.end);
             }
-            None => {}
         }
     }
 
@@ -128,8 +127,9 @@ impl Recovery<'_> {
                 Some(line) => decode(line.bytes, key, end).ok(),
                 None => None,
             };
-            bad_line |= in_file && filed.is_none() && size > end.bytes;
-            ragged |= in_file && filed.is_none() && size > end.bytes;
+            let bad = in_file && filed.is_none() && size > end.bytes;
+            bad_line |= bad;
+            ragged |= bad;
             in_file &= filed.is_some();
             let acknowledged = journal.next_if(|record| record.follows(end.seq, end.crc).is_ok());
             match (acknowledged, filed) {

@@ -253,10 +253,39 @@ fn what_the_journal_has_lost_the_file_may_have() {
     });
     let parts = start(&disk).unwrap();
     assert_eq!(
-        (seqs(&disk, "s1"), parts.report.corrupt),
-        (vec![1, 2, 3], vec![])
+        (
+            seqs(&disk, "s1"),
+            parts.report.refiled,
+            parts.report.corrupt
+        ),
+        (vec![1, 2, 3], 1, vec![]),
+        "the file keeps the second record, and the third is written again"
     );
     assert!(parts.report.manifest_damaged && !parts.report.set_aside.is_empty());
+}
+
+#[test]
+fn a_record_that_neither_the_journal_nor_the_file_has_is_named() {
+    let disk = journal_of(&["s1", "s1", "s1", "s1"]);
+    let journal = disk.content(&segment()).unwrap();
+    drop(start(&disk).unwrap());
+    disk.kill();
+    // As after a kill between filing and the checkpoint.
+    disk.put(&segment(), &journal);
+    disk.put(Path::new("/state/checkpoint.json"), b"");
+    for path in [segment(), file("s1")] {
+        spoil(&disk, &path, |content| {
+            let at = line(content, 3) + 100;
+            content[at] ^= 1;
+        });
+    }
+    let parts = start(&disk).unwrap();
+    let [corruption] = &parts.report.corrupt[..] else {
+        panic!("{:?}", parts.report)
+    };
+    assert_eq!(corruption.good_through, 2);
+    let reason = "its file has record 4, and no good record 3 before it";
+    assert!(corruption.reason.contains(reason), "{corruption:?}");
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! What a stream does not take: more than its size, and anything while it is being removed.
+//! One stream: what it does not take, and when its state may leave memory.
 
 use super::fixture::*;
 use super::*;
 use crate::disk::sim::SimDisk;
 use crate::error::BlobError;
-use crate::record::Record;
+use crate::record::{Record, Timestamp};
 
 #[test]
 fn a_stream_takes_a_record_that_fits_to_the_byte() {
@@ -70,4 +70,21 @@ fn nothing_is_written_under_a_name_that_is_being_removed() {
     assert_eq!(removed.try_recv().unwrap(), Ok(true));
     assert_eq!(parts.engine.stats().unfiled_bytes, 0);
     assert_eq!(append(&mut parts, "s"), Ok(1));
+}
+
+#[test]
+fn what_is_not_in_the_file_yet_stays_in_memory() {
+    let stream = stream::Stream::new(key("s"));
+    stream.load(stream::Mark::default(), 0);
+    assert!(stream.is_idle(0, 0));
+    let new = NewRecord::new(Timestamp::default(), 1, Bytes::from_static(b"{}"));
+    let (record, mark) = stream.admit(0, &new, u64::MAX).unwrap();
+    assert!(!stream.is_idle(0, 0), "on its way to the journal");
+    stream.acknowledge(record, mark, &[]);
+    assert!(!stream.is_idle(0, 0), "queued for filing");
+    stream.begin_filing();
+    assert!(!stream.is_idle(0, 0), "being filed");
+    stream.set_filed(mark);
+    assert!(!stream.is_idle(9, 10), "asked for lately");
+    assert!(stream.is_idle(10, 10));
 }
