@@ -6,6 +6,7 @@ use super::fixture::*;
 use super::*;
 use crate::LogError;
 use crate::disk::sim::SimDisk;
+use crate::record::{Record, Timestamp};
 
 #[test]
 fn a_clean_end_leaves_nothing_to_recover() {
@@ -285,6 +286,70 @@ fn a_record_that_neither_the_journal_nor_the_file_has_is_named() {
     };
     assert_eq!(corruption.good_through, 2);
     let reason = "its file has record 4, and no good record 3 before it";
+    assert!(corruption.reason.contains(reason), "{corruption:?}");
+}
+
+/// What the journal has in place of a bad line does not make the lines after it good.
+#[test]
+fn a_bad_line_of_a_file_is_not_passed_over() {
+    let disk = journal_of(&["s1", "s1", "s1"]);
+    let journal = disk.content(&segment()).unwrap();
+    drop(start(&disk).unwrap());
+    disk.kill();
+    disk.put(&segment(), &journal[..line(&journal, 3) - 1]);
+    disk.put(Path::new("/state/checkpoint.json"), b"");
+    spoil(&disk, &file("s1"), |content| {
+        let at = line(content, 2) + 100;
+        content[at] ^= 1;
+    });
+    let parts = start(&disk).unwrap();
+    let [corruption] = &parts.report.corrupt[..] else {
+        panic!("{:?}", parts.report)
+    };
+    assert_eq!(corruption.good_through, 1);
+    let reason = "its file has record 3, and no good record 2 before it";
+    assert!(corruption.reason.contains(reason), "{corruption:?}");
+}
+
+/// A disk without a checkpoint: two records in a stream's file, and the journal goes on with the third.
+fn goes_on_in_the_journal() -> SimDisk {
+    let disk = filed(&["s1", "s1"]);
+    let mut parts = start(&disk).unwrap();
+    append(&mut parts, "s1").unwrap();
+    drop(parts);
+    disk.kill();
+    disk.put(Path::new("/state/checkpoint.json"), b"");
+    disk
+}
+
+#[test]
+fn a_start_reads_of_a_file_what_the_journal_goes_on_from() {
+    let disk = goes_on_in_the_journal();
+    spoil(&disk, &file("s1"), |content| content[100] ^= 1);
+    let parts = start(&disk).unwrap();
+    assert_eq!(parts.report.corrupt, [], "a reader meets it");
+}
+
+#[test]
+fn a_file_without_the_record_that_the_journal_follows_is_damaged() {
+    let disk = goes_on_in_the_journal();
+    spoil(&disk, &file("s1"), |content| {
+        let second = line(content, 2);
+        let first = Record::decode(Bytes::copy_from_slice(&content[..second])).unwrap();
+        let other = NewRecord::new(
+            Timestamp::default(),
+            1,
+            Bytes::from_static(b"{\"other\":1}"),
+        );
+        let other = Record::encode(&key("s1"), 2, &other, first.crc);
+        content.truncate(second);
+        content.extend(other.raw());
+    });
+    let parts = start(&disk).unwrap();
+    let [corruption] = &parts.report.corrupt[..] else {
+        panic!("{:?}", parts.report)
+    };
+    let reason = "the journal goes on at record 3, the file lacks 2";
     assert!(corruption.reason.contains(reason), "{corruption:?}");
 }
 
