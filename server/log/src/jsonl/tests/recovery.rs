@@ -127,6 +127,8 @@ fn rot_in_the_middle_condemns_the_stream_and_no_other() {
         (corruption.stream.clone(), corruption.good_through),
         (key("s1"), 1)
     );
+    let reason = "the journal has record 3 and no record 2 that it follows";
+    assert!(corruption.reason.contains(reason), "{corruption:?}");
     assert_eq!(
         (seqs(&disk, "s1"), seqs(&disk, "s2")),
         (vec![1], vec![1, 2, 3])
