@@ -102,9 +102,11 @@ impl Recovery<'_> {
                     format!("the journal has record {seq} and no record {due} that it follows"),
                 );
             }
-            None => {
+            None if chain.end.seq > 0 => {
                 self.marks.insert(key.clone(), chain.end);
             }
+            // That of the notes, before the first one.
+            None => {}
         }
     }
 

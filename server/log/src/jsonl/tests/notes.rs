@@ -86,3 +86,34 @@ fn no_loss_of_power_takes_the_word_away() {
         }
     }
 }
+
+/// A disk without room for the note: the start serves, and the next one finds nothing that is not there.
+#[test]
+fn a_note_that_has_no_room_is_not_in_the_checkpoint() {
+    let used: usize = {
+        let disk = torn();
+        let paths = disk.paths();
+        paths
+            .iter()
+            .filter_map(|path| Some(disk.content(path)?.len()))
+            .sum()
+    };
+    let notes = StreamKey::parse("log/system/recovery").unwrap();
+    let notes = path::Layout::new("/state".into()).file(&notes);
+    let mut without_note = 0;
+    for room in 0..2_000 {
+        let disk = torn();
+        disk.plan(Plan {
+            capacity: Some((used + room) as u64),
+            ..Plan::default()
+        });
+        let opened = start(&disk).is_ok();
+        let noted = disk.content(&notes).is_some_and(|notes| !notes.is_empty());
+        without_note += usize::from(opened && !noted);
+        disk.kill();
+        disk.plan(Plan::default());
+        let parts = start(&disk).unwrap();
+        assert_eq!(parts.report.corrupt, [], "{room} bytes of room");
+    }
+    assert!(without_note > 0);
+}
