@@ -204,6 +204,7 @@ impl Log for JsonlLog {
                 return Err(AppendError::unavailable(look::READ_ONLY));
             }
             let stream = JsonlLog::loaded(self.engine.clone(), key).await?;
+            record.others_are_sent().await;
             let (done, answer) = oneshot::channel();
             self.engine.queue.push(Pending {
                 stream,

@@ -96,8 +96,8 @@ pub trait Log: Send + Sync + 'static {
     /// Appends one record if the stream's last seq is `expected` (0: the stream is empty), and
     /// answers its seq once it is durable as the backend's sync policy says.
     ///
-    /// A record that was sent [behind](NewRecord::behind) others is refused as unavailable where one of
-    /// them was not taken, and is durable only with all of them.
+    /// A record that was sent [behind](NewRecord::behind) others waits until each of them has its place,
+    /// is refused as unavailable where one of them was not taken, and is durable only with all of them.
     ///
     /// A caller that drops the future does not know whether the record was written; the next
     /// `append` or `tail` tells.

@@ -11,6 +11,7 @@ use futures_util::future::{self, BoxFuture, FutureExt};
 
 use crate::blob::BlobRef;
 use crate::error::{AppendError, BlobError, Failure, LogError};
+use crate::fate::Stage;
 use crate::key::{KeyPage, KeyQuery, StreamKey, StreamKind};
 use crate::live::{Live, lock};
 use crate::moves::{Bell, Moves};
@@ -112,7 +113,7 @@ impl MemoryLog {
             .map_err(AppendError::unavailable)?;
         Counters::add(&self.counters.appends, 1);
         live.commit(Arc::new(record), &new.ends);
-        new.set_fate(true);
+        new.set_stage(Stage::Taken);
         self.bell.appended(key, tail + 1);
         Ok(tail + 1)
     }

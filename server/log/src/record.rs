@@ -20,9 +20,10 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use tokio::sync::watch;
 
 use crate::error::AppendError;
-use crate::fate::Fate;
+use crate::fate::{Fate, Stage};
 use crate::key::StreamKey;
 use crate::progress::ProgressTopic;
 
@@ -60,7 +61,7 @@ pub struct NewRecord {
     pub body: Bytes,
     /// Progress that this record makes obsolete.
     pub ends: Vec<ProgressTopic>,
-    pub(crate) fate: Option<Fate>,
+    pub(crate) fate: Option<watch::Sender<Stage>>,
     pub(crate) behind: Vec<Fate>,
 }
 

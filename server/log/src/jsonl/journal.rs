@@ -20,6 +20,7 @@ use super::segment::BARRIER;
 use super::stream::{Mark, Stream};
 use crate::disk::{Disk, DiskFile, OpenAs, Unkept, append_all, is_as_left};
 use crate::error::AppendError;
+use crate::fate::Stage;
 use crate::record::{NewRecord, Record, Seq};
 use crate::stats::Counters;
 
@@ -104,7 +105,7 @@ impl Engine {
             };
             match made {
                 Ok((made, mark)) => {
-                    record.set_fate(true);
+                    record.set_stage(Stage::Taken);
                     admitted.push(Admitted {
                         stream,
                         record: made,
@@ -130,7 +131,7 @@ impl Engine {
                 } in admitted
                 {
                     stream.roll_back();
-                    new.set_fate(false);
+                    new.set_stage(Stage::Refused);
                     drop(done.send(Err(error.clone())));
                 }
             }

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::remove::{Doomed, Removal};
 use super::stream::Stream;
 use crate::error::{AppendError, LogError};
+use crate::fate::Stage;
 use crate::live::lock;
 use crate::record::{NewRecord, Seq};
 
@@ -101,6 +102,8 @@ impl Queue {
             ));
         }
         state.bytes += pending.record.body.len() as u64;
+        // Under the lock: what waits for this place comes behind it.
+        pending.record.set_stage(Stage::Sent);
         state.pending.push(pending);
         self.wake(state);
         Ok(())

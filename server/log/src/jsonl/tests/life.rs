@@ -183,6 +183,29 @@ async fn what_was_sent_behind_a_write_that_failed_is_refused() {
     assert_eq!(log.append(&key("t"), 1, record(10)).await, Ok(2));
 }
 
+/// Its stream has to be read first; the one behind it, whose stream is in memory, would be there before it.
+#[tokio::test]
+async fn what_is_sent_behind_one_that_is_not_queued_yet_waits_for_it() {
+    let disk = SimDisk::default();
+    let open = || JsonlLog::open_on(Arc::new(disk.clone()), JsonlOptions::new("/state"));
+    let (log, _) = open().unwrap();
+    fill(&*log, &key("s"), [10]).await;
+    fill(&*log, &key("t"), [10]).await;
+    log.close().await.unwrap();
+    drop(log);
+    let (log, _) = open().unwrap();
+    assert_eq!(log.tail(&key("t")).await, Ok(Some(1)));
+    let mut first = record(10);
+    let fate = first.fate();
+    let (s, t) = (key("s"), key("t"));
+    let sent = futures_util::future::join3(
+        log.append(&s, 1, first),
+        log.append(&s, 2, record(10).behind([fate.clone()])),
+        log.append(&t, 1, record(10).behind([fate])),
+    );
+    assert_eq!(sent.await, (Ok(2), Ok(3), Ok(2)));
+}
+
 #[tokio::test]
 async fn a_write_that_cannot_be_cut_back_is_the_end() {
     let disk = SimDisk::default();
