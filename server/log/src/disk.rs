@@ -178,6 +178,9 @@ pub(crate) fn append_all(file: &dyn DiskFile, parts: &[&[u8]]) -> io::Result<()>
     Ok(())
 }
 
+/// Bytes of a file that are copied at once.
+const COPIED_AT_ONCE: usize = 1 << 20;
+
 /// Reads `len` bytes from `offset`, or what there is up to the end of the file.
 pub(crate) fn read_range(file: &dyn DiskFile, offset: u64, len: usize) -> io::Result<Bytes> {
     let mut buffer = vec![0; len];
@@ -231,13 +234,72 @@ pub(crate) fn is_as_left(file: &dyn DiskFile, bytes: u64) -> io::Result<bool> {
 
 /// Puts a file in place so that a crash leaves the old one or the new one, whole and durable.
 pub(crate) fn replace_file(disk: &dyn Disk, path: &Path, content: &[u8]) -> Result<(), Unkept> {
+    replace_by(disk, path, |draft| append_all(draft, &[content]))
+}
+
+/// Puts a file in place whose content are the first bytes of the one that is there. After a sync of
+/// that one has failed, its bytes read as good and another sync of them proves nothing.
+pub(crate) fn renew_file(disk: &dyn Disk, path: &Path, size: u64) -> Result<(), Unkept> {
+    let file = disk.open(path, OpenAs::Read).map_err(Unkept::Write)?;
+    replace_by(disk, path, |draft| {
+        let mut at = 0;
+        while at < size {
+            let len =
+                usize::try_from(size - at).map_or(COPIED_AT_ONCE, |left| left.min(COPIED_AT_ONCE));
+            let piece = read_range(&*file, at, len)?;
+            if piece.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            append_all(draft, &[&piece])?;
+            at += piece.len() as u64;
+        }
+        Ok(())
+    })
+}
+
+fn replace_by(
+    disk: &dyn Disk,
+    path: &Path,
+    write: impl FnOnce(&dyn DiskFile) -> io::Result<()>,
+) -> Result<(), Unkept> {
     let draft = path.with_extension("draft");
     let file = disk.open(&draft, OpenAs::Fresh).map_err(Unkept::Write)?;
-    append_all(&*file, &[content]).map_err(Unkept::Write)?;
+    write(&*file).map_err(Unkept::Write)?;
     file.sync().map_err(Unkept::Sync)?;
     disk.rename(&draft, path).map_err(Unkept::Write)?;
     match path.parent() {
         Some(parent) => disk.sync_dir(parent).map_err(Unkept::Sync),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::sim::{Dice, Plan, SimDisk};
+    use super::*;
+
+    #[test]
+    fn a_renewed_file_survives_though_a_sync_of_the_old_one_failed() {
+        let (disk, dir) = (SimDisk::default(), Path::new("/d"));
+        let path = dir.join("f");
+        disk.create_dir(dir).unwrap();
+        disk.sync_dir(Path::new("/")).unwrap();
+        let content: Vec<u8> = (0..=255).cycle().take(2 * COPIED_AT_ONCE + 9).collect();
+        disk.plan(Plan {
+            failing_sync: Some(1),
+            ..Plan::default()
+        });
+        let file = disk.open(&path, OpenAs::Fresh).unwrap();
+        append_all(&*file, &[&content]).unwrap();
+        assert!(file.sync().is_err());
+        let kept = content.len() - 3;
+        renew_file(&disk, &path, kept as u64).unwrap();
+        disk.power_cycle(&mut Dice::new(1));
+        assert!(disk.content(&path).unwrap() == content[..kept]);
+
+        let too_much = renew_file(&disk, &path, kept as u64 + 1);
+        assert!(matches!(too_much, Err(Unkept::Write(_))), "{too_much:?}");
+        assert!(disk.content(&path).unwrap() == content[..kept]);
     }
 }

@@ -2,13 +2,13 @@
 //! the journal holds, joined to one chain.
 //!
 //! Invariant: the file is cut only above the last record that the journal does not have, so that a
-//! crash after the cut loses nothing; what is written is written anew, for bytes that a failed sync
-//! left behind read as good and may never reach the disk.
+//! crash after the cut loses nothing; all above the checkpoint is written anew, for bytes that a
+//! failed sync left behind read as good and may never reach the disk.
 
 use std::io;
 
 use super::Recovery;
-use crate::disk::{DiskFile, OpenAs, append_all, read_range};
+use crate::disk::{DiskFile, OpenAs, append_all, read_range, renew_file};
 use crate::jsonl::Remains;
 use crate::jsonl::lines::{self, Lines};
 use crate::jsonl::session_file::decode;
@@ -82,9 +82,15 @@ impl Recovery<'_> {
             self.marks.insert(key.clone(), base);
             return Ok(());
         }
-        if size != chain.keep.bytes {
-            file.cut(chain.keep.bytes)?;
-        }
+        let file = if chain.keep != base {
+            renew_file(self.disk, &path, chain.keep.bytes)?;
+            self.disk.open(&path, OpenAs::Append)?
+        } else {
+            if size != base.bytes {
+                file.cut(base.bytes)?;
+            }
+            file
+        };
         append_all(&*file, &chain.pending)?;
         self.finish_stream(key, &chain);
         Ok(())

@@ -87,6 +87,34 @@ fn no_loss_of_power_takes_the_word_away() {
     }
 }
 
+/// What a failed sync leaves behind reads as good, and another sync of it proves nothing: the next start
+/// writes it anew before a checkpoint names it.
+#[test]
+fn a_sync_that_failed_takes_no_note_away() {
+    let mut failed = 0;
+    for sync in 1.. {
+        let disk = torn();
+        disk.plan(Plan {
+            failing_sync: Some(sync),
+            ..Plan::default()
+        });
+        let opened = start(&disk).is_ok();
+        disk.kill();
+        disk.plan(Plan::default());
+        drop(start(&disk).unwrap());
+        disk.kill();
+        disk.power_cycle(&mut Dice::new(sync));
+        let parts = start(&disk).unwrap();
+        assert_eq!(parts.report.corrupt, [], "sync {sync} had failed");
+        assert_eq!(parts.report.owed.len(), 1, "sync {sync} had failed");
+        if opened {
+            break;
+        }
+        failed += 1;
+    }
+    assert!(failed > 5, "{failed}");
+}
+
 /// A disk without room for the note: the start serves, and the next one finds nothing that is not there.
 #[test]
 fn a_note_that_has_no_room_is_not_in_the_checkpoint() {
