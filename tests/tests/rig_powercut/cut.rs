@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use loopwright_tests::{
     kit::{Options, Server},
     rig::{
@@ -16,7 +16,7 @@ use loopwright_tests::{
         mount::{self, Mount},
     },
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 /// Size of the image.
 const IMAGE: u64 = 64 << 20;
@@ -81,7 +81,7 @@ impl World {
         if let Ok(error) = tokio::time::timeout(moment, talk).await {
             return Err(error).context("a command is refused");
         }
-        signal(&self.server, Signal::STOP)?;
+        stop(&self.server).await?;
         let copied = self.judge_copy(outcome).await;
         signal(&self.server, Signal::CONT)?;
         self.clients.moved(&self.server)?;
@@ -126,8 +126,24 @@ fn image(path: &Path) -> Result<()> {
     mount::done(mkfs.arg(path))
 }
 
+/// Returns once none of its threads runs: a signal is taken when a thread gets to it, and one that is in a
+/// sync ends that first, so an image that is copied meanwhile would be of many moments.
+async fn stop(server: &Server) -> Result<()> {
+    signal(server, Signal::STOP)?;
+    let of = WaitId::Pid(pid(server)?);
+    // What is seen is left for whoever waits for the process.
+    let seen = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let state = tokio::task::spawn_blocking(move || waitid(of, seen)).await??;
+    let stopped = state.is_some_and(|state| state.stopped());
+    ensure!(stopped, "the server has ended by itself");
+    Ok(())
+}
+
 fn signal(server: &Server, signal: Signal) -> Result<()> {
+    Ok(kill_process(pid(server)?, signal)?)
+}
+
+fn pid(server: &Server) -> Result<Pid> {
     let pid = i32::try_from(server.pid())?;
-    let pid = Pid::from_raw(pid).context("a process has an id")?;
-    Ok(kill_process(pid, signal)?)
+    Pid::from_raw(pid).context("a process has an id")
 }

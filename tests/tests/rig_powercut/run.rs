@@ -1,6 +1,6 @@
 //! The whole rig, and its line.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail};
 use loopwright_tests::rig::{self, Chance, Outcome, history::COUNTS};
 
 use super::cut::World;
@@ -9,6 +9,8 @@ use super::cut::World;
 const CUTS: [u64; 2] = [6, 60];
 /// Cuts of one image.
 const ON_ONE: u64 = 6;
+/// Images without syncs until a loss must have shown.
+const TRIES: u64 = 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_that_clients_were_told_is_missing_after_a_power_cut() -> Result<()> {
@@ -31,20 +33,21 @@ async fn nothing_that_clients_were_told_is_missing_after_a_power_cut() -> Result
     outcome.finish(cuts)
 }
 
-/// The rig would see it.
+/// The rig would see it, if not at once: a cut may come before anything is answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_log_that_is_not_synced_is_caught() -> Result<()> {
     let mut outcome = Outcome::new("powercut", rig::seed()?);
-    if World::can_be().is_ok() {
-        let mut chance = Chance::new(outcome.seed(), 1);
-        let done = cut_often("none", &mut chance, 2, &mut outcome).await;
-        let caught = !outcome.is_ok() || done.is_err();
-        ensure!(
-            caught,
-            "nothing was lost without a sync: the cut cuts nothing"
-        );
+    if World::can_be().is_err() {
+        return Ok(());
     }
-    Ok(())
+    let mut chance = Chance::new(outcome.seed(), 1);
+    for _ in 0..TRIES {
+        let done = cut_often("none", &mut chance, 2, &mut outcome).await;
+        if !outcome.is_ok() || done.is_err() {
+            return Ok(());
+        }
+    }
+    bail!("nothing was lost without a sync: the cut cuts nothing")
 }
 
 async fn cut_often(
