@@ -225,8 +225,11 @@ async fn journal_bytes(
             result_bytes: 4096,
             ..Workload::new(1, steps)
         };
+        // The loops before must not write into the count, nor these behind it.
+        loaded.until_let_go().await?;
         let before = loaded.counters().await?.2;
         rig.load(loaded, work, 1).await?;
+        loaded.until_let_go().await?;
         let per_step = (loaded.counters().await?.2 - before) / f64::from(steps);
         let over = per_step / 4096.0;
         goals.push(lower(

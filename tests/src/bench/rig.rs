@@ -298,12 +298,24 @@ impl Loaded {
     /// # Errors
     /// Where the server does not tell.
     pub async fn until_at_rest(&self) -> Result<()> {
+        // The registrations of sidecars, and what the log says of itself, are streams too.
+        self.until_resident(8.0).await
+    }
+
+    /// Waits until no session is driven: what their drivers write last is written.
+    ///
+    /// # Errors
+    /// Where the server does not tell.
+    pub async fn until_let_go(&self) -> Result<()> {
+        self.until_resident(f64::INFINITY).await
+    }
+
+    async fn until_resident(&self, most: f64) -> Result<()> {
         loop {
             let text = self.meters().await?;
             let driven = value(&text, "loopwright_drivers")?;
-            // The registrations of sidecars, and what the log says of itself, are streams too.
             let resident = value(&text, "loopwright_log_resident_streams")?;
-            if driven <= 0.0 && resident <= 8.0 {
+            if driven <= 0.0 && resident <= most {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
