@@ -52,10 +52,8 @@ impl NewRecord {
     /// append whose stream is not in memory is looked at long before it is queued.
     pub(crate) async fn others_are_sent(&self) {
         for Fate(stage) in &self.behind {
-            if *stage.borrow() == Stage::Made {
-                // An error says that it was given up, which `may_follow` answers.
-                let _ = stage.clone().wait_for(|stage| *stage != Stage::Made).await;
-            }
+            // An error says that it was given up, which `may_follow` answers.
+            let _ = stage.clone().wait_for(|stage| *stage != Stage::Made).await;
         }
     }
 

@@ -94,7 +94,8 @@ async fn loops_that_ask_one_after_the_other_share_an_entry() {
     });
     burst.await.unwrap();
     let tail = log.tail(&Place::first(&namespace).key).await.unwrap();
-    assert!(tail <= Some(3), "10 requests took {tail:?} appends");
+    // The budget, and one entry or two of ten requests.
+    assert!(matches!(tail, Some(2 | 3)), "{tail:?}");
 }
 
 #[tokio::test]

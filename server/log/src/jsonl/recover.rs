@@ -4,9 +4,9 @@
 //! that it names, or that the last checkpoint names, gets its file written again above the last
 //! checkpoint. With nothing damaged, the journal stays until the next checkpoint; else the files
 //! are synced, with a note of what was found, and a checkpoint is made at once, and the segments go.
-//! Nothing that may be good is
-//! ever cut: bytes that are not are set aside, and where acknowledged records are missing the
-//! stream is condemned, its journal kept in quarantine. Invariant: interrupted at any point, recovery run again ends the same way.
+//! Nothing that may be good is ever cut: bytes that are not are set aside, and where acknowledged
+//! records are missing the stream is condemned, its journal kept in quarantine. Invariant:
+//! interrupted at any point, recovery run again ends the same way.
 
 mod notes;
 mod refile;
